@@ -1,0 +1,216 @@
+//! Where this server stands: written by its threads, read by the driver and by whoever asks for its status.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use rota_core::block::Applied;
+use rota_core::error::{Refusal, sqlstate};
+use rota_core::genesis::Genesis;
+use rota_core::members::Members;
+use rota_core::replica::Status;
+use rota_core::time::Time;
+use rota_core::types::{ChainId, Height, NodeId};
+use tokio::sync::watch;
+
+use crate::config::ServerConfig;
+use crate::status::{HeightRoot, Named, PeerStatus, ROOTS_TOLD, ServerStatus, State};
+
+/// With more final blocks than this not yet executed, a server says that it is catching up. Under load a few are always
+/// on their way.
+const CATCHING_UP_LAG: u64 = 16;
+
+/// Where this server stands.
+pub struct Board {
+    /// Which database.
+    pub chain: ChainId,
+    /// Who this server is.
+    pub key: NodeId,
+    members: Members,
+    config: ServerConfig,
+    /// By member: whether messages flow both ways.
+    peers: BTreeMap<NodeId, AtomicBool>,
+    replica: Mutex<(Status, Instant)>,
+    applied: watch::Sender<Height>,
+    roots: Mutex<VecDeque<HeightRoot>>,
+    diverged: Mutex<Option<String>>,
+    transactions: AtomicU64,
+    blocks: AtomicU64,
+    fsyncs: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Board {
+    /// For a server that is about to start; `status` is its replica's first.
+    pub fn new(
+        genesis: &Genesis,
+        members: Members,
+        key: NodeId,
+        config: ServerConfig,
+        status: Status,
+    ) -> Self {
+        let others = members.iter().map(|(_, member)| member.key).filter(|other| *other != key);
+        let applied = status.applied;
+        Self {
+            chain: genesis.chain_id(),
+            key,
+            peers: others.map(|other| (other, AtomicBool::new(false))).collect(),
+            members,
+            config,
+            replica: Mutex::new((status, Instant::now())),
+            applied: watch::Sender::new(applied.height),
+            roots: Mutex::new(VecDeque::from([applied.into()])),
+            diverged: Mutex::new(None),
+            transactions: AtomicU64::new(0),
+            blocks: AtomicU64::new(0),
+            fsyncs: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// The replica's newest word on itself, and the flushes so far.
+    pub fn replica_is(&self, status: Status, fsyncs: u64) {
+        *lock(&self.replica) = (status, Instant::now());
+        self.fsyncs.store(fsyncs, Ordering::Relaxed);
+    }
+
+    /// A block is executed and committed.
+    pub fn executed(&self, applied: Applied, transactions: u64) {
+        let mut roots = lock(&self.roots);
+        if roots.len() == ROOTS_TOLD {
+            roots.pop_front();
+        }
+        roots.push_back(applied.into());
+        drop(roots);
+        self.transactions.fetch_add(transactions, Ordering::Relaxed);
+        self.blocks.fetch_add(1, Ordering::Relaxed);
+        self.applied.send_replace(applied.height);
+    }
+
+    /// Messages flow both ways between this server and a member, or no longer.
+    pub fn peer_is(&self, peer: &NodeId, connected: bool) {
+        if let Some(flag) = self.peers.get(peer) {
+            flag.store(connected, Ordering::Relaxed);
+        }
+    }
+
+    /// A message to a peer was dropped because its outbox was full.
+    pub fn message_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// This server's state is not the cluster's. Nothing undoes this but a repair and a restart.
+    pub fn diverge(&self, why: String) {
+        lock(&self.diverged).get_or_insert(why);
+    }
+
+    /// Refuses everything once this server has diverged.
+    pub fn refuse_if_diverged(&self) -> Result<(), Refusal> {
+        match &*lock(&self.diverged) {
+            None => Ok(()),
+            Some(why) => Err(Refusal::new(
+                sqlstate::INTERNAL,
+                format!("this server's state is not the cluster's ({why}): use another server"),
+            )),
+        }
+    }
+
+    /// Whether this server and the members that it reaches make a quorum.
+    pub fn quorum_in_reach(&self) -> bool {
+        let reached = self.members.iter().filter_map(|(index, member)| {
+            let reached = match self.peers.get(&member.key) {
+                Some(flag) => flag.load(Ordering::Relaxed),
+                None => member.key == self.key,
+            };
+            reached.then_some(index)
+        });
+        self.members.is_quorum(self.members.weight_of(reached))
+    }
+
+    /// The newest final height here, and chain time: the newest block's and what has passed since.
+    pub fn chain_now(&self) -> (Height, Time) {
+        let (status, at) = &*lock(&self.replica);
+        (status.height, status.chain_time.plus(at.elapsed()))
+    }
+
+    /// The newest executed height, and news of it.
+    pub fn applied(&self) -> watch::Receiver<Height> {
+        self.applied.subscribe()
+    }
+
+    /// In one word.
+    pub fn state(&self) -> State {
+        let (status, _) = &*lock(&self.replica);
+        let lag = status.height.0.saturating_sub(self.applied.borrow().0);
+        if lock(&self.diverged).is_some() {
+            State::Diverged
+        } else if !self.quorum_in_reach() {
+            State::NoQuorum
+        } else if lag > CATCHING_UP_LAG {
+            State::CatchingUp
+        } else {
+            State::Ready
+        }
+    }
+
+    /// All of it.
+    pub fn status(&self) -> ServerStatus {
+        let state = self.state();
+        let roots: Vec<HeightRoot> = lock(&self.roots).iter().copied().collect();
+        let applied = roots.last().copied().unwrap_or_default();
+        let (status, at) = lock(&self.replica).clone();
+        ServerStatus {
+            name: self.config.name.clone(),
+            key: self.key,
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            chain: self.chain.to_string(),
+            state,
+            height: status.height.0,
+            slot: status.slot.0,
+            epoch: status.epoch.0,
+            leader: status.leader.map(|key| self.named(key)),
+            applied,
+            agreed: status.agreed.into(),
+            block_time: status.block_time.0,
+            chain_time: status.chain_time.plus(at.elapsed()).0,
+            lag: status.height.0.saturating_sub(applied.height),
+            pending: u64::try_from(status.pending).unwrap_or(u64::MAX),
+            peers: self.peers.iter().map(|(key, flag)| self.peer(key, flag)).collect(),
+            transactions: self.transactions.load(Ordering::Relaxed),
+            blocks: self.blocks.load(Ordering::Relaxed),
+            fsyncs: self.fsyncs.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+            roots,
+        }
+    }
+
+    fn peer(&self, key: &NodeId, connected: &AtomicBool) -> PeerStatus {
+        let Named { name, number, key } = self.named(*key);
+        let address = self.config.peers.iter().find(|peer| peer.key == key);
+        PeerStatus {
+            name,
+            number,
+            key,
+            address: address.map(|peer| peer.address.clone()).unwrap_or_default(),
+            connected: connected.load(Ordering::Relaxed),
+        }
+    }
+
+    fn named(&self, key: NodeId) -> Named {
+        let number = self.members.index_of(&key).map_or(0, |index| u64::from(index.0) + 1);
+        let configured = self.config.peers.iter().find(|peer| peer.key == key);
+        let name = match configured {
+            _ if key == self.key => self.config.name.clone(),
+            Some(peer) if !peer.name.is_empty() => peer.name.clone(),
+            _ => format!("server-{number}"),
+        };
+        Named { name, number, key }
+    }
+}
+
+/// What a thread that panicked left behind is still the newest word.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,247 @@
+//! A server's home folder: what is in it, and that only one process at a time has it.
+//!
+//! ```text
+//! home/genesis.json   what all servers of the database have in common
+//!      server.toml    this server's name and addresses, and where its peers are
+//!      key            its secret key, 64 hex digits, readable by the owner only
+//!      lock           held, with the process id in it, while a server runs
+//!      state.db       the users' database     (rota-store)
+//!      chain.db       blocks, votes, receipts (rota-store)
+//! ```
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rota_core::crypto::SecretKey;
+use rota_core::genesis::Genesis;
+use rota_core::types::NodeId;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The genesis in a home.
+pub const GENESIS_FILE: &str = "genesis.json";
+/// The server's own settings in a home.
+pub const CONFIG_FILE: &str = "server.toml";
+/// The secret key in a home.
+pub const KEY_FILE: &str = "key";
+/// What a running server holds locked in its home.
+pub const LOCK_FILE: &str = "lock";
+
+/// No file of ours that a person edits is larger; a larger one is a mistake and is not read.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// A home folder that cannot be used, with what to do about it.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// There is no such file or folder, or it cannot be read or written.
+    #[error("{path}: {error}{}", hint(path, error))]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A file is there and makes no sense.
+    #[error("{path}: {wrong}")]
+    Content {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        wrong: String,
+    },
+    /// Another process runs on this home.
+    #[error(
+        "{home} is in use by process {pid}: two servers with one key would contradict each other; \
+         stop that process first, or use another home"
+    )]
+    InUse {
+        /// The home.
+        home: PathBuf,
+        /// Who has it.
+        pid: String,
+    },
+    /// A home is to be made where there is one.
+    #[error("{0} holds a server already: its files are not overwritten; choose another folder")]
+    Exists(PathBuf),
+}
+
+fn hint(path: &Path, error: &std::io::Error) -> &'static str {
+    let missing = error.kind() == std::io::ErrorKind::NotFound;
+    if missing && path.file_name().is_some_and(|name| name == GENESIS_FILE || name == CONFIG_FILE) {
+        " (is this a server's home? `rota init` makes one)"
+    } else {
+        ""
+    }
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ConfigError {
+    move |error| ConfigError::Io { path: path.into(), error }
+}
+
+fn content(path: &Path, wrong: impl std::fmt::Display) -> ConfigError {
+    ConfigError::Content { path: path.into(), wrong: wrong.to_string() }
+}
+
+/// This server's name and addresses (`server.toml`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// A name for people: in logs and status.
+    pub name: String,
+    /// Where PostgreSQL's protocol is spoken (TCP).
+    pub pg: SocketAddr,
+    /// Where HTTP is spoken (TCP).
+    pub http: SocketAddr,
+    /// Where other servers reach this one (UDP, QUIC).
+    pub peer: SocketAddr,
+    /// Where the other members are. This server itself may be listed; it is skipped.
+    #[serde(default)]
+    pub peers: Vec<PeerConfig>,
+}
+
+/// Another member (`[[peers]]` in `server.toml`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerConfig {
+    /// A name for people.
+    #[serde(default)]
+    pub name: String,
+    /// Who it is.
+    pub key: NodeId,
+    /// `host:port` of its peer address.
+    pub address: String,
+}
+
+impl ServerConfig {
+    /// Reads a home's `server.toml`.
+    pub fn load(home: &Path) -> Result<Self, ConfigError> {
+        let path = home.join(CONFIG_FILE);
+        toml::from_str(&read(&path)?).map_err(|error| content(&path, error))
+    }
+
+    /// Writes a home's `server.toml`.
+    pub fn save(&self, home: &Path) -> Result<(), ConfigError> {
+        let path = home.join(CONFIG_FILE);
+        let text = toml::to_string_pretty(self).map_err(|error| content(&path, error))?;
+        write(&path, &text, 0o644)
+    }
+}
+
+/// Reads and checks a home's genesis.
+pub fn load_genesis(home: &Path) -> Result<Genesis, ConfigError> {
+    let path = home.join(GENESIS_FILE);
+    let genesis: Genesis =
+        serde_json::from_str(&read(&path)?).map_err(|error| content(&path, error))?;
+    genesis.check().map_err(|wrong| content(&path, wrong))?;
+    Ok(genesis)
+}
+
+/// Checks a genesis and writes it to a home.
+pub fn save_genesis(home: &Path, genesis: &Genesis) -> Result<(), ConfigError> {
+    let path = home.join(GENESIS_FILE);
+    genesis.check().map_err(|wrong| content(&path, wrong))?;
+    let text = serde_json::to_string_pretty(genesis).map_err(|error| content(&path, error))?;
+    write(&path, &(text + "\n"), 0o644)
+}
+
+/// Reads a home's secret key. Refuses a key file that others may read.
+pub fn load_key(home: &Path) -> Result<SecretKey, ConfigError> {
+    let path = home.join(KEY_FILE);
+    let mode = std::fs::metadata(&path).map_err(io(&path))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(content(
+            &path,
+            "others may read this secret key; run `chmod 600` on it, or make a new one if they did",
+        ));
+    }
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(read(&path)?.trim(), &mut bytes)
+        .map_err(|error| content(&path, format!("not 64 hex digits: {error}")))?;
+    Ok(SecretKey::from_bytes(bytes))
+}
+
+/// Writes a home's secret key, readable by the owner only.
+pub fn save_key(home: &Path, key: &SecretKey) -> Result<(), ConfigError> {
+    write(&home.join(KEY_FILE), &(hex::encode(key.to_bytes()) + "\n"), 0o600)
+}
+
+/// A new key from the system's random source.
+pub fn new_key() -> std::io::Result<SecretKey> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    Ok(SecretKey::from_bytes(bytes))
+}
+
+/// Makes a home for a new server. Never overwrites one.
+pub fn create_home(
+    home: &Path,
+    genesis: &Genesis,
+    key: &SecretKey,
+    config: &ServerConfig,
+) -> Result<(), ConfigError> {
+    std::fs::create_dir_all(home).map_err(io(home))?;
+    let taken = [GENESIS_FILE, CONFIG_FILE, KEY_FILE, "state.db", "chain.db"];
+    if taken.iter().any(|name| home.join(name).exists()) {
+        return Err(ConfigError::Exists(home.into()));
+    }
+    save_genesis(home, genesis)?;
+    save_key(home, key)?;
+    config.save(home)
+}
+
+/// A home that this process has for itself until this is dropped.
+#[derive(Debug)]
+pub struct HomeLock {
+    _file: File,
+}
+
+impl HomeLock {
+    /// Takes the home, or says who has it. The lock is the kernel's, so a killed server leaves none behind.
+    pub fn take(home: &Path) -> Result<Self, ConfigError> {
+        let path = home.join(LOCK_FILE);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(io(&path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                file.take(MAX_FILE_BYTES).read_to_string(&mut pid).map_err(io(&path))?;
+                return Err(ConfigError::InUse { home: home.into(), pid: pid.trim().into() });
+            }
+            Err(TryLockError::Error(error)) => return Err(ConfigError::Io { path, error }),
+        }
+        file.set_len(0).map_err(io(&path))?;
+        writeln!(file, "{}", std::process::id()).map_err(io(&path))?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(io(path))?;
+    file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(io(path))?;
+    Ok(text)
+}
+
+/// Replaces a file whole: a crash leaves the old one or the new one.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), ConfigError> {
+    let draft = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&draft)
+        .map_err(io(&draft))?;
+    file.write_all(text.as_bytes()).map_err(io(&draft))?;
+    file.sync_all().map_err(io(&draft))?;
+    std::fs::rename(&draft, path).map_err(io(path))
+}

@@ -1,0 +1,371 @@
+//! Steps 2 and 9 of a transaction's life: a client's write becomes part of a signed envelope, and its receipt an answer.
+//! Reads go to the pool of readers. This is all that the front doors see of a server.
+//!
+//! ```text
+//!  door ── write() ──► pending (id ► who waits) ──► WRITES ──► signer ──► envelope ──► replica
+//!   ▲                     │                                                              :
+//!   └───── Written ◄──────┴───────────────── receipt ◄── executor ◄──────────────────────┘
+//! ```
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, TrySendError};
+use rota_core::codec::encode;
+use rota_core::error::{Refusal, sqlstate};
+use rota_core::transaction::{MAX_ENVELOPE_BYTES, Settings, Statement, Transaction};
+use rota_core::types::{Height, TransactionId};
+use rota_store::{Description, Receipt, Rows, StatementResult};
+use tokio::sync::oneshot;
+
+use crate::board::Board;
+use crate::queues;
+use crate::readers::ReadJob;
+use crate::status::ServerStatus;
+
+/// How long a client waits for its write to become final and be executed before it hears that the outcome is unknown.
+/// Well above any election of a new leader, below the patience of most clients.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a read waits for the height that it must see.
+pub const READ_WAIT: Duration = Duration::from_secs(10);
+
+/// What an envelope has besides its transactions: signer, expiry, signature, counts.
+const ENVELOPE_FRAME_BYTES: usize = 256;
+
+/// What the front doors see of a server.
+#[derive(Clone)]
+pub struct Driver(Arc<Inner>);
+
+struct Inner {
+    board: Arc<Board>,
+    pending: Arc<Pending>,
+    writes: Sender<QueuedWrite>,
+    reads: Sender<ReadJob>,
+    /// Bytes of the writes that are queued or in flight.
+    bytes: AtomicUsize,
+}
+
+/// A write that is final, executed and committed here.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// What became of it can be asked by this from any server.
+    pub id: TransactionId,
+    /// The block that it stands in.
+    pub height: Height,
+    /// Its place in the block.
+    pub index: u32,
+    /// One for each statement.
+    pub results: Vec<StatementResult>,
+}
+
+/// A write that was refused, failed, or whose outcome is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{refusal}")]
+pub struct WriteError {
+    /// What the client is told.
+    pub refusal: Refusal,
+    /// Present once the transaction was signed; with 40003 the client asks what became of it by this.
+    pub id: Option<TransactionId>,
+}
+
+impl From<Refusal> for WriteError {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, id: None }
+    }
+}
+
+/// A transaction on its way to the signer.
+pub(crate) struct QueuedWrite {
+    pub(crate) id: TransactionId,
+    pub(crate) transaction: Transaction,
+    /// Encoded.
+    pub(crate) bytes: usize,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        board: Arc<Board>,
+        pending: Arc<Pending>,
+        writes: Sender<QueuedWrite>,
+        reads: Sender<ReadJob>,
+    ) -> Self {
+        Self(Arc::new(Inner { board, pending, writes, reads, bytes: AtomicUsize::new(0) }))
+    }
+
+    /// Executes statements as one transaction, in the name of `user`; answers when it is final and executed here.
+    ///
+    /// `57P03` before signing: no quorum in reach, or stopping. `53000`: busy. `54000`: too large for an envelope.
+    /// `40003`: signed, outcome unknown. Anything else: it was executed and failed, and changed nothing.
+    pub async fn write(
+        &self,
+        user: &str,
+        statements: Vec<Statement>,
+        settings: Settings,
+    ) -> Result<Written, WriteError> {
+        let inner = &*self.0;
+        inner.board.refuse_if_diverged()?;
+        check_statements(&statements)?;
+        if !inner.board.quorum_in_reach() {
+            return Err(no_quorum().into());
+        }
+        let salt = salt()?;
+        let transaction =
+            Transaction { salt, user: user.into(), statements, settings, interactive: None };
+        let bytes = encode(&transaction).len();
+        if bytes > MAX_ENVELOPE_BYTES - ENVELOPE_FRAME_BYTES {
+            return Err(too_large(bytes).into());
+        }
+        let _room = inner.room(bytes)?;
+        let id = transaction.id(inner.board.chain, inner.board.key);
+        let mut waiting = inner.pending.wait_for(id)?;
+        match inner.writes.try_send(QueuedWrite { id, transaction, bytes }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(busy("writes").into()),
+            Err(TrySendError::Disconnected(_)) => return Err(stopping().into()),
+        }
+        match tokio::time::timeout(WRITE_TIMEOUT, &mut waiting.answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(unknown(id, "this server stopped")),
+            Err(_) => Err(unknown(id, "it is not final yet")),
+        }
+    }
+
+    /// Executes a statement that only reads, on this server's newest final state, once that includes `after`.
+    pub async fn read(
+        &self,
+        statement: Statement,
+        settings: Settings,
+        after: Height,
+    ) -> Result<Rows, Refusal> {
+        self.0.board.refuse_if_diverged()?;
+        self.wait_for(after).await?;
+        let (reply, answer) = oneshot::channel();
+        self.send(ReadJob::Query { statement, settings, reply })?;
+        answer.await.map_err(|_| stopping())?
+    }
+
+    /// What a statement takes and gives, without executing it.
+    pub async fn describe(
+        &self,
+        sql: String,
+        settings: Settings,
+    ) -> Result<Description, Refusal> {
+        self.0.board.refuse_if_diverged()?;
+        let (reply, answer) = oneshot::channel();
+        self.send(ReadJob::Describe { sql, settings, reply })?;
+        answer.await.map_err(|_| stopping())?
+    }
+
+    /// Where this server stands.
+    pub fn status(&self) -> ServerStatus {
+        self.0.board.status()
+    }
+
+    /// Returns when this server has executed the block at `height`.
+    async fn wait_for(&self, height: Height) -> Result<(), Refusal> {
+        let mut applied = self.0.board.applied();
+        if *applied.borrow_and_update() >= height {
+            return Ok(());
+        }
+        match tokio::time::timeout(READ_WAIT, applied.wait_for(|now| *now >= height)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(stopping()),
+            Err(_) => Err(Refusal::new(
+                sqlstate::QUERY_CANCELED,
+                format!(
+                    "this server has not executed height {height} within {READ_WAIT:?}: try again, \
+                     or ask another server"
+                ),
+            )),
+        }
+    }
+
+    fn send(&self, job: ReadJob) -> Result<(), Refusal> {
+        self.0.reads.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => busy("reads"),
+            TrySendError::Disconnected(_) => stopping(),
+        })
+    }
+}
+
+impl Inner {
+    /// Counts a write's bytes until it is answered.
+    fn room(&self, bytes: usize) -> Result<Room<'_>, Refusal> {
+        let room = Room { held: &self.bytes, bytes };
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // The largest single write is far below the limit, so it always fits an idle server.
+        if before.saturating_add(bytes) > queues::WRITES_BYTES {
+            return Err(busy("writes"));
+        }
+        Ok(room)
+    }
+}
+
+struct Room<'a> {
+    held: &'a AtomicUsize,
+    bytes: usize,
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Who waits for which transaction of this server's clients.
+#[derive(Default)]
+pub(crate) struct Pending {
+    waiting: Mutex<HashMap<TransactionId, Waiter>>,
+    /// How many of them are signed.
+    in_flight: AtomicUsize,
+}
+
+struct Waiter {
+    answer: oneshot::Sender<Result<Written, WriteError>>,
+    signed: bool,
+}
+
+/// A client's place in [`Pending`]; given up when this is dropped.
+struct Waiting<'a> {
+    pending: &'a Pending,
+    id: TransactionId,
+    answer: oneshot::Receiver<Result<Written, WriteError>>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.pending.take(&self.id);
+    }
+}
+
+impl Pending {
+    fn wait_for(&self, id: TransactionId) -> Result<Waiting<'_>, Refusal> {
+        let (sender, answer) = oneshot::channel();
+        let waiter = Waiter { answer: sender, signed: false };
+        if self.map().insert(id, waiter).is_some() {
+            return Err(Refusal::new(sqlstate::INTERNAL, "the random source repeats itself"));
+        }
+        Ok(Waiting { pending: self, id, answer })
+    }
+
+    /// Notes that this transaction is about to be sent. False if nobody waits for it any more: it need not be.
+    pub(crate) fn signed(&self, id: &TransactionId) -> bool {
+        match self.map().get_mut(id) {
+            Some(waiter) => {
+                waiter.signed = true;
+                self.in_flight.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// How many transactions are signed and not answered.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Answers those of our clients whose transactions were in a block that is executed and committed.
+    pub(crate) fn executed(&self, receipts: &[Receipt]) {
+        for receipt in receipts {
+            let Some(waiter) = self.take(&receipt.id) else { continue };
+            let answer = match &receipt.outcome {
+                Ok(results) => Ok(Written {
+                    id: receipt.id,
+                    height: receipt.height,
+                    index: receipt.index,
+                    results: results.clone(),
+                }),
+                Err(refusal) => {
+                    Err(WriteError { refusal: refusal.clone(), id: Some(receipt.id) })
+                }
+            };
+            // A client that went away does not mind.
+            let _ = waiter.answer.send(answer);
+        }
+    }
+
+    /// Answers those of our clients whose transactions will not be executed.
+    pub(crate) fn dropped(&self, transactions: &[TransactionId], why: &Refusal) {
+        for id in transactions {
+            if let Some(waiter) = self.take(id) {
+                let error = WriteError { refusal: why.clone(), id: Some(*id) };
+                let _ = waiter.answer.send(Err(error));
+            }
+        }
+    }
+
+    /// Nothing more will be answered: everybody hears what is known of theirs.
+    pub(crate) fn close(&self, why: &str) {
+        let all: Vec<TransactionId> = self.map().keys().copied().collect();
+        for id in all {
+            let Some(waiter) = self.take(&id) else { continue };
+            let error = if waiter.signed { unknown(id, why) } else { stopping().into() };
+            let _ = waiter.answer.send(Err(error));
+        }
+    }
+
+    fn take(&self, id: &TransactionId) -> Option<Waiter> {
+        let waiter = self.map().remove(id)?;
+        if waiter.signed {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        Some(waiter)
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<TransactionId, Waiter>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is refused for sure, at once; everything is checked again at apply.
+fn check_statements(statements: &[Statement]) -> Result<(), Refusal> {
+    if statements.is_empty() {
+        return Err(Refusal::new(sqlstate::PROTOCOL_VIOLATION, "a transaction needs a statement"));
+    }
+    Ok(())
+}
+
+/// Makes a transaction's id unique.
+fn salt() -> Result<[u8; 16], Refusal> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).map_err(|error| {
+        Refusal::new(sqlstate::INTERNAL, format!("the system's random source failed: {error}"))
+    })?;
+    Ok(salt)
+}
+
+fn no_quorum() -> Refusal {
+    Refusal::new(
+        sqlstate::CANNOT_CONNECT_NOW,
+        "not enough servers are connected to this one to make a write final: nothing was written; \
+         try again, or use another server",
+    )
+}
+
+fn stopping() -> Refusal {
+    Refusal::new(sqlstate::CANNOT_CONNECT_NOW, "this server is stopping: use another server")
+}
+
+fn busy(what: &str) -> Refusal {
+    Refusal::new(sqlstate::BUSY, format!("this server has too many {what} waiting: try again"))
+}
+
+fn too_large(bytes: usize) -> Refusal {
+    let most = MAX_ENVELOPE_BYTES - ENVELOPE_FRAME_BYTES;
+    Refusal::new(
+        sqlstate::TOO_COMPLEX,
+        format!("a transaction of {bytes} bytes; {most} are possible: use several transactions"),
+    )
+}
+
+fn unknown(id: TransactionId, why: &str) -> WriteError {
+    let message = format!(
+        "outcome unknown: {why}; it will be executed once or never: ask any server with \
+         SELECT rota_transaction('{id}')"
+    );
+    WriteError { refusal: Refusal::new(sqlstate::OUTCOME_UNKNOWN, message), id: Some(id) }
+}

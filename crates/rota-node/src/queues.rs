@@ -1,0 +1,55 @@
+//! Every queue of a server, and how much it holds. Nothing in a server waits in anything that is not bounded here.
+//!
+//! ```text
+//!  doors ──WRITES──► signer ──┐                       ┌──EXECUTION──► executor ──► receipts
+//!    │                        ├──INPUTS──► replica ───┤                  │
+//!    └──READS──► readers      │              ▲  ▲     └──outboxes──► peers
+//!  peers ──CHECKS──► checkers ┘              │  └─────────RESULTS────────┘
+//!                                            └ clock
+//! ```
+//!
+//! What happens when one is full: WRITES and READS refuse the client (53000). CHECKS and INPUTS make the sender wait,
+//! and so, through QUIC's flow control, the peer. An outbox drops its oldest message: the protocol repeats. The replica
+//! never waits for the executor: what does not fit in EXECUTION stays with it, and until that has drained it takes no
+//! more inputs but RESULTS, so the two can never wait for each other.
+
+/// Transactions of this server's clients that wait to be signed: two full blocks of single-statement transactions.
+pub const WRITES: usize = 16_384;
+
+/// Bytes of statements and parameters among them: with the envelopes in flight, what clients can make a server hold.
+pub const WRITES_BYTES: usize = 64 << 20;
+
+/// Reads that wait for a reader: some hundred milliseconds of small ones.
+pub const READS: usize = 4_096;
+
+/// Messages of one stream kind that wait to be checked. Large ones are up to 24 MiB, so few of those may wait.
+pub const CHECKS_VOTES: usize = 4_096;
+
+/// See [`CHECKS_VOTES`].
+pub const CHECKS_BLOCKS: usize = 16;
+
+/// Checked inputs that wait for the replica.
+pub const INPUTS: usize = 1_024;
+
+/// Final blocks that wait for the executor: more than the default `lag`, at which leaders stop filling blocks.
+pub const EXECUTION: usize = 128;
+
+/// Executed blocks whose receipts wait for the replica to write them down.
+pub const RESULTS: usize = 128;
+
+/// The most inputs that the replica takes before it makes what they ask for durable: one flush for all of them, and no
+/// longer than some milliseconds until the first of them is answered.
+pub const INPUT_BATCH: usize = 128;
+
+/// The most messages that a checker takes at once: a batch of this size verifies two to three times as fast per
+/// signature as single ones; larger ones gain little.
+pub const CHECK_BATCH: usize = 64;
+
+/// Messages to one peer that wait for its votes stream.
+pub const OUTBOX_VOTES: usize = 1_024;
+
+/// Messages to one peer that wait for its blocks stream.
+pub const OUTBOX_BLOCKS: usize = 256;
+
+/// Bytes to one peer that wait for one of its streams: two of the largest messages.
+pub const OUTBOX_BYTES: usize = 48 << 20;

@@ -1,0 +1,73 @@
+//! The pool of readers: each a thread with a read-only connection of its own, all taking jobs from one bounded queue.
+
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use rota_core::error::{Fault, Refusal};
+use rota_core::transaction::{Settings, Statement};
+use rota_store::{Description, ReadLimits, Reader, Rows};
+use tokio::sync::oneshot;
+
+/// How many readers: enough that one slow query does not stop all others; each holds a connection and a page cache.
+pub const READERS: usize = 3;
+
+/// How long one read may run.
+pub const READ_TIME: Duration = Duration::from_secs(30);
+
+/// How many rows one read may give: results are held in memory until they are sent.
+pub const READ_ROWS: usize = 2_000_000;
+
+/// How many bytes one read may give.
+pub const READ_BYTES: usize = 128 << 20;
+
+/// Something to look up.
+pub(crate) enum ReadJob {
+    /// Execute a statement that only reads.
+    Query {
+        statement: Statement,
+        settings: Settings,
+        reply: oneshot::Sender<Result<Rows, Refusal>>,
+    },
+    /// Say what a statement takes and gives.
+    Describe {
+        sql: String,
+        settings: Settings,
+        reply: oneshot::Sender<Result<Description, Refusal>>,
+    },
+}
+
+/// Starts the readers. They end when all senders of jobs are gone.
+pub(crate) fn start(home: &Path, jobs: &Receiver<ReadJob>) -> Result<Vec<JoinHandle<()>>, Fault> {
+    (0..READERS)
+        .map(|number| {
+            let mut reader = Reader::open(home)?;
+            let jobs = jobs.clone();
+            std::thread::Builder::new()
+                .name(format!("reader-{number}"))
+                .spawn(move || jobs.iter().for_each(|job| run(&mut reader, job)))
+                .map_err(|error| Fault::storage("starting a reader's thread", error))
+        })
+        .collect()
+}
+
+fn run(reader: &mut Reader, job: ReadJob) {
+    match job {
+        ReadJob::Query { statement, settings, reply } => {
+            if reply.is_closed() {
+                return;
+            }
+            let limits = ReadLimits {
+                deadline: Instant::now() + READ_TIME,
+                max_rows: READ_ROWS,
+                max_bytes: READ_BYTES,
+            };
+            // A client that went away does not mind.
+            let _ = reply.send(reader.query(&statement, &settings, &limits));
+        }
+        ReadJob::Describe { sql, settings, reply } => {
+            let _ = reply.send(reader.describe(&sql, &settings));
+        }
+    }
+}
