@@ -1,7 +1,7 @@
 //! `cargo xtask`: the checks that every change passes, the same ones here and in CI.
 //!
 //! ```text
-//!   cargo xtask check                fmt, clippy, tidy, deny, tests: all of them, and what failed at the end
+//!   cargo xtask check                fmt, tidy, deny, clippy, tests; what failed, at the end
 //!   cargo xtask check --skip-tests   the same without the tests, for whoever has just run them
 //!   cargo xtask tidy                 our own rules only: a second
 //!   cargo xtask deny                 licences, bans, sources, advisories only

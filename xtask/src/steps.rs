@@ -1,4 +1,5 @@
-//! One check after the other, each with a header and its time; all of them run, so that one round shows everything.
+//! One check after the other, each with a header and its time; all of them run, so that one round
+//! shows everything.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};

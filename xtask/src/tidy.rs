@@ -1,4 +1,5 @@
-//! Style as a test, since only tested rules hold. Each rule says what is wrong and what to do instead.
+//! Style as a test, since only tested rules hold. Each rule says what is wrong and what to do
+//! instead.
 //!
 //! ```text
 //!   git ls-files ──► files ──► rules (one Rust file each) ──┐
@@ -6,7 +7,8 @@
 //!                         └──► links (Markdown)  ───────────┘
 //! ```
 //!
-//! To add a rule: a function in `rules`, a line in `rules::ALL`, and a test with a sample that breaks it.
+//! To add a rule: a function in `rules`, a line in `rules::ALL`, and a test with a sample that
+//! breaks it.
 
 mod layers;
 mod links;

@@ -1,6 +1,7 @@
 //! Licence expressions: `MIT OR (Apache-2.0 AND ISC)`, as in SPDX, and the older `MIT/Apache-2.0`.
 
-/// Whether the allowed licences suffice to satisfy the expression. What cannot be read is not satisfied.
+/// Whether the allowed licences suffice to satisfy the expression. What cannot be read is not
+/// satisfied.
 pub fn satisfied(expression: &str, allowed: &[String]) -> bool {
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let mut words: Vec<&str> = spaced.split_whitespace().rev().collect();

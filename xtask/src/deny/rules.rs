@@ -1,4 +1,5 @@
-//! The part of `deny.toml` that can be checked from `cargo metadata` alone: licences, bans, sources.
+//! The part of `deny.toml` that can be checked from `cargo metadata` alone: licences, bans,
+//! sources.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +35,8 @@ struct Ban {
 }
 
 impl Rules {
-    /// Reads it. What is not understood is an error: a rule that is skipped in silence protects nobody.
+    /// Reads it. What is not understood is an error: a rule that is skipped in silence protects
+    /// nobody.
     pub fn parse(text: &str) -> Result<Self, String> {
         let table: Table = text.parse().map_err(|error| format!("deny.toml: {error}"))?;
         let list = |section: &str, key: &str| -> Result<&Vec<Value>, String> {
@@ -113,32 +115,33 @@ fn numbers(version: &str) -> Option<Vec<u64>> {
     release.split('.').map(|part| part.parse().ok()).collect()
 }
 
-/// Every package that something of ours is built from, on any platform.
-pub fn packages(metadata: &str) -> Result<Vec<Package>, String> {
+/// The packages that something of ours is built from, on any platform: what `metadata` says of
+/// those that `tree` names (`name v1.2.3 …`, a line each). Metadata alone lists optional ones too.
+pub fn packages(metadata: &str, tree: &str) -> Result<Vec<Package>, String> {
     let metadata: Json = serde_json::from_str(metadata).map_err(|error| error.to_string())?;
-    let nodes = metadata["resolve"]["nodes"].as_array().ok_or("cargo metadata has no graph")?;
-    let members =
-        metadata["workspace_members"].as_array().ok_or("cargo metadata has no members")?;
-    let mut reached: BTreeSet<&str> = BTreeSet::new();
-    let mut open: Vec<&str> = members.iter().filter_map(Json::as_str).collect();
-    while let Some(id) = open.pop() {
-        if reached.insert(id) {
-            let node = nodes.iter().find(|node| node["id"] == id);
-            let next = node.and_then(|node| node["dependencies"].as_array());
-            open.extend(next.into_iter().flatten().filter_map(Json::as_str));
-        }
-    }
+    let built: BTreeSet<(&str, &str)> = tree
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            Some((words.next()?, words.next()?.strip_prefix('v')?))
+        })
+        .collect();
     let text = |value: &Json| value.as_str().map(str::to_owned);
     let all = metadata["packages"].as_array().ok_or("cargo metadata has no packages")?;
-    let built =
-        all.iter().filter(|package| package["id"].as_str().is_some_and(|id| reached.contains(id)));
-    let packages = built.map(|package| Package {
-        name: text(&package["name"]).unwrap_or_default(),
-        version: text(&package["version"]).unwrap_or_default(),
-        licence: text(&package["license"]),
-        source: text(&package["source"]),
-    });
-    Ok(packages.collect())
+    let packages: Vec<Package> = all
+        .iter()
+        .map(|package| Package {
+            name: text(&package["name"]).unwrap_or_default(),
+            version: text(&package["version"]).unwrap_or_default(),
+            licence: text(&package["license"]),
+            source: text(&package["source"]),
+        })
+        .filter(|package| built.contains(&(package.name.as_str(), package.version.as_str())))
+        .collect();
+    if packages.len() < built.len() {
+        return Err("cargo tree names packages that cargo metadata does not know".into());
+    }
+    Ok(packages)
 }
 
 #[cfg(test)]
@@ -197,18 +200,17 @@ mod tests {
 
     #[test]
     fn packages_that_nothing_is_built_from_do_not_count() {
-        let metadata = r#"{
-            "workspace_members": ["ours"],
-            "packages": [
-                {"id": "ours", "name": "ours", "version": "1.0.0"},
-                {"id": "used", "name": "used", "version": "1.0.0"},
-                {"id": "optional", "name": "optional", "version": "1.0.0"}
-            ],
-            "resolve": {"nodes": [
-                {"id": "ours", "dependencies": ["used"]}, {"id": "used", "dependencies": []}
-            ]}
-        }"#;
-        let names: Vec<String> = packages(metadata).unwrap().into_iter().map(|p| p.name).collect();
-        assert_eq!(names, ["ours", "used"]);
+        let metadata = r#"{"packages": [
+            {"name": "ours", "version": "1.0.0"},
+            {"name": "used", "version": "1.0.0"},
+            {"name": "used", "version": "2.0.0"},
+            {"name": "optional", "version": "1.0.0"}
+        ]}"#;
+        let tree = "ours v1.0.0 (/somewhere)\nused v2.0.0 (proc-macro)\nused v2.0.0 (*)\n\n";
+        let built = packages(metadata, tree).unwrap();
+        let built: Vec<(&str, &str)> =
+            built.iter().map(|package| (&*package.name, &*package.version)).collect();
+        assert_eq!(built, [("ours", "1.0.0"), ("used", "2.0.0")]);
+        assert!(packages(metadata, "unknown v1.0.0").is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! Which crate may import which: one crate per import rule, so the rule can be read off its `Cargo.toml`.
+//! Which crate may import which: one crate per import rule, so the rule can be read off its
+//! `Cargo.toml`.
 //!
 //! ```text
 //!               rota
@@ -26,7 +27,8 @@ const OURS: [(&str, &[&str]); 7] = [
     ("rota", &["rota-hash", "rota-core", "rota-store", "rota-node", "rota-sim"]),
     ("xtask", &[]),
 ];
-/// What rota-core may import from outside: none of it does I/O, reads a clock or draws randomness by itself.
+/// What rota-core may import from outside: none of it does I/O, reads a clock or draws randomness
+/// by itself.
 const CORE_MAY: [&str; 6] =
     ["borsh", "ed25519-consensus", "hex", "rand_core", "serde", "thiserror"];
 /// What would make rota-store asynchronous or let it reach the network.

@@ -1,4 +1,5 @@
-//! Every link of every Markdown file leads to a file of the repository, and to a heading that is there.
+//! Every link of every Markdown file leads to a file of the repository, and to a heading that is
+//! there.
 
 use super::{File, Finding};
 

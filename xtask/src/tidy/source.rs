@@ -5,7 +5,8 @@
 //!   let x = "      ";                   its code: as long, line for line
 //! ```
 
-/// The text with everything in comments, strings and character literals blanked out, line for line as long.
+/// The text with everything in comments, strings and character literals blanked out, line for line
+/// as long.
 pub fn code(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut code = String::with_capacity(text.len());
@@ -23,7 +24,8 @@ pub fn code(text: &str) -> String {
     code
 }
 
-/// Where the comment, string or character literal that starts at `at` ends; `at` itself if none starts there.
+/// Where the comment, string or character literal that starts at `at` ends; `at` itself if none
+/// starts there.
 fn end_of_blank(chars: &[char], at: usize) -> usize {
     let next = |ahead: usize| chars.get(at + ahead).copied();
     match (chars[at], next(1)) {
@@ -95,7 +97,8 @@ fn raw_string_end(chars: &[char], from: usize) -> usize {
     chars.len()
 }
 
-/// For each line of the code, whether it belongs to a test: all of a file of tests, and what follows `#[cfg(test)]`.
+/// For each line of the code, whether it belongs to a test: all of a file of tests, and what
+/// follows `#[cfg(test)]`.
 pub fn test_lines(path: &str, code: &str) -> Vec<bool> {
     let count = code.lines().count();
     if path.contains("/tests/") || path.ends_with("/tests.rs") {
@@ -114,7 +117,8 @@ pub fn test_lines(path: &str, code: &str) -> Vec<bool> {
     tests
 }
 
-/// Where the item from `start` on ends: at a `;` before any brace, or at the brace that closes the first one.
+/// Where the item from `start` on ends: at a `;` before any brace, or at the brace that closes the
+/// first one.
 fn item_end(code: &str, start: usize) -> usize {
     let mut depth = 0_usize;
     for (offset, c) in code[start..].char_indices() {
@@ -159,7 +163,7 @@ mod tests {
         check("a // b\nc", "a     \nc");
         check("a /* b /* c */ d */ e", "a                   e");
         check(r#"f("a\"b", c)"#, "f(      , c)");
-        check("f(r#\"a\"b\"#, c)", "f(         , c)");
+        check("f(r#\"a\"b\"#, c)", "f(        , c)");
         check("f(br\"a\\\", c)", "f(b     , c)");
         check("r#type = x", "r#type = x");
         check("'a' + '\\'' + '\\u{1F600}'", "    +      +            ");
