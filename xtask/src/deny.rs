@@ -2,8 +2,8 @@
 //! are in `deny.toml`.
 //!
 //! ```text
+//!   cargo-deny installed?  yes ──► cargo deny check   advisories too, if their database can be had
 //!                          no  ──► the same rules, read here; advisories skipped, and said so
-//!                          no  ──► the same rules, read here; advisories are skipped, and said so
 //! ```
 //!
 //! cargo-deny takes some three minutes to compile on two cores: CI installs it, nobody else has to.
