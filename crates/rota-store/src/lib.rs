@@ -1,2 +1,27 @@
-//! stub
+//! Rota's state machine: SQLite, used strictly. Blocking: no async, no network.
+//!
+//! Step 8 of a transaction's nine: a final block is applied, as one SQLite transaction in which every client
+//! transaction is one savepoint.
+//!
+//! ```text
+//!   home/state.db   the users' tables, and rota_* system tables         [`state`], read by `query`
+//!                     sqlite   the raw interface, the only unsafe code
+//!                     sql      what a statement is, by its words         policy   what it may touch
+//!                     determinism   what must not differ between servers
+//!                     merkle   the root over all rows, fed by the preupdate hook
+//!   home/chain.db   final blocks, certificates, our own votes, receipts  `chain_db`, driven by `host`
+//! ```
+//!
+//! A block and its certificate are in `chain.db`, fsynced, before it is applied; so `state.db` is never ahead of it, and
+//! is rebuilt from it after a power loss.
+
 pub mod bind;
+pub mod chain_db;
+pub mod error;
+pub mod host;
+pub mod sql;
+pub mod state;
+pub mod value;
+
+pub use state::{AppliedBlock, DifferingRow, Rescan, StateDb};
+pub use value::{Column, Receipt, Rows, StatementKind, StatementResult};

@@ -1,0 +1,412 @@
+//! What a statement is, by its words alone: no parser, but a lexer that knows strings, quoted names, comments and where
+//! a trigger's body ends, so that text inside a string is never taken for SQL.
+//!
+//! ```text
+//!   script --split--> statements --classify--> kind, and whether it reads or writes
+//!                                --forbidden--> what SQLite's authorizer is not asked about
+//! ```
+
+use rota_core::error::{Refusal, sqlstate};
+
+use crate::value::StatementKind;
+
+/// What a statement does to the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing: no words, or comments only.
+    Empty,
+    /// Reads: SELECT, VALUES, EXPLAIN, PRAGMA (those that write are refused when run).
+    Read,
+    /// Everything that must be agreed.
+    Write,
+    /// BEGIN, COMMIT, SAVEPOINT, SET and their like: the session's own, never part of a transaction that is sent.
+    Session,
+}
+
+/// What [`classify`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Classified {
+    /// For the command tag.
+    pub kind: StatementKind,
+    /// Where it goes.
+    pub access: Access,
+}
+
+/// A piece of SQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token<'a> {
+    /// A keyword, a name or a number.
+    Word(&'a str),
+    /// A name in double quotes, backquotes or brackets, with them. An unfinished one reaches to the end.
+    Quoted(&'a str),
+    /// A string in single quotes, with them. An unfinished one reaches to the end.
+    Text(&'a str),
+    /// `?1`, `:name`, `@name`, `$name`, `$1`.
+    Parameter(&'a str),
+    /// Any other character.
+    Symbol(char),
+}
+
+impl<'a> Token<'a> {
+    fn is(&self, keyword: &str) -> bool {
+        matches!(self, Self::Word(word) if word.eq_ignore_ascii_case(keyword))
+    }
+
+    fn is_any(&self, keywords: &[&str]) -> bool {
+        keywords.iter().any(|keyword| self.is(keyword))
+    }
+}
+
+/// The tokens of SQL text with the places where they start, without white space and comments.
+#[derive(Clone)]
+pub struct Lexer<'a> {
+    sql: &'a str,
+    at: usize,
+}
+
+impl<'a> Lexer<'a> {
+    /// From the start.
+    pub fn new(sql: &'a str) -> Self {
+        Self { sql, at: 0 }
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.sql.as_bytes().get(self.at..).unwrap_or_default()
+    }
+
+    fn skip_blank(&mut self) {
+        loop {
+            match self.rest() {
+                [b' ' | b'\t' | b'\n' | b'\r' | 0x0c, ..] => self.at += 1,
+                [b'-', b'-', ..] => self.at += until(self.rest(), b"\n", 2),
+                [b'/', b'*', ..] => self.at += until(self.rest(), b"*/", 2),
+                _ => return,
+            }
+        }
+    }
+}
+
+/// How many bytes up to and with the first `end` at or after `from`, or all.
+fn until(bytes: &[u8], end: &[u8], from: usize) -> usize {
+    let tail = bytes.get(from..).unwrap_or_default();
+    tail.windows(end.len())
+        .position(|window| window == end)
+        .map_or(bytes.len(), |position| from + position + end.len())
+}
+
+/// The length of something in quotes, in which a doubled quote stands for one; all if it is unfinished.
+fn quoted(bytes: &[u8], quote: u8) -> usize {
+    let mut at = 1;
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        if byte == quote {
+            if bytes.get(at) != Some(&quote) {
+                return at;
+            }
+            at += 1;
+        }
+    }
+    bytes.len()
+}
+
+fn is_word_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
+}
+
+fn word_length(bytes: &[u8], from: usize) -> usize {
+    let tail = bytes.get(from..).unwrap_or_default();
+    from + tail.iter().position(|&byte| !is_word_byte(byte)).unwrap_or(tail.len())
+}
+
+impl<'a> Iterator for Lexer<'a> {
+    type Item = (usize, Token<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.skip_blank();
+        let start = self.at;
+        let bytes = self.rest();
+        let first = *bytes.first()?;
+        let length = match first {
+            b'\'' | b'"' | b'`' => quoted(bytes, first),
+            b'[' => until(bytes, b"]", 1),
+            b'?' | b':' | b'@' | b'$' => word_length(bytes, 1),
+            _ if is_word_byte(first) => word_length(bytes, 0),
+            _ => 1,
+        };
+        self.at += length;
+        // Every length ends at an ASCII byte or at the end, so this slice is whole characters.
+        let text = self.sql.get(start..self.at)?;
+        let token = match first {
+            b'\'' => Token::Text(text),
+            b'"' | b'`' | b'[' => Token::Quoted(text),
+            b'?' | b'$' | b'@' => Token::Parameter(text),
+            b':' if length > 1 => Token::Parameter(text),
+            _ if is_word_byte(first) => Token::Word(text),
+            _ => Token::Symbol(char::from(first)),
+        };
+        Some((start, token))
+    }
+}
+
+/// What a statement is, from its leading keywords: enough to route it, not to trust it.
+pub fn classify(sql: &str) -> Classified {
+    let mut words = Lexer::new(sql).map(|(_, token)| token);
+    let Some(first) = words.next() else {
+        return Classified { kind: StatementKind::Empty, access: Access::Empty };
+    };
+    let Token::Word(word) = first else {
+        // `;` alone is empty; anything else is for SQLite to refuse.
+        let rest_empty =
+            first == Token::Symbol(';') && words.all(|token| token == Token::Symbol(';'));
+        return if rest_empty {
+            Classified { kind: StatementKind::Empty, access: Access::Empty }
+        } else {
+            Classified { kind: StatementKind::Other, access: Access::Write }
+        };
+    };
+    let (kind, access) = match word.to_ascii_uppercase().as_str() {
+        "SELECT" | "VALUES" | "TABLE" => (StatementKind::Select, Access::Read),
+        "WITH" => with_kind(words),
+        "EXPLAIN" => (StatementKind::Explain, Access::Read),
+        "PRAGMA" => (StatementKind::Pragma, Access::Read),
+        "INSERT" | "REPLACE" => (StatementKind::Insert, Access::Write),
+        "UPDATE" => (StatementKind::Update, Access::Write),
+        "DELETE" => (StatementKind::Delete, Access::Write),
+        "CREATE" => (create_kind(words), Access::Write),
+        "DROP" => (drop_kind(words.next()), Access::Write),
+        "ALTER" => (StatementKind::AlterTable, Access::Write),
+        "BEGIN" | "START" => (StatementKind::Begin, Access::Session),
+        "COMMIT" | "END" => (StatementKind::Commit, Access::Session),
+        "SAVEPOINT" => (StatementKind::Savepoint, Access::Session),
+        "RELEASE" => (StatementKind::Release, Access::Session),
+        "ROLLBACK" | "ABORT" if words.any(|token| token.is("TO")) => {
+            (StatementKind::RollbackTo, Access::Session)
+        }
+        "ROLLBACK" | "ABORT" => (StatementKind::Rollback, Access::Session),
+        "SET" | "RESET" => (StatementKind::Set, Access::Session),
+        "SHOW" => (StatementKind::Show, Access::Session),
+        _ => (StatementKind::Other, Access::Write),
+    };
+    Classified { kind, access }
+}
+
+/// The statement after the common table expressions: the first verb outside all parentheses.
+fn with_kind<'a>(tokens: impl Iterator<Item = Token<'a>>) -> (StatementKind, Access) {
+    let mut depth = 0usize;
+    for token in tokens {
+        match token {
+            Token::Symbol('(') => depth += 1,
+            Token::Symbol(')') => depth = depth.saturating_sub(1),
+            _ if depth > 0 => {}
+            token if token.is_any(&["SELECT", "VALUES"]) => {
+                return (StatementKind::Select, Access::Read);
+            }
+            token if token.is_any(&["INSERT", "REPLACE"]) => {
+                return (StatementKind::Insert, Access::Write);
+            }
+            token if token.is("UPDATE") => return (StatementKind::Update, Access::Write),
+            token if token.is("DELETE") => return (StatementKind::Delete, Access::Write),
+            _ => {}
+        }
+    }
+    (StatementKind::Other, Access::Write)
+}
+
+fn create_kind<'a>(tokens: impl Iterator<Item = Token<'a>>) -> StatementKind {
+    let modifiers = ["TEMP", "TEMPORARY", "UNIQUE", "VIRTUAL"];
+    match tokens.into_iter().find(|token| !token.is_any(&modifiers)) {
+        Some(token) if token.is("TABLE") => StatementKind::CreateTable,
+        Some(token) if token.is("INDEX") => StatementKind::CreateIndex,
+        Some(token) if token.is("VIEW") => StatementKind::CreateView,
+        Some(token) if token.is("TRIGGER") => StatementKind::CreateTrigger,
+        _ => StatementKind::Other,
+    }
+}
+
+fn drop_kind(token: Option<Token<'_>>) -> StatementKind {
+    match token {
+        Some(token) if token.is("TABLE") => StatementKind::DropTable,
+        Some(token) if token.is("INDEX") => StatementKind::DropIndex,
+        Some(token) if token.is("VIEW") => StatementKind::DropView,
+        Some(token) if token.is("TRIGGER") => StatementKind::DropTrigger,
+        _ => StatementKind::Other,
+    }
+}
+
+/// The statements of a script, without their semicolons; pieces without words are left out. A trigger's body ends with
+/// `; END`, as in SQLite's own `sqlite3_complete`.
+pub fn split(sql: &str) -> Vec<&str> {
+    let mut statements = Vec::new();
+    let mut start = None;
+    let mut words = 0;
+    let mut creating = false;
+    let mut trigger = false;
+    let mut last_two = [None, None];
+    for (at, token) in Lexer::new(sql) {
+        let ends_trigger = last_two[0] == Some(Token::Symbol(';'))
+            && last_two[1].is_some_and(|t: Token| t.is("END"));
+        if token == Token::Symbol(';') && (!trigger || ends_trigger) {
+            if let Some(piece) = start.take().and_then(|start| sql.get(start..at)) {
+                statements.push(piece.trim_end());
+            }
+            (words, creating, trigger, last_two) = (0, false, false, [None, None]);
+            continue;
+        }
+        start.get_or_insert(at);
+        let before = token.is_any(&["EXPLAIN", "QUERY", "PLAN", "TEMP", "TEMPORARY"]);
+        creating = match words {
+            _ if token.is("CREATE") && words == 0 => true,
+            _ => creating,
+        };
+        trigger |= creating && words == 1 && token.is("TRIGGER");
+        words += usize::from(!before);
+        last_two = [last_two[1], Some(token)];
+    }
+    if let Some(piece) = start.and_then(|start| sql.get(start..)) {
+        statements.push(piece.trim_end());
+    }
+    statements
+}
+
+/// Refuses what SQLite would accept and its authorizer is not asked about: what would end the block's transaction, and
+/// writes whose rows depend on an order that nobody asked for.
+pub fn forbidden(sql: &str, kind: StatementKind) -> Result<(), Refusal> {
+    let refuse = |message: &str| Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
+    let mut scopes = vec![Scope::default()];
+    let mut previous = [Token::Symbol(';'); 2];
+    let orders_matter = !matches!(kind, StatementKind::Select | StatementKind::Explain);
+    for (_, token) in Lexer::new(sql) {
+        let [before_last, last] = previous;
+        if token.is("ROLLBACK") {
+            if last.is_any(&["OR", "CONFLICT"]) {
+                return refuse(
+                    "conflict clause ROLLBACK would undo other clients' work; use ABORT",
+                );
+            }
+            if last == Token::Symbol('(') && before_last.is("RAISE") {
+                return refuse("RAISE(ROLLBACK) would undo other clients' work; use RAISE(ABORT)");
+            }
+        }
+        match token {
+            Token::Symbol('(') => scopes.push(Scope { exists: last.is("EXISTS"), ordered: false }),
+            Token::Symbol(')') if scopes.len() > 1 => {
+                scopes.pop();
+            }
+            _ => {}
+        }
+        if let Some(scope) = scopes.last_mut() {
+            if token == Token::Symbol(';') || token.is("SELECT") {
+                scope.ordered = false;
+            }
+            scope.ordered |= token.is("BY") && last.is("ORDER");
+            if orders_matter && token.is("LIMIT") && !scope.ordered && !scope.exists {
+                return refuse("LIMIT without ORDER BY takes any rows in a write; add ORDER BY");
+            }
+        }
+        previous = [last, token];
+    }
+    if kind == StatementKind::CreateTable && is_create_as(sql) {
+        return refuse(
+            "CREATE TABLE … AS is not supported; create the table, then INSERT … SELECT",
+        );
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Scope {
+    exists: bool,
+    ordered: bool,
+}
+
+/// `CREATE TABLE [IF NOT EXISTS] [schema.]name AS`: AS before any parenthesis.
+fn is_create_as(sql: &str) -> bool {
+    Lexer::new(sql)
+        .map(|(_, token)| token)
+        .take_while(|token| *token != Token::Symbol('('))
+        .skip(2)
+        .any(|token| token.is("AS"))
+}
+
+/// Whether there is anything in double quotes, which a setting of the transaction may take for a string.
+pub fn has_double_quotes(sql: &str) -> bool {
+    sql.contains('"')
+        && Lexer::new(sql)
+            .any(|(_, token)| matches!(token, Token::Quoted(text) if text.starts_with('"')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_are_known_by_their_words() {
+        let cases = [
+            ("", StatementKind::Empty, Access::Empty),
+            (" -- nothing\n /* at all */ ;", StatementKind::Empty, Access::Empty),
+            ("select 1", StatementKind::Select, Access::Read),
+            ("/* a */ VALUES (1)", StatementKind::Select, Access::Read),
+            (
+                "WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a",
+                StatementKind::Insert,
+                Access::Write,
+            ),
+            ("with a(x) as (delete) select 1", StatementKind::Select, Access::Read),
+            ("REPLACE INTO t VALUES (1)", StatementKind::Insert, Access::Write),
+            ("create unique index i on t(a)", StatementKind::CreateIndex, Access::Write),
+            ("ROLLBACK TO s", StatementKind::RollbackTo, Access::Session),
+            ("EXPLAIN DELETE FROM t", StatementKind::Explain, Access::Read),
+            ("VACUUM", StatementKind::Other, Access::Write),
+        ];
+        for (sql, kind, access) in cases {
+            assert_eq!(classify(sql), Classified { kind, access }, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_script_is_split_only_where_statements_end() {
+        let trigger =
+            "CREATE TEMP TRIGGER r AFTER INSERT ON t BEGIN SELECT CASE 1 WHEN 1 THEN 2 END; END";
+        let script =
+            format!("SELECT ';' ; -- ; \n {trigger} ;;INSERT INTO \"a;b\" VALUES (1) /* ; */");
+        let expected = ["SELECT ';'", trigger, "INSERT INTO \"a;b\" VALUES (1) /* ; */"];
+        assert_eq!(split(&script), expected);
+        assert_eq!(split("SELECT 'open ; SELECT 2"), ["SELECT 'open ; SELECT 2"]);
+    }
+
+    #[test]
+    fn what_would_end_the_block_or_take_any_rows_is_refused() {
+        let refused = [
+            "INSERT OR ROLLBACK INTO t VALUES (1)",
+            "CREATE TABLE t(a UNIQUE ON CONFLICT ROLLBACK)",
+            "CREATE TRIGGER r AFTER INSERT ON t BEGIN SELECT raise ( ROLLBACK, 'x'); END",
+            "INSERT INTO t SELECT a FROM u LIMIT 1",
+            "DELETE FROM t WHERE a IN (SELECT a FROM t ORDER BY a) AND b = (SELECT 1 LIMIT 1)",
+            "CREATE TABLE t AS SELECT 1",
+            "CREATE TABLE IF NOT EXISTS main.t AS VALUES (1)",
+        ];
+        for sql in refused {
+            assert!(forbidden(sql, classify(sql).kind).is_err(), "{sql}");
+        }
+        let allowed = [
+            "INSERT INTO t SELECT a FROM u ORDER BY a LIMIT 1",
+            "INSERT INTO t VALUES ('OR ROLLBACK LIMIT 1')",
+            "UPDATE t SET a = 1 WHERE EXISTS (SELECT 1 FROM u LIMIT 1)",
+            "SELECT a FROM t LIMIT 3",
+            "CREATE TABLE t(a AS (1))",
+            "INSERT INTO t(a, \"rollback\") SELECT a, rank() OVER (ORDER BY a) FROM u",
+        ];
+        for sql in allowed {
+            assert_eq!(forbidden(sql, classify(sql).kind), Ok(()), "{sql}");
+        }
+    }
+
+    #[test]
+    fn any_bytes_can_be_lexed() {
+        for sql in ["'", "\"", "[", "/*", "--", "$", ":", "é'ü", "\u{0}", "a'b''c", "x'00"] {
+            assert!(Lexer::new(sql).count() <= sql.len());
+            split(sql);
+            classify(sql);
+        }
+    }
+}
