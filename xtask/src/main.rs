@@ -5,9 +5,11 @@
 //!   cargo xtask check --skip-tests   the same without the tests, for whoever has just run them
 //!   cargo xtask tidy                 our own rules only: a second
 //!   cargo xtask deny                 licences, bans, sources, advisories only
+//!   cargo xtask map                  writes the map in ARCHITECTURE.md anew
 //! ```
 
 mod deny;
+mod map;
 mod steps;
 mod tidy;
 
@@ -16,7 +18,7 @@ use std::process::ExitCode;
 
 use steps::{Steps, cargo};
 
-const USAGE: &str = "usage: cargo xtask check [--skip-tests] | tidy | deny";
+const USAGE: &str = "usage: cargo xtask check [--skip-tests] | tidy | deny | map";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         ["check", "--skip-tests"] => check(&mut steps, &root, false),
         ["tidy"] => steps.run("tidy", || tidy::run(&root)),
         ["deny"] => steps.run("deny", || deny::run(&root)),
+        ["map"] => steps.run("map", || map::run(&root)),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -17,6 +17,7 @@ mod source;
 
 use std::path::Path;
 
+use crate::map;
 use crate::steps::output;
 
 /// A text file of the repository.
@@ -45,6 +46,7 @@ pub fn run(root: &Path) -> Result<(), String> {
         .iter()
         .flat_map(|file| rules::check(file).into_iter().chain(layers::check(file)))
         .chain(links::check(&files, |path| root.join(path).exists()))
+        .chain(map::check(&files))
         .collect();
     findings.sort();
     for Finding { path, line, message } in &findings {
@@ -54,8 +56,8 @@ pub fn run(root: &Path) -> Result<(), String> {
     if findings.is_empty() { Ok(()) } else { Err("see the findings above".into()) }
 }
 
-/// Files that are not UTF-8 (images, databases) have no style.
-fn files(root: &Path) -> Result<Vec<File>, String> {
+/// Every file that git knows or would add. Those that are not UTF-8 (images) have no style.
+pub fn files(root: &Path) -> Result<Vec<File>, String> {
     let listed = output(root, "git", &["ls-files", "-z", "-co", "--exclude-standard"])?;
     let texts = listed.split('\0').filter(|path| !path.is_empty()).filter_map(|path| {
         let text = std::fs::read_to_string(root.join(path)).ok()?;
