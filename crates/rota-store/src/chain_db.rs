@@ -1,0 +1,695 @@
+//! `chain.db`, the durable log: what this server has promised (steps 4 to 7), the final blocks, and what became of each
+//! transaction (step 8). SQLite with `synchronous=FULL`: a commit is one fsync, and nothing is sent before it.
+//!
+//! ```text
+//!   final          one row per height ──┐                       visible to clients as chain.blocks
+//!   certificates   by height            ├──► bodies   blocks by id, each written once
+//!   tail           votes and proposals  ┘             of slots above the last final one, in order
+//!   receipts       by (height, position) ◄── receipt_runs   their ids, sorted, run by run: chain.receipts
+//! ```
+//!
+//! What is final is apart from the tail, which empties each time a block becomes final: the log needs no compaction. A
+//! body is written when the first record mentions it and never again: its proposal, our vote for it and its finalization
+//! refer to it by id.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use rota_core::block::{Block, Certificate, Choice, Proposal, Vote};
+use rota_core::codec::{decode, encode};
+use rota_core::crypto::Signature;
+use rota_core::error::Fault;
+use rota_core::genesis::{FORMAT, Genesis};
+use rota_core::journal::{Record, Recovered};
+use rota_core::members::Members;
+use rota_core::message::{Fetch, FinalBlocks, MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, Message};
+use rota_core::types::{BlockId, ChainId, Height, Slot};
+use rusqlite::types::Value as Sql;
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, TransactionBehavior, params};
+
+use crate::host::Journal;
+use crate::value::Receipt;
+
+/// The file's name in a server's home.
+pub const FILE: &str = "chain.db";
+
+/// So many pages of 4 KiB (4 MiB) in the write-ahead log, and it is copied into the database file.
+const CHECKPOINT_PAGES: i64 = 1000;
+
+/// So many receipts, and their ids are sorted into a run. Ids are hashes: in one index, each would touch a page of its
+/// own, 4 KiB to be logged and fsynced for 40 bytes. Small enough to sort within some milliseconds, large enough that a
+/// search, which looks into each run, stays under a millisecond for millions of receipts.
+const RUN_RECEIPTS: i64 = 4096;
+
+/// Room for the prepared statements of this file, all of them.
+const CACHED_STATEMENTS: usize = 32;
+
+/// How long to wait for a lock that a reader's connection holds; it never holds one for longer than it takes to read a
+/// header, so that running into this is a fault.
+const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
+
+const SCHEMA: &str = "
+CREATE TABLE about (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE bodies (id BLOB PRIMARY KEY, block BLOB NOT NULL);
+CREATE TABLE final (
+    height INTEGER PRIMARY KEY, id BLOB NOT NULL, slot INTEGER NOT NULL, epoch INTEGER NOT NULL,
+    leader BLOB NOT NULL, time INTEGER NOT NULL, transactions INTEGER NOT NULL, bytes INTEGER NOT NULL
+);
+CREATE TABLE certificates (height INTEGER PRIMARY KEY, certificate BLOB NOT NULL);
+CREATE TABLE tail (
+    number INTEGER PRIMARY KEY, slot INTEGER NOT NULL, body BLOB, record BLOB NOT NULL
+);
+CREATE TABLE stored_receipts (
+    height INTEGER, position INTEGER, id BLOB NOT NULL, sqlstate TEXT, message TEXT, tag TEXT,
+    PRIMARY KEY (height, position)
+) WITHOUT ROWID;
+CREATE TABLE runs (run INTEGER PRIMARY KEY, last_height INTEGER NOT NULL);
+CREATE TABLE receipt_runs (
+    run INTEGER, id BLOB, height INTEGER NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (run, id)
+) WITHOUT ROWID;
+CREATE VIEW blocks AS SELECT
+    height, slot, epoch, lower(hex(leader)) AS leader,
+    strftime('%Y-%m-%d %H:%M:%S', time / 1000, 'unixepoch') || printf('.%03d', time % 1000)
+        AS time,
+    time AS time_ms, transactions, lower(hex(id)) AS id, bytes
+    FROM final;
+CREATE VIEW receipts AS SELECT
+    lower(hex(id)) AS id, height, position, sqlstate, message, tag FROM stored_receipts;
+";
+
+/// Where a transaction stands, by its id: newest receipts, which are in no run yet, are looked through one by one.
+pub(crate) const FIND_RECEIPT: &str = "
+SELECT height, position, sqlstate, message FROM chain.stored_receipts WHERE (height, position) IN (
+    SELECT height, position FROM chain.receipt_runs
+        WHERE run IN (SELECT run FROM chain.runs) AND id = ?1
+    UNION ALL
+    SELECT height, position FROM chain.stored_receipts
+        WHERE height > (SELECT ifnull(max(last_height), 0) FROM chain.runs) AND id = ?1
+) LIMIT 1";
+
+/// The log of one server. Owned by the thread that owns the replica.
+pub struct ChainDb {
+    connection: Connection,
+    chain: ChainId,
+    members: Members,
+    /// The last final block's height and slot; zero for genesis.
+    last: (Height, Slot),
+    /// The bodies that are not final yet, with their slots.
+    pending: BTreeMap<BlockId, Slot>,
+    /// Waiting for the next append.
+    receipts: Vec<Receipt>,
+    fsyncs: u64,
+    wal: Arc<AtomicI64>,
+    /// With so many pages in the write-ahead log it is copied next.
+    checkpoint_at: i64,
+}
+
+/// A record as it is stored: with its block's id instead of the block. Its bytes, like everything of ours, are canonical.
+#[derive(BorshSerialize, BorshDeserialize)]
+enum Stored {
+    Entered(Certificate),
+    Proposed { block: BlockId, signature: Signature },
+    Notarized { vote: Vote, block: BlockId },
+    Nullified(Vote),
+    Finalizing { vote: Vote, notarization: Certificate },
+    Fetched { block: BlockId },
+}
+
+impl ChainDb {
+    /// Opens `home/chain.db`, or creates it. Refuses the log of another database or of another version of Rota.
+    pub fn open(home: &Path, genesis: &Genesis) -> Result<Self, Fault> {
+        let path = home.join(FILE);
+        let doing = || format!("opening {}", path.display());
+        let members = genesis.check().map_err(Fault::WrongFiles)?;
+        let mut connection =
+            Connection::open(&path).map_err(|error| Fault::storage(doing(), error))?;
+        let wal = Arc::new(AtomicI64::new(0));
+        prepare_connection(&mut connection, wal.clone())
+            .map_err(|error| Fault::storage(doing(), error))?;
+        let mut this = Self {
+            connection,
+            chain: genesis.chain_id(),
+            members,
+            last: (Height(0), Slot(0)),
+            pending: BTreeMap::new(),
+            receipts: Vec::new(),
+            fsyncs: 0,
+            wal,
+            checkpoint_at: CHECKPOINT_PAGES,
+        };
+        this.check_or_create(&path)?;
+        this.load_ends().map_err(|error| Fault::storage(doing(), error))?;
+        Ok(this)
+    }
+
+    /// What a restarted server knows. Everything read is decoded canonically and compared with its id: a log with a
+    /// flipped bit is a fault, never a shorter log.
+    pub fn recover(&mut self) -> Result<Recovered, Fault> {
+        let last = match self.last.0 {
+            Height(0) => None,
+            height => {
+                let block = self.final_block(height)?.ok_or_else(|| self.corrupt("final"))?;
+                let certificate = self.certificate(height)?;
+                let proves = certificate.choice == Choice::Finalize(block.id(self.chain));
+                if !proves {
+                    return Err(self.corrupt("the newest final block's certificate"));
+                }
+                Some((block, certificate))
+            }
+        };
+        let mut tail = Vec::new();
+        let mut bodies = BTreeMap::new();
+        for (slot, bytes) in self.stored_tail()? {
+            let stored = unseal(&bytes).ok_or_else(|| self.corrupt("tail"))?;
+            let record = self.restore(stored, &mut bodies)?;
+            if record.slot() != slot {
+                return Err(self.corrupt("tail (slot)"));
+            }
+            tail.push(record);
+        }
+        Ok(Recovered { last, tail })
+    }
+
+    /// The final block of this height, if there is one; not for genesis, which is in no log.
+    pub fn final_block(&mut self, height: Height) -> Result<Option<Arc<Block>>, Fault> {
+        let sql = "SELECT id FROM final WHERE height = ?1";
+        let id = self.read(sql, |statement| {
+            statement.query_row([number(height.0)], |row| row.get::<_, [u8; 32]>(0)).optional()
+        })?;
+        let Some(id) = id.map(BlockId) else { return Ok(None) };
+        let block = self.body(id)?.ok_or_else(|| self.corrupt("bodies (missing)"))?;
+        if block.header.height != height {
+            return Err(self.corrupt("final (height)"));
+        }
+        Ok(Some(block))
+    }
+
+    /// Remembers what became of transactions. They are written with the next append, without an fsync of their own: after
+    /// a power loss `state.db` still knows the newest of them.
+    pub fn save_receipts(&mut self, receipts: Vec<Receipt>) {
+        self.receipts.extend(receipts);
+    }
+
+    /// How often this log was flushed to disk since it was opened.
+    pub fn fsyncs(&self) -> u64 {
+        self.fsyncs
+    }
+
+    /// The newest final block's height; 0 before the first.
+    pub fn height(&self) -> Height {
+        self.last.0
+    }
+}
+
+impl Journal for ChainDb {
+    /// One durable transaction, whatever it holds. With nothing to write it does nothing.
+    fn append(&mut self, records: &[Record]) -> Result<(), Fault> {
+        if records.is_empty() && self.receipts.is_empty() {
+            return Ok(());
+        }
+        let written = self.write(records)?;
+        self.fsyncs += 1;
+        self.receipts.clear();
+        self.last = written.last;
+        self.pending.extend(written.new);
+        for id in written.gone {
+            self.pending.remove(&id);
+        }
+        self.checkpoint()
+    }
+
+    fn serve(&mut self, fetch: &Fetch) -> Result<Option<Message>, Fault> {
+        match fetch {
+            Fetch::FinalAfter(height) => Ok(self.final_after(*height)?.map(Message::Final)),
+            Fetch::Block(id) => Ok(self.body(*id)?.map(Message::Pending)),
+            Fetch::CertificatesAfter(_) => Ok(None), // core keeps those of slots that are not final
+        }
+    }
+}
+
+/// What an append changed, for `ChainDb`'s memory.
+struct Written {
+    last: (Height, Slot),
+    new: BTreeMap<BlockId, Slot>,
+    gone: Vec<BlockId>,
+}
+
+impl ChainDb {
+    fn write(&mut self, records: &[Record]) -> Result<Written, Fault> {
+        let finality = records.iter().filter_map(|record| match record {
+            Record::Finalized { blocks, certificate } => {
+                Some((blocks.last()?.header.height, certificate.slot))
+            }
+            _ => None,
+        });
+        let last = finality.max().unwrap_or(self.last).max(self.last);
+        let mut writing = Writing {
+            transaction: self
+                .connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .map_err(write_fault)?,
+            chain: self.chain,
+            members: &self.members,
+            height: self.last.0,
+            final_slot: last.1,
+            pending: &self.pending,
+            new: BTreeMap::new(),
+            finalized: BTreeSet::new(),
+        };
+        for record in records {
+            writing.record(record)?;
+        }
+        let gone = writing.empty_tail(last.1).map_err(write_fault)?;
+        writing.receipts(&self.receipts).map_err(write_fault)?;
+        let Writing { transaction, new, .. } = writing;
+        transaction.commit().map_err(write_fault)?;
+        Ok(Written { last, new, gone })
+    }
+
+    fn check_or_create(&mut self, path: &Path) -> Result<(), Fault> {
+        let doing = |error| Fault::storage(format!("reading {}", path.display()), error);
+        let tables: i64 = self
+            .connection
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+            .map_err(doing)?;
+        if tables == 0 {
+            return self.create().map_err(doing);
+        }
+        let about = |name: &str| {
+            let sql = "SELECT value FROM about WHERE name = ?1";
+            self.connection.query_row(sql, [name], |row| row.get::<_, Sql>(0)).map_err(|error| {
+                Fault::WrongFiles(format!(
+                    "{} is not a log of Rota's ({error}); move it away, or name another home",
+                    path.display()
+                ))
+            })
+        };
+        let format = about("format")?;
+        if format != Sql::Integer(FORMAT.into()) {
+            return Err(Fault::WrongFiles(format!(
+                "{} has format {format:?}, this program writes {FORMAT}: start it with the version of Rota that \
+                 created it",
+                path.display()
+            )));
+        }
+        if about("chain")? != Sql::Text(self.chain.to_string()) {
+            return Err(Fault::WrongFiles(format!(
+                "{} is the log of another database than this home's genesis.json describes: put back the genesis \
+                 that it was created with, or start with an empty home",
+                path.display()
+            )));
+        }
+        Ok(())
+    }
+
+    fn create(&mut self) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        transaction.execute_batch(SCHEMA)?;
+        transaction.execute("INSERT INTO about VALUES ('format', ?1)", [FORMAT])?;
+        transaction.execute("INSERT INTO about VALUES ('chain', ?1)", [self.chain.to_string()])?;
+        transaction.commit()?;
+        self.fsyncs += 1;
+        Ok(())
+    }
+
+    /// Where the final blocks end, and which bodies come after.
+    fn load_ends(&mut self) -> rusqlite::Result<()> {
+        let sql = "SELECT height, slot FROM final ORDER BY height DESC LIMIT 1";
+        let last = self
+            .connection
+            .query_row(sql, [], |row| Ok((Height(count(row, 0)?), Slot(count(row, 1)?))))
+            .optional()?;
+        self.last = last.unwrap_or_default();
+        let mut bodies = self
+            .connection
+            .prepare("SELECT body, max(slot) FROM tail WHERE body IS NOT NULL GROUP BY body")?;
+        self.pending = bodies
+            .query_map([], |row| Ok((BlockId(row.get(0)?), Slot(count(row, 1)?))))?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(())
+    }
+
+    fn stored_tail(&self) -> Result<Vec<(Slot, Vec<u8>)>, Fault> {
+        self.read("SELECT slot, record FROM tail ORDER BY number", |statement| {
+            statement.query_map([], |row| Ok((Slot(count(row, 0)?), row.get(1)?)))?.collect()
+        })
+    }
+
+    /// A record with its block put back; several records of one block share it.
+    fn restore(
+        &self,
+        stored: Stored,
+        bodies: &mut BTreeMap<BlockId, Arc<Block>>,
+    ) -> Result<Record, Fault> {
+        let mut fetch = |id: BlockId| -> Result<Arc<Block>, Fault> {
+            if let Some(block) = bodies.get(&id) {
+                return Ok(block.clone());
+            }
+            let block = self.body(id)?.ok_or_else(|| self.corrupt("bodies (missing)"))?;
+            bodies.insert(id, block.clone());
+            Ok(block)
+        };
+        Ok(match stored {
+            Stored::Entered(certificate) => Record::Entered(certificate),
+            Stored::Proposed { block, signature } => {
+                Record::Proposed(Proposal { block: fetch(block)?, signature })
+            }
+            Stored::Notarized { vote, block } => Record::Notarized { vote, block: fetch(block)? },
+            Stored::Nullified(vote) => Record::Nullified(vote),
+            Stored::Finalizing { vote, notarization } => Record::Finalizing { vote, notarization },
+            Stored::Fetched { block } => Record::Fetched(fetch(block)?),
+        })
+    }
+
+    /// A block of the tail or of the chain, checked against its id.
+    fn body(&self, id: BlockId) -> Result<Option<Arc<Block>>, Fault> {
+        let bytes = self.read("SELECT block FROM bodies WHERE id = ?1", |statement| {
+            statement.query_row([&id.0], |row| row.get::<_, Vec<u8>>(0)).optional()
+        })?;
+        bytes.map(|bytes| self.checked(id, &bytes)).transpose()
+    }
+
+    fn checked(&self, id: BlockId, bytes: &[u8]) -> Result<Arc<Block>, Fault> {
+        let block: Block = decode(bytes, MAX_MESSAGE_BYTES)
+            .map_err(|error| self.corrupt(&format!("bodies ({error})")))?;
+        if block.id(self.chain) != id || block.body.digest() != block.header.body {
+            return Err(self.corrupt("bodies (hash)"));
+        }
+        Ok(Arc::new(block))
+    }
+
+    fn certificate(&self, height: Height) -> Result<Certificate, Fault> {
+        let sql = "SELECT certificate FROM certificates WHERE height = ?1";
+        let bytes: Vec<u8> =
+            self.read(sql, |statement| statement.query_row([number(height.0)], |row| row.get(0)))?;
+        unseal(&bytes).ok_or_else(|| self.corrupt("certificates"))
+    }
+
+    /// As many blocks as an answer holds, up to the last one among them with a certificate of its own; and always up to
+    /// the first such, since an answer must prove something.
+    fn final_after(&self, height: Height) -> Result<Option<FinalBlocks>, Fault> {
+        let sql = "SELECT f.height, f.id, f.bytes, c.height IS NOT NULL
+            FROM final f LEFT JOIN certificates c ON c.height = f.height
+            WHERE f.height > ?1 ORDER BY f.height";
+        let (ids, proven) = self.read(sql, |statement| {
+            let mut rows = statement.query([number(height.0)])?;
+            let (mut ids, mut bytes, mut proven) = (Vec::new(), 0_u64, None);
+            while let Some(row) = rows.next()? {
+                bytes = bytes.saturating_add(count(row, 2)?);
+                if bytes > MAX_ANSWER_BYTES as u64 && proven.is_some() {
+                    break;
+                }
+                ids.push(BlockId(row.get(1)?));
+                if row.get(3)? {
+                    proven = Some((ids.len(), Height(count(row, 0)?)));
+                }
+            }
+            Ok((ids, proven))
+        })?;
+        let Some((count, last)) = proven else { return Ok(None) };
+        let mut blocks = Vec::with_capacity(count);
+        for id in ids.into_iter().take(count) {
+            blocks.push(self.body(id)?.ok_or_else(|| self.corrupt("bodies (missing)"))?);
+        }
+        Ok(Some(FinalBlocks { blocks, certificate: self.certificate(last)? }))
+    }
+
+    fn read<T>(
+        &self,
+        sql: &str,
+        query: impl FnOnce(&mut CachedStatement<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, Fault> {
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| query(&mut statement))
+            .map_err(|error| Fault::storage("reading chain.db", error))
+    }
+
+    fn corrupt(&self, what: &str) -> Fault {
+        Fault::storage(
+            "reading chain.db",
+            format!(
+                "{what} is damaged; this server must not go on with a part of its own log: give it a new key and \
+                 let it catch up from the others"
+            ),
+        )
+    }
+
+    /// Copies the write-ahead log into the file when it has grown. Mode PASSIVE waits for nobody; when a reader keeps the
+    /// log from being started over, the next copying comes after as many pages again.
+    fn checkpoint(&mut self) -> Result<(), Fault> {
+        let pages = self.wal.load(Ordering::Relaxed);
+        if pages < self.checkpoint_at {
+            if pages < CHECKPOINT_PAGES {
+                self.checkpoint_at = CHECKPOINT_PAGES;
+            }
+            return Ok(());
+        }
+        self.connection
+            .wal_checkpoint_v2(Some(c"main"), CheckpointMode::PASSIVE)
+            .map_err(|error| Fault::storage("checkpointing chain.db", error))?;
+        self.checkpoint_at = pages.saturating_add(CHECKPOINT_PAGES);
+        self.fsyncs += 2;
+        Ok(())
+    }
+}
+
+fn prepare_connection(connection: &mut Connection, wal: Arc<AtomicI64>) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -16384;")?;
+    connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+        wal.store(i64::from(pages), Ordering::Relaxed);
+        Ok(())
+    }))
+}
+
+/// A number of ours as SQLite stores it. Heights, slots and times are counted or agreed, and stay below 2⁶³.
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Bytes at the end of what has no hash of its own, by which a flipped bit is found. Against chance, not malice.
+const SEAL_BYTES: usize = 8;
+
+fn seal<T: BorshSerialize>(value: &T) -> Vec<u8> {
+    let mut bytes = encode(value);
+    let hash = rota_hash::hash("rota record", &[&bytes]);
+    bytes.extend(hash.into_iter().take(SEAL_BYTES));
+    bytes
+}
+
+fn unseal<T: BorshSerialize + BorshDeserialize>(sealed: &[u8]) -> Option<T> {
+    let (bytes, seal) = sealed.split_at_checked(sealed.len().checked_sub(SEAL_BYTES)?)?;
+    let whole = rota_hash::hash("rota record", &[bytes]).starts_with(seal);
+    if whole { decode(bytes, MAX_MESSAGE_BYTES).ok() } else { None }
+}
+
+/// A number of ours from a row.
+fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let number: i64 = row.get(column)?;
+    u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
+}
+
+/// One append in the making. What `ChainDb` holds in memory changes after the commit only.
+struct Writing<'a> {
+    transaction: rusqlite::Transaction<'a>,
+    chain: ChainId,
+    members: &'a Members,
+    /// Of the last final block, counted up as blocks are added.
+    height: Height,
+    /// Of the last block that is final when all this is written: older records are of no more use.
+    final_slot: Slot,
+    pending: &'a BTreeMap<BlockId, Slot>,
+    new: BTreeMap<BlockId, Slot>,
+    finalized: BTreeSet<BlockId>,
+}
+
+impl Writing<'_> {
+    fn record(&mut self, record: &Record) -> Result<(), Fault> {
+        if let Record::Finalized { blocks, certificate } = record {
+            for block in blocks {
+                self.finalize(block)?;
+            }
+            return self.certify(certificate);
+        }
+        if record.slot() <= self.final_slot {
+            return Ok(());
+        }
+        let (stored, block) = match record {
+            Record::Entered(certificate) => (Stored::Entered(certificate.clone()), None),
+            Record::Proposed(Proposal { block, signature }) => {
+                let id = block.id(self.chain);
+                (Stored::Proposed { block: id, signature: *signature }, Some((id, block)))
+            }
+            Record::Notarized { vote, block } => {
+                let id = block.id(self.chain);
+                (Stored::Notarized { vote: vote.clone(), block: id }, Some((id, block)))
+            }
+            Record::Nullified(vote) => (Stored::Nullified(vote.clone()), None),
+            Record::Finalizing { vote, notarization } => {
+                let (vote, notarization) = (vote.clone(), notarization.clone());
+                (Stored::Finalizing { vote, notarization }, None)
+            }
+            Record::Fetched(block) => {
+                let id = block.id(self.chain);
+                (Stored::Fetched { block: id }, Some((id, block)))
+            }
+            Record::Finalized { .. } => return Ok(()),
+        };
+        let body = block.map(|(id, _)| id.0);
+        self.tail(record.slot(), body, &seal(&stored), block).map_err(write_fault)
+    }
+
+    fn tail(
+        &mut self,
+        slot: Slot,
+        body: Option<[u8; 32]>,
+        record: &[u8],
+        block: Option<(BlockId, &Arc<Block>)>,
+    ) -> rusqlite::Result<()> {
+        if let Some((id, block)) = block {
+            self.body(id, block)?;
+        }
+        self.transaction
+            .prepare_cached("INSERT INTO tail (slot, body, record) VALUES (?1, ?2, ?3)")?
+            .execute(params![number(slot.0), body, record])?;
+        Ok(())
+    }
+
+    /// Writes a body unless it is written, and says how long it is.
+    fn body(&mut self, id: BlockId, block: &Arc<Block>) -> rusqlite::Result<()> {
+        if self.pending.contains_key(&id) || self.new.contains_key(&id) {
+            return Ok(());
+        }
+        self.transaction
+            .prepare_cached("INSERT INTO bodies (id, block) VALUES (?1, ?2)")?
+            .execute(params![id.0, encode(block)])?;
+        self.new.insert(id, block.header.slot);
+        Ok(())
+    }
+
+    fn finalize(&mut self, block: &Arc<Block>) -> Result<(), Fault> {
+        let header = &block.header;
+        if header.height != self.height.next() {
+            return Err(Fault::storage(
+                "writing to chain.db",
+                format!("block {} was finalized after block {}", header.height, self.height),
+            ));
+        }
+        let id = block.id(self.chain);
+        let leader = self.members.get(header.leader).map_or([0; 32], |member| member.key.0);
+        self.body(id, block).map_err(write_fault)?;
+        self.finalized.insert(id);
+        self.height = header.height;
+        let sql = "INSERT INTO final (height, id, slot, epoch, leader, time, transactions, bytes)
+            SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, length(block) FROM bodies WHERE id = ?2";
+        let row = params![
+            number(header.height.0),
+            id.0,
+            number(header.slot.0),
+            number(header.epoch.0),
+            leader,
+            number(header.time.0),
+            i64::try_from(block.transaction_count()).unwrap_or(i64::MAX),
+        ];
+        self.transaction
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute(row))
+            .map(drop)
+            .map_err(write_fault)
+    }
+
+    fn certify(&self, certificate: &Certificate) -> Result<(), Fault> {
+        self.transaction
+            .prepare_cached("INSERT INTO certificates (height, certificate) VALUES (?1, ?2)")
+            .and_then(|mut insert| {
+                insert.execute(params![number(self.height.0), seal(certificate)])
+            })
+            .map(drop)
+            .map_err(write_fault)
+    }
+
+    /// Deletes what finality made useless: older records, and the bodies of abandoned blocks. Returns the ids that are no
+    /// longer pending.
+    fn empty_tail(&self, final_slot: Slot) -> rusqlite::Result<Vec<BlockId>> {
+        if self.finalized.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.transaction
+            .prepare_cached("DELETE FROM tail WHERE slot <= ?1")?
+            .execute([number(final_slot.0)])?;
+        let mut delete = self.transaction.prepare_cached("DELETE FROM bodies WHERE id = ?1")?;
+        let mut gone = Vec::new();
+        for (&id, &slot) in self.pending.iter().chain(&self.new) {
+            if slot > final_slot {
+                continue;
+            }
+            if !self.finalized.contains(&id) {
+                delete.execute([&id.0])?;
+            }
+            gone.push(id);
+        }
+        Ok(gone)
+    }
+
+    fn receipts(&self, receipts: &[Receipt]) -> rusqlite::Result<()> {
+        if receipts.is_empty() {
+            return Ok(());
+        }
+        let mut insert = self.transaction.prepare_cached(
+            "INSERT OR REPLACE INTO stored_receipts (height, position, id, sqlstate, message, tag)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        for receipt in receipts {
+            let (refusal, tag) = match &receipt.outcome {
+                Ok(results) => {
+                    (None, results.last().map(|result| result.kind.tag(result.rows_affected)))
+                }
+                Err(refusal) => (Some(refusal), None),
+            };
+            insert.execute(params![
+                number(receipt.height.0),
+                receipt.index,
+                receipt.id.0,
+                refusal.map(|refusal| refusal.code()),
+                refusal.map(|refusal| refusal.message.as_str()),
+                tag,
+            ])?;
+        }
+        self.sort_receipts(receipts.last().map_or(Height(0), |receipt| receipt.height))
+    }
+
+    /// Makes a run of the receipts that are in none, when there are enough of them. `newest` is complete: a block's
+    /// receipts are saved together.
+    fn sort_receipts(&self, newest: Height) -> rusqlite::Result<()> {
+        let sql = "SELECT count(*) FROM stored_receipts
+            WHERE height > (SELECT ifnull(max(last_height), 0) FROM runs)";
+        let unsorted: i64 =
+            self.transaction.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+        if unsorted < RUN_RECEIPTS {
+            return Ok(());
+        }
+        let sql = "INSERT OR IGNORE INTO receipt_runs (run, id, height, position)
+            SELECT (SELECT ifnull(max(run), 0) + 1 FROM runs), id, height, position
+            FROM stored_receipts
+            WHERE height > (SELECT ifnull(max(last_height), 0) FROM runs) ORDER BY id";
+        self.transaction.prepare_cached(sql)?.execute([])?;
+        self.transaction
+            .prepare_cached("INSERT INTO runs (last_height) VALUES (?1)")?
+            .execute([number(newest.0)])?;
+        Ok(())
+    }
+}
+
+fn write_fault(error: rusqlite::Error) -> Fault {
+    Fault::storage("writing to chain.db", error)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
