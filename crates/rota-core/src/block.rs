@@ -58,15 +58,16 @@ pub struct Header {
     pub time: Time,
     /// The agreed executed state.
     pub applied: Applied,
-    /// The hash of the body: the parent's notarization and the envelopes.
+    /// The hash of the body: the parent's certificate and the envelopes.
     pub body: Digest,
 }
 
 /// What follows the header.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Body {
-    /// The parent's notarization, whose clocks this block's time rests on. `None` only above genesis.
-    pub parent_notarization: Option<Certificate>,
+    /// The parent's notarization, or its finalization where a leader that was away knows no other: this block's time rests
+    /// on its clocks. `None` only above genesis.
+    pub parent_certificate: Option<Certificate>,
     /// What the leader put in, in order.
     pub envelopes: Vec<Arc<Envelope>>,
 }
@@ -97,7 +98,7 @@ impl Header {
 impl Block {
     /// The block of height and slot 0, which everybody derives from the genesis and nobody proposes.
     pub fn genesis(genesis: &Genesis) -> Self {
-        let body = Body { parent_notarization: None, envelopes: Vec::new() };
+        let body = Body { parent_certificate: None, envelopes: Vec::new() };
         let header = Header {
             epoch: Epoch(0),
             slot: Slot(0),

@@ -18,14 +18,18 @@
 //! [`replica::Input`], what is to be done goes out as [`replica::Output`], and the same inputs give the same outputs.
 
 pub mod block;
+pub mod chain;
 pub mod codec;
+pub mod consensus;
 pub mod crypto;
 pub mod error;
 pub mod genesis;
 pub mod journal;
 pub mod members;
+pub mod mempool;
 pub mod message;
 pub mod replica;
 pub mod time;
 pub mod transaction;
 pub mod types;
+pub mod verify;

@@ -6,7 +6,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::block::{Block, Certificate, Proposal, Vote};
 use crate::transaction::Envelope;
-use crate::types::{BlockId, Height, NodeId};
+use crate::types::{BlockId, Height, NodeId, Slot};
 
 /// The largest encoded message: an answer with blocks (see [`MAX_ANSWER_BYTES`]) or the largest proposal, and framing.
 pub const MAX_MESSAGE_BYTES: usize = 24 << 20;
@@ -25,7 +25,7 @@ pub enum Message {
     Vote(Vote),
     /// A quorum's votes.
     Certificate(Certificate),
-    /// "I miss this": answered by `Final` or `Pending`, or not at all.
+    /// "I miss this": answered by `Final`, `Pending` or `Certificate`, or not at all.
     Fetch(Fetch),
     /// Final blocks by rising height, and the certificate that makes the last of them, and so all, final.
     Final(FinalBlocks),
@@ -40,6 +40,8 @@ pub enum Fetch {
     FinalAfter(Height),
     /// The body of a certified block that is not final yet.
     Block(BlockId),
+    /// The certificates of slots after this one that are not final yet. Answered by `Certificate`s, never from disk.
+    CertificatesAfter(Slot),
 }
 
 /// Consecutive final blocks.

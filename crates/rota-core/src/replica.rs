@@ -6,15 +6,30 @@
 //!
 //! This file only dispatches. Steps 3 to 7 of a transaction's life (crate docs) each have a file here.
 
+mod admit;
+mod finalize;
+mod propose;
+mod validate;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::block::{Applied, Block};
-use crate::error::Refusal;
-use crate::journal::Record;
+use crate::chain::Chain;
+use crate::consensus::bft::Bft;
+use crate::consensus::{Action, Consensus, Event, Load};
+use crate::crypto::SecretKey;
+use crate::error::{Fault, Refusal};
+use crate::genesis::{Genesis, Parameters};
+use crate::journal::{Record, Recovered};
+use crate::members::Members;
+use crate::mempool::Mempool;
 use crate::message::{Fetch, Message, Recipient};
-use crate::time::{Instant, Time};
+use crate::time::{Instant, Now, Time};
 use crate::transaction::Envelope;
-use crate::types::{Epoch, Height, NodeId, Slot, StateRoot, TransactionId};
+use crate::types::{
+    BlockId, ChainId, Epoch, Height, MemberIndex, NodeId, Slot, StateRoot, TransactionId,
+};
 
 /// What happens to a server.
 #[derive(Clone, Debug)]
@@ -103,4 +118,192 @@ pub struct Status {
     pub chain_time: Time,
     /// Envelopes waiting here to become final.
     pub pending: usize,
+    /// Whether a block proposed since this server started is final here: before that, `chain_time` may be as old as its
+    /// files.
+    pub live: bool,
+}
+
+/// A server's deciding part.
+pub struct Replica {
+    chain_id: ChainId,
+    parameters: Parameters,
+    members: Members,
+    me: NodeId,
+    member: Option<MemberIndex>,
+    consensus: Box<dyn Consensus>,
+    mempool: Mempool,
+    chain: Chain,
+    /// When the last final block became known here: chain time counts from it.
+    final_at: Instant,
+    applied: Applied,
+    /// Our roots by height, from the agreed height on: what headers say is compared with them.
+    roots: BTreeMap<Height, StateRoot>,
+    /// What final headers say of heights that we have not executed yet.
+    awaited: BTreeMap<Height, StateRoot>,
+    /// The height of the last final block with transactions.
+    last_full: Height,
+    /// A block whose content could not be judged before more is executed.
+    postponed: Option<crate::consensus::Validate>,
+    load: Load,
+    /// The leaders that our waiting envelopes have been sent to.
+    sent_to: Vec<NodeId>,
+    woken_for: Option<Instant>,
+    now: Now,
+    events: VecDeque<Event>,
+    outputs: Vec<Output>,
+}
+
+impl Replica {
+    /// A server's replica as its files leave it, and the first things to do. `applied` is what `state.db` holds: every final
+    /// block up to `recovered.last`, which the caller has replayed. A block above it, or below, is a fault.
+    pub fn new(
+        genesis: &Genesis,
+        key: SecretKey,
+        recovered: Recovered,
+        applied: Applied,
+        now: Now,
+    ) -> Result<(Self, Vec<Output>), Fault> {
+        let members = genesis.check().map_err(Fault::WrongFiles)?;
+        let last = match &recovered.last {
+            Some((block, _)) => Arc::clone(block),
+            None => Arc::new(Block::genesis(genesis)),
+        };
+        if applied.height != last.header.height {
+            return Err(Fault::WrongFiles(format!(
+                "state.db holds height {}, but the last final block in chain.db has height {}",
+                applied.height, last.header.height
+            )));
+        }
+        // The genesis header vouches for no root: what headers say of height 0 is the default.
+        let root = if applied.height == Height(0) { StateRoot::default() } else { applied.root };
+        let me = key.public();
+        let chain_id = genesis.chain_id();
+        let last_full = if last.header.height.0 == 0 { Height(0) } else { applied.height };
+        let mut replica = Self {
+            chain_id,
+            parameters: genesis.parameters.clone(),
+            me,
+            member: members.index_of(&me),
+            consensus: Box::new(Bft::new(genesis, members.clone(), key, recovered, now)),
+            members,
+            mempool: Mempool::default(),
+            chain: Chain::new(chain_id, last),
+            final_at: now.instant,
+            applied,
+            roots: BTreeMap::from([(applied.height, root)]),
+            awaited: BTreeMap::new(),
+            last_full,
+            postponed: None,
+            load: Load::default(),
+            sent_to: Vec::new(),
+            woken_for: None,
+            now,
+            events: VecDeque::new(),
+            outputs: Vec::new(),
+        };
+        replica.events.push_back(Event::Applied(applied.height));
+        replica.events.push_back(Event::Start);
+        replica.run();
+        let outputs = std::mem::take(&mut replica.outputs);
+        Ok((replica, outputs))
+    }
+
+    /// Moves on by one input.
+    pub fn step(&mut self, now: Now, input: Input) -> Vec<Output> {
+        self.now = now;
+        match input {
+            Input::Message { from, message } => self.on_message(from, message),
+            Input::Submit(envelope) => self.admit_own(envelope),
+            Input::Connected(peer) => self.events.push_back(Event::Connected(peer)),
+            Input::Woken => self.events.push_back(Event::Timer),
+            Input::Applied(applied) => self.on_applied(applied),
+        }
+        self.run();
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Where this server stands.
+    pub fn status(&self, now: Now) -> Status {
+        let last = &self.chain.last().block.header;
+        Status {
+            epoch: last.epoch,
+            slot: self.consensus.slot(),
+            leader: self.consensus.leader(0),
+            height: last.height,
+            applied: self.applied,
+            agreed: last.applied,
+            block_time: last.time,
+            chain_time: last.time.plus(now.instant.since(self.final_at)),
+            pending: self.mempool.len(),
+            live: self.consensus.is_live(),
+        }
+    }
+
+    fn on_message(&mut self, from: NodeId, message: Message) {
+        match message {
+            Message::Envelopes(envelopes) => self.admit_from_peer(from, envelopes),
+            Message::Fetch(Fetch::Block(id)) => self.serve_block(from, id),
+            Message::Fetch(fetch @ Fetch::FinalAfter(_)) => {
+                self.outputs.push(Output::Serve { to: from, fetch });
+            }
+            message => self.events.push_back(Event::Message { from, message }),
+        }
+    }
+
+    fn serve_block(&mut self, to: NodeId, id: BlockId) {
+        match self.chain.get(id) {
+            Some(known) => {
+                let message = Message::Pending(Arc::clone(&known.block));
+                self.outputs.push(Output::Send { to: Recipient::One(to), message });
+            }
+            None => self.outputs.push(Output::Serve { to, fetch: Fetch::Block(id) }),
+        }
+    }
+
+    /// Steps the method until it has nothing more to say, then looks after what depends on the time.
+    fn run(&mut self) {
+        self.look_after_load();
+        while let Some(event) = self.events.pop_front() {
+            let actions = self.consensus.step(self.now, event);
+            for action in actions {
+                self.carry_out(action);
+            }
+            self.look_after_load();
+        }
+        self.forward_to_leaders();
+        self.send_overdue_to_all();
+        self.set_wake();
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Persist(record) => self.outputs.push(Output::Persist(record)),
+            Action::Send { to, message } => self.outputs.push(Output::Send { to, message }),
+            Action::Validate(wanted) => self.validate(wanted),
+            Action::Build(wanted) => self.build(wanted),
+            Action::Known(block) => self.chain.insert(block),
+            Action::Finalize { blocks, .. } => self.finalize(blocks),
+            Action::Report(line) => self.outputs.push(Output::Report(line)),
+        }
+    }
+
+    fn look_after_load(&mut self) {
+        let confirmed = self.chain.last().block.header.applied.height;
+        let load =
+            Load { pending: !self.mempool.is_empty(), unconfirmed: confirmed < self.last_full };
+        if load != self.load {
+            self.load = load;
+            self.events.push_back(Event::Load(load));
+        }
+    }
+
+    fn set_wake(&mut self) {
+        let wake = self.consensus.wake().into_iter().chain(self.next_overdue()).min();
+        if wake != self.woken_for
+            && let Some(at) = wake
+        {
+            self.woken_for = wake;
+            self.outputs.push(Output::Wake { at });
+        }
+    }
 }

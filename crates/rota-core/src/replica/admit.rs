@@ -1,0 +1,123 @@
+//! Step 3: envelopes are checked, remembered in the mempool, and forwarded to this turn's leader and the next. Nobody
+//! floods everybody: the schedule is known to all. Only an envelope that stands in no proposal after half a slot time-out
+//! is sent to all members, so that they notice if the leader is gone.
+
+use std::sync::Arc;
+
+use super::{Output, Replica};
+use crate::consensus::Event;
+use crate::error::{Refusal, sqlstate};
+use crate::mempool::NotTaken;
+use crate::message::{Message, Recipient};
+use crate::time::Instant;
+use crate::transaction::Envelope;
+use crate::types::{NodeId, TransactionId};
+
+impl Replica {
+    pub(super) fn admit_own(&mut self, envelope: Arc<Envelope>) {
+        let (limits, now) = (&self.parameters, self.now.instant);
+        match self.mempool.insert(Arc::clone(&envelope), true, limits, now) {
+            Ok(_) => {
+                self.events.push_back(Event::Load(self.load));
+                let leaders = self.leaders();
+                self.send_envelopes(&leaders, vec![envelope]);
+            }
+            Err(NotTaken::Known) => {}
+            Err(NotTaken::TooLarge) => self.drop_own(
+                &envelope,
+                Refusal::new(sqlstate::TOO_COMPLEX, "the write is larger than a block may be"),
+            ),
+            Err(NotTaken::Full) => self.drop_own(
+                &envelope,
+                Refusal::new(sqlstate::BUSY, "too many writes are waiting; try again"),
+            ),
+        }
+    }
+
+    pub(super) fn admit_from_peer(&mut self, from: NodeId, envelopes: Vec<Arc<Envelope>>) {
+        let last = &self.chain.last().block.header;
+        let (height, time) = (last.height, last.time);
+        let chain_time = time.plus(self.now.instant.since(self.final_at));
+        let mut admitted = false;
+        for envelope in envelopes {
+            let known_signer = self.members.index_of(&envelope.signer).is_some();
+            let expiry = envelope.expiry;
+            let timely = !expiry.has_passed(height, time) && !expiry.is_too_far(height, chain_time);
+            if known_signer && timely {
+                let (limits, now) = (&self.parameters, self.now.instant);
+                admitted |= self.mempool.insert(envelope, false, limits, now).is_ok();
+            } else {
+                let line = format!("{from} forwarded an envelope that no block can hold");
+                self.outputs.push(Output::Report(line));
+            }
+        }
+        if admitted {
+            self.events.push_back(Event::Load(self.load));
+        }
+    }
+
+    pub(super) fn drop_own(&mut self, envelope: &Envelope, why: Refusal) {
+        let transactions: Vec<TransactionId> = envelope
+            .transactions
+            .iter()
+            .map(|transaction| transaction.id(self.chain_id, envelope.signer))
+            .collect();
+        self.outputs.push(Output::Dropped { transactions, why });
+    }
+
+    /// This turn's leader and the next turn's.
+    fn leaders(&self) -> Vec<NodeId> {
+        let mut leaders: Vec<NodeId> = [0, self.consensus.next_turn()]
+            .into_iter()
+            .filter_map(|ahead| self.consensus.leader(ahead))
+            .collect();
+        leaders.dedup();
+        leaders
+    }
+
+    fn send_envelopes(&mut self, to: &[NodeId], envelopes: Vec<Arc<Envelope>>) {
+        for &leader in to.iter().filter(|&&leader| leader != self.me) {
+            let message = Message::Envelopes(envelopes.clone());
+            self.outputs.push(Output::Send { to: Recipient::One(leader), message });
+        }
+    }
+
+    /// When the turn has passed to others, what still waits here is sent to who has not had it.
+    pub(super) fn forward_to_leaders(&mut self) {
+        let leaders = self.leaders();
+        if leaders == self.sent_to {
+            return;
+        }
+        let news: Vec<NodeId> =
+            leaders.iter().copied().filter(|leader| !self.sent_to.contains(leader)).collect();
+        self.sent_to = leaders;
+        if self.mempool.is_empty() {
+            return;
+        }
+        let waiting = self.mempool.own_waiting(&self.chain.pending_envelopes());
+        if !waiting.is_empty() {
+            self.send_envelopes(&news, waiting);
+        }
+    }
+
+    /// When the next of our envelopes is overdue.
+    pub(super) fn next_overdue(&self) -> Option<Instant> {
+        let oldest = self.mempool.oldest_unsent()?;
+        Some(oldest.plus(self.parameters.slot_timeout() / 2))
+    }
+
+    /// PROTOCOLS section 1, trap 8.
+    pub(super) fn send_overdue_to_all(&mut self) {
+        let now = self.now.instant;
+        if self.next_overdue().is_none_or(|at| at > now) {
+            return;
+        }
+        let half = self.parameters.slot_timeout() / 2;
+        let before = Instant(now.0.saturating_sub(u64::try_from(half.as_micros()).unwrap_or(0)));
+        let overdue = self.mempool.take_overdue(&self.chain.pending_envelopes(), before);
+        if !overdue.is_empty() {
+            let message = Message::Envelopes(overdue);
+            self.outputs.push(Output::Send { to: Recipient::Members, message });
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Step 6: is a block's content right? Whose turn it was, votes and certificates are the method's business (`consensus`);
+//! encodings and signatures were checked before (`verify`).
+
+use super::Replica;
+use crate::block::{Applied, Block, Header};
+use crate::consensus::{Event, Validate, Verdict};
+use crate::types::Height;
+
+impl Replica {
+    /// Answers `Action::Validate`. What cannot be said yet is asked again when more is executed.
+    pub(super) fn validate(&mut self, wanted: Validate) {
+        let block = wanted.block.id(self.chain_id);
+        let verdict = self.verdict(&wanted);
+        self.postponed = (verdict == Verdict::Later).then_some(wanted);
+        self.events.push_back(Event::Validated { block, verdict });
+    }
+
+    /// Asks again about a postponed block.
+    pub(super) fn validate_postponed(&mut self) {
+        if let Some(wanted) = self.postponed.take() {
+            self.validate(wanted);
+        }
+    }
+
+    fn verdict(&self, wanted: &Validate) -> Verdict {
+        let parent = &wanted.parent.header;
+        let header = &wanted.block.header;
+        if header.height != parent.height.next() {
+            return invalid("its height does not follow its parent's");
+        }
+        if header.time <= parent.time || header.time > wanted.latest_time {
+            return invalid("its time is not its parent's certificate's and what passed since");
+        }
+        if let Err(why) = self.check_envelopes(&wanted.block) {
+            return invalid(why);
+        }
+        self.check_applied(header, parent.applied)
+    }
+
+    fn check_envelopes(&self, block: &Block) -> Result<(), &'static str> {
+        let header = &block.header;
+        let envelopes = &block.body.envelopes;
+        if envelopes.is_empty() {
+            return Ok(());
+        }
+        if header.height.0.saturating_sub(header.applied.height.0) > self.parameters.lag {
+            return Err("it holds transactions though execution lags behind");
+        }
+        if block.transaction_count() > self.parameters.block_transactions as usize {
+            return Err("it holds too many transactions");
+        }
+        for envelope in envelopes {
+            if self.members.index_of(&envelope.signer).is_none() {
+                return Err("an envelope's signer is not a member");
+            }
+            let expiry = envelope.expiry;
+            if expiry.has_passed(header.height, header.time)
+                || expiry.is_too_far(header.height, header.time)
+            {
+                return Err("an envelope's expiry has passed, or lies too far ahead");
+            }
+        }
+        Ok(())
+    }
+
+    /// Executed state is agreed and never waited for (DESIGN section 4): who has not executed that far does not vote yet.
+    fn check_applied(&self, header: &Header, parent: Applied) -> Verdict {
+        let Applied { height, root } = header.applied;
+        if height < parent.height || height >= header.height {
+            return invalid("its applied height goes back, or is not below its own");
+        }
+        if height == parent.height {
+            return if root == parent.root {
+                self.compare_root(height, header)
+            } else {
+                invalid("its applied root is not its parent's")
+            };
+        }
+        if height > self.applied.height {
+            return Verdict::Later;
+        }
+        self.compare_root(height, header)
+    }
+
+    fn compare_root(&self, height: Height, header: &Header) -> Verdict {
+        match self.roots.get(&height) {
+            Some(&ours) if ours != header.applied.root => Verdict::Invalid(format!(
+                "its leader has state root {} after height {height}; ours is {ours}",
+                header.applied.root
+            )),
+            _ => Verdict::Valid,
+        }
+    }
+}
+
+fn invalid(why: &str) -> Verdict {
+    Verdict::Invalid(why.into())
+}
