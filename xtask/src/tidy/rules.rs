@@ -146,19 +146,27 @@ fn names(source: &Source) -> Found {
     if let Some(word) = empty_word(file.trim_end_matches(".rs")) {
         found.push((1, format!("a file named `{file}`: `{word}` does not say what is in it")));
     }
-    let mut before = "";
+    let mut before = (0, "");
     for (at, word) in words(&source.code) {
-        if matches!(before, "struct" | "enum" | "trait" | "type" | "union" | "mod")
+        if declares(&source.code, before)
             && let Some(empty) = empty_word(word)
         {
-            found.push((
-                line_of(&source.code, at),
-                format!("`{word}`: `{empty}` does not say what it is"),
-            ));
+            let message = format!("`{word}`: `{empty}` does not say what it is");
+            found.push((line_of(&source.code, at), message));
         }
-        before = word;
+        before = (at, word);
     }
     found
+}
+
+/// Whether this keyword is followed by a name that is ours to choose. An indented `type` stands in an
+/// `impl` of somebody else's trait, who chose it.
+fn declares(code: &str, (at, keyword): (usize, &str)) -> bool {
+    match keyword {
+        "struct" | "enum" | "trait" | "union" | "mod" => true,
+        "type" => !code[..at].ends_with("    "),
+        _ => false,
+    }
 }
 
 /// `QueryHandler` and `query_handler` are both two words.
@@ -310,6 +318,8 @@ mod tests {
         bad("a.rs", "mod store_utils {}");
         bad("a.rs", "pub trait Helper {}");
         good("a.rs", "impl SimpleQueryHandler for Session {}");
+        bad("a.rs", "pub type Helper = u8;");
+        good("a.rs", "impl A for B {\n    type ConnectionHandler = C;\n}");
         good("a.rs", "struct Commonest;");
         assert_eq!(lines("crates/a/src/common.rs", DOC), [1]);
         assert_eq!(lines("crates/a/src/block_helpers.rs", DOC), [1]);
