@@ -22,8 +22,8 @@ use rota_core::block::Block;
 use rota_core::error::{Fault, Refusal};
 use rota_core::journal::Record;
 use rota_core::message::{Fetch, Message, Recipient};
-use rota_core::replica::Output;
-use rota_core::time::Instant;
+use rota_core::replica::{Input, Output, Replica};
+use rota_core::time::{Instant, Now};
 use rota_core::types::{Height, StateRoot, TransactionId};
 
 /// Where records go. [`crate::chain_db::ChainDb`], or the simulator's wrapping of it.
@@ -52,8 +52,67 @@ pub trait Io {
     fn diverged(&mut self, height: Height, agreed: StateRoot, ours: StateRoot);
 }
 
+/// A replica with its journal.
+pub struct Host<J: Journal> {
+    replica: Replica,
+    journal: J,
+}
+
+impl<J: Journal> Host<J> {
+    /// Puts a replica and its journal together. The outputs that `Replica::new` returned go to [`Host::carry_out`].
+    pub fn new(replica: Replica, journal: J) -> Self {
+        Self { replica, journal }
+    }
+
+    /// The same, with the outputs of `Replica::new` carried out.
+    pub fn start(
+        replica: Replica,
+        journal: J,
+        outputs: Vec<Output>,
+        io: &mut dyn Io,
+    ) -> Result<Self, Fault> {
+        let mut host = Self::new(replica, journal);
+        host.carry_out(outputs, io)?;
+        Ok(host)
+    }
+
+    /// Steps every input in order and carries out what follows. After a fault this must not be called again.
+    pub fn handle(
+        &mut self,
+        now: Now,
+        inputs: impl IntoIterator<Item = Input>,
+        io: &mut dyn Io,
+    ) -> Result<(), Fault> {
+        let mut outputs = Vec::new();
+        for input in inputs {
+            outputs.extend(self.replica.step(now, input));
+        }
+        self.carry_out(outputs, io)
+    }
+
+    /// Carries out outputs: those that `Replica::new` returned, before anything else.
+    pub fn carry_out(&mut self, outputs: Vec<Output>, io: &mut dyn Io) -> Result<(), Fault> {
+        carry_out(&mut self.journal, outputs, io)
+    }
+
+    /// The replica, to look at.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// The journal, for what is not a record: receipts, blocks to apply again.
+    pub fn journal(&mut self) -> &mut J {
+        &mut self.journal
+    }
+
+    /// The two apart again.
+    pub fn into_parts(self) -> (Replica, J) {
+        (self.replica, self.journal)
+    }
+}
+
 /// Carries out outputs in the order above. After a fault nothing may be carried out again.
-pub fn carry_out(
+fn carry_out(
     journal: &mut impl Journal,
     outputs: Vec<Output>,
     io: &mut dyn Io,
@@ -85,4 +144,129 @@ pub fn carry_out(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rota_core::block::{Certificate, Choice};
+    use rota_core::types::{Epoch, NodeId, Slot};
+
+    /// Journal and world in one, so that the order between the two is seen.
+    #[derive(Default)]
+    struct Seen {
+        events: std::rc::Rc<std::cell::RefCell<Vec<String>>>,
+        fails: bool,
+    }
+
+    impl Seen {
+        fn note(&self, event: impl Into<String>) {
+            self.events.borrow_mut().push(event.into());
+        }
+
+        fn journal(&self) -> Self {
+            Self { events: self.events.clone(), fails: self.fails }
+        }
+    }
+
+    impl Journal for Seen {
+        fn append(&mut self, records: &[Record]) -> Result<(), Fault> {
+            if self.fails {
+                return Err(Fault::storage("test", "the disk is gone"));
+            }
+            let slots: Vec<u64> = records.iter().map(|record| record.slot().0).collect();
+            self.note(format!("disk {slots:?}"));
+            Ok(())
+        }
+
+        fn serve(&mut self, fetch: &Fetch) -> Result<Option<Message>, Fault> {
+            self.note("look up");
+            Ok(match fetch {
+                Fetch::FinalAfter(Height(0)) => Some(Message::Fetch(fetch.clone())),
+                _ => None,
+            })
+        }
+    }
+
+    impl Io for Seen {
+        fn send(&mut self, _: Recipient, message: Message) {
+            self.note(match message {
+                Message::Certificate(certificate) => format!("send {}", certificate.slot),
+                _ => "answer".into(),
+            });
+        }
+        fn apply(&mut self, block: Arc<Block>) {
+            self.note(format!("apply {}", block.header.height));
+        }
+        fn wake(&mut self, at: Instant) {
+            self.note(format!("wake {}", at.0));
+        }
+        fn dropped(&mut self, transactions: Vec<TransactionId>, _: Refusal) {
+            self.note(format!("dropped {}", transactions.len()));
+        }
+        fn report(&mut self, line: String) {
+            self.note(line);
+        }
+        fn diverged(&mut self, height: Height, _: StateRoot, _: StateRoot) {
+            self.note(format!("diverged {height}"));
+        }
+    }
+
+    fn certificate(slot: u64) -> Certificate {
+        let choice = Choice::Nullify;
+        Certificate { epoch: Epoch(0), slot: Slot(slot), choice, votes: Vec::new() }
+    }
+
+    fn persist(slot: u64) -> Output {
+        Output::Persist(Record::Entered(certificate(slot)))
+    }
+
+    fn send(slot: u64) -> Output {
+        let message = Message::Certificate(certificate(slot));
+        Output::Send { to: Recipient::Members, message }
+    }
+
+    fn serve(height: u64) -> Output {
+        Output::Serve { to: NodeId::default(), fetch: Fetch::FinalAfter(Height(height)) }
+    }
+
+    fn run(fails: bool, outputs: Vec<Output>) -> (bool, Vec<String>) {
+        let mut io = Seen { fails, ..Seen::default() };
+        let result = carry_out(&mut io.journal(), outputs, &mut io);
+        let events = io.events.borrow().clone();
+        (result.is_ok(), events)
+    }
+
+    #[test]
+    fn a_batch_is_on_disk_in_one_append_before_any_of_it_leaves() {
+        let outputs =
+            vec![send(1), persist(2), Output::Wake { at: Instant(9) }, persist(3), send(4)];
+        let (ok, events) = run(false, outputs);
+        assert!(ok);
+        assert_eq!(events, ["disk [3, 4]", "send 1", "wake 9", "send 4"]);
+    }
+
+    #[test]
+    fn nothing_leaves_when_the_journal_fails() {
+        let why = Refusal::new("53000", "busy");
+        let outputs = vec![
+            send(1),
+            Output::Dropped { transactions: Vec::new(), why },
+            persist(2),
+            Output::Report("hello".into()),
+        ];
+        assert_eq!(run(true, outputs), (false, Vec::new()));
+    }
+
+    #[test]
+    fn answers_are_looked_up_after_the_append_and_only_what_exists_is_sent() {
+        let (_, events) = run(false, vec![serve(0), serve(7), persist(1)]);
+        assert_eq!(events, ["disk [2]", "look up", "answer", "look up"]);
+    }
+
+    #[test]
+    fn what_needs_no_promise_costs_no_append() {
+        let (_, events) = run(false, vec![send(1), Output::Report("hello".into())]);
+        assert_eq!(events, ["send 1", "hello"]);
+    }
 }
