@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::config::ServerConfig;
 use crate::status::{HeightRoot, Named, PeerStatus, ROOTS_TOLD, ServerStatus, State};
+use crate::transport::Observer;
 
 /// With more final blocks than this not yet executed, a server says that it is catching up. Under load a few are always
 /// on their way.
@@ -88,18 +89,6 @@ impl Board {
         self.applied.send_replace(applied.height);
     }
 
-    /// Messages flow both ways between this server and a member, or no longer.
-    pub fn peer_is(&self, peer: &NodeId, connected: bool) {
-        if let Some(flag) = self.peers.get(peer) {
-            flag.store(connected, Ordering::Relaxed);
-        }
-    }
-
-    /// A message to a peer was dropped because its outbox was full.
-    pub fn message_dropped(&self) {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// This server's state is not the cluster's. Nothing undoes this but a repair and a restart.
     pub fn diverge(&self, why: String) {
         lock(&self.diverged).get_or_insert(why);
@@ -165,6 +154,8 @@ impl Board {
             key: self.key,
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
+            pg: self.config.pg,
+            http: self.config.http,
             chain: self.chain.to_string(),
             state,
             height: status.height.0,
@@ -207,6 +198,18 @@ impl Board {
             _ => format!("server-{number}"),
         };
         Named { name, number, key }
+    }
+}
+
+impl Observer for Board {
+    fn peer_is(&self, peer: &NodeId, connected: bool) {
+        if let Some(flag) = self.peers.get(peer) {
+            flag.store(connected, Ordering::Relaxed);
+        }
+    }
+
+    fn dropped(&self, messages: usize) {
+        self.dropped.fetch_add(u64::try_from(messages).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 

@@ -15,14 +15,16 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, TrySendError};
 use rota_core::codec::encode;
 use rota_core::error::{Refusal, sqlstate};
-use rota_core::transaction::{MAX_ENVELOPE_BYTES, Settings, Statement, Transaction};
+use rota_core::transaction::{Settings, Statement, Transaction};
 use rota_core::types::{Height, TransactionId};
-use rota_store::{Description, Receipt, Rows, StatementResult};
+use rota_store::query::Description;
+use rota_store::{Receipt, Rows, StatementResult};
 use tokio::sync::oneshot;
 
 use crate::board::Board;
 use crate::queues;
 use crate::readers::ReadJob;
+use crate::signer::EnvelopeLimits;
 use crate::status::ServerStatus;
 
 /// How long a client waits for its write to become final and be executed before it hears that the outcome is unknown.
@@ -33,7 +35,7 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const READ_WAIT: Duration = Duration::from_secs(10);
 
 /// What an envelope has besides its transactions: signer, expiry, signature, counts.
-const ENVELOPE_FRAME_BYTES: usize = 256;
+pub(crate) const ENVELOPE_FRAME_BYTES: usize = 256;
 
 /// What the front doors see of a server.
 #[derive(Clone)]
@@ -44,6 +46,7 @@ struct Inner {
     pending: Arc<Pending>,
     writes: Sender<QueuedWrite>,
     reads: Sender<ReadJob>,
+    limits: EnvelopeLimits,
     /// Bytes of the writes that are queued or in flight.
     bytes: AtomicUsize,
 }
@@ -91,8 +94,10 @@ impl Driver {
         pending: Arc<Pending>,
         writes: Sender<QueuedWrite>,
         reads: Sender<ReadJob>,
+        limits: EnvelopeLimits,
     ) -> Self {
-        Self(Arc::new(Inner { board, pending, writes, reads, bytes: AtomicUsize::new(0) }))
+        let bytes = AtomicUsize::new(0);
+        Self(Arc::new(Inner { board, pending, writes, reads, limits, bytes }))
     }
 
     /// Executes statements as one transaction, in the name of `user`; answers when it is final and executed here.
@@ -115,8 +120,8 @@ impl Driver {
         let transaction =
             Transaction { salt, user: user.into(), statements, settings, interactive: None };
         let bytes = encode(&transaction).len();
-        if bytes > MAX_ENVELOPE_BYTES - ENVELOPE_FRAME_BYTES {
-            return Err(too_large(bytes).into());
+        if bytes > inner.limits.bytes {
+            return Err(too_large(bytes, inner.limits.bytes).into());
         }
         let _room = inner.room(bytes)?;
         let id = transaction.id(inner.board.chain, inner.board.key);
@@ -148,11 +153,7 @@ impl Driver {
     }
 
     /// What a statement takes and gives, without executing it.
-    pub async fn describe(
-        &self,
-        sql: String,
-        settings: Settings,
-    ) -> Result<Description, Refusal> {
+    pub async fn describe(&self, sql: String, settings: Settings) -> Result<Description, Refusal> {
         self.0.board.refuse_if_diverged()?;
         let (reply, answer) = oneshot::channel();
         self.send(ReadJob::Describe { sql, settings, reply })?;
@@ -279,9 +280,7 @@ impl Pending {
                     index: receipt.index,
                     results: results.clone(),
                 }),
-                Err(refusal) => {
-                    Err(WriteError { refusal: refusal.clone(), id: Some(receipt.id) })
-                }
+                Err(refusal) => Err(WriteError { refusal: refusal.clone(), id: Some(receipt.id) }),
             };
             // A client that went away does not mind.
             let _ = waiter.answer.send(answer);
@@ -354,8 +353,7 @@ fn busy(what: &str) -> Refusal {
     Refusal::new(sqlstate::BUSY, format!("this server has too many {what} waiting: try again"))
 }
 
-fn too_large(bytes: usize) -> Refusal {
-    let most = MAX_ENVELOPE_BYTES - ENVELOPE_FRAME_BYTES;
+fn too_large(bytes: usize, most: usize) -> Refusal {
     Refusal::new(
         sqlstate::TOO_COMPLEX,
         format!("a transaction of {bytes} bytes; {most} are possible: use several transactions"),

@@ -1,7 +1,38 @@
-//! Rota's server.
+//! Rota's server: all that is sockets, threads and time.
+//!
+//! ```text
+//!             PostgreSQL clients      HTTP clients                       peers (libp2p, QUIC)
+//!  async            pg                    http                             transport
+//!  (tokio)           └───────┬─────────────┘                            ▲        │
+//!                          driver                                       │        ▼
+//!  ───────────────── reads ┴ writes ──────────────────────────────────  │  ── inboxes ──
+//!  threads        │             │                                       │        │
+//!           reader × 3       signer ──► INPUTS ◄────────────────── checker: votes, blocks
+//!               │                         │                             │
+//!               │                      replica ── messages ─────────────┘
+//!               │                     (chain.db) ── final blocks ──► executor ──► receipts: driver
+//!           state.db ◄─────────────────────────────────────────── (state.db)
+//! ```
+//!
+//! One thread owns the replica and the durable log, one the users' database, so neither needs a lock. [`queues`] lists
+//! what lies between. A thread that cannot go on (a `Fault`) stops the server.
+
 pub mod board;
+mod checker;
+pub mod clock;
 pub mod config;
 pub mod driver;
+mod executor;
 pub mod queues;
 pub mod readers;
+mod replica_thread;
+mod server;
+mod signer;
 pub mod status;
+pub mod threads;
+pub mod transport;
+
+pub use config::{HomeLock, PeerConfig, ServerConfig, create_home};
+pub use driver::{Driver, WriteError, Written};
+pub use server::{RunOptions, Server, ServerError, Shutdown, run};
+pub use status::{ServerStatus, State};

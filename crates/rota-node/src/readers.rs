@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use rota_core::error::{Fault, Refusal};
 use rota_core::transaction::{Settings, Statement};
-use rota_store::{Description, ReadLimits, Reader, Rows};
+use rota_store::Rows;
+use rota_store::query::{Description, ReadLimits, Reader};
 use tokio::sync::oneshot;
 
 /// How many readers: enough that one slow query does not stop all others; each holds a connection and a page cache.

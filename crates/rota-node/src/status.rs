@@ -1,5 +1,7 @@
 //! What a server tells people and programs about itself: HTTP's `/status`, `rota status`, `rota dev`'s live line.
 
+use std::net::SocketAddr;
+
 use rota_core::block::Applied;
 use rota_core::types::{NodeId, StateRoot};
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,10 @@ pub struct ServerStatus {
     pub version: String,
     /// The process.
     pub pid: u32,
+    /// Where PostgreSQL's protocol is spoken.
+    pub pg: SocketAddr,
+    /// Where HTTP is spoken.
+    pub http: SocketAddr,
     /// Which database: the genesis's hash, in hex.
     pub chain: String,
     /// Whether it can be used.

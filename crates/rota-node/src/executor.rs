@@ -1,0 +1,119 @@
+//! Steps 8 and 9: the thread that owns `state.db` executes final blocks, and answers clients once a block is committed.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+use rota_core::block::{Applied, Block};
+use rota_core::error::Fault;
+use rota_core::types::Height;
+use rota_store::chain_db::ChainDb;
+use rota_store::{Receipt, StateDb};
+
+use crate::board::Board;
+use crate::driver::Pending;
+use crate::threads::Stop;
+
+/// How often a long replay says how far it is, in blocks.
+const PROGRESS_BLOCKS: u64 = 1_000;
+
+/// What the replica asks for.
+pub(crate) enum Job {
+    /// Execute the next block.
+    Apply(Arc<Block>),
+    /// Find out where this server's state went wrong, and log it.
+    Rescan,
+}
+
+/// A block that is executed and committed.
+pub(crate) struct Executed {
+    /// The new state.
+    pub(crate) applied: Applied,
+    /// To be written down by whoever owns `chain.db`.
+    pub(crate) receipts: Vec<Receipt>,
+}
+
+/// Executes blocks until no more come.
+pub(crate) struct Executor {
+    pub(crate) state: StateDb,
+    pub(crate) board: Arc<Board>,
+    pub(crate) pending: Arc<Pending>,
+    pub(crate) jobs: Receiver<Job>,
+    pub(crate) results: Sender<Executed>,
+    pub(crate) stop: Stop,
+}
+
+impl Executor {
+    /// The thread's body.
+    pub(crate) fn run(mut self) -> Result<(), Fault> {
+        while let Ok(job) = self.jobs.recv() {
+            if self.stop.is_told() {
+                break;
+            }
+            match job {
+                Job::Rescan => self.rescan()?,
+                // What comes after a divergence would be executed on a wrong state, and answered wrongly.
+                Job::Apply(_) if self.board.refuse_if_diverged().is_err() => {}
+                Job::Apply(block) => match self.apply(&block) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(Fault::Diverged(why)) => {
+                        self.board.diverge(why);
+                        self.pending.close("this server's state is not the cluster's");
+                        self.rescan()?;
+                    }
+                    Err(fault) => return Err(fault),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// False when the replica is gone.
+    fn apply(&mut self, block: &Block) -> Result<bool, Fault> {
+        let done = self.state.apply(block)?;
+        let transactions = u64::try_from(done.receipts.len()).unwrap_or(u64::MAX);
+        self.board.executed(done.applied, transactions);
+        self.pending.executed(&done.receipts);
+        Ok(self.results.send(Executed { applied: done.applied, receipts: done.receipts }).is_ok())
+    }
+
+    fn rescan(&mut self) -> Result<(), Fault> {
+        let found = self.state.rescan()?;
+        tracing::error!(root = %found.root, rows = found.differing.len(), "rescanned this server's state");
+        for row in &found.differing {
+            tracing::error!(table = row.table, key = row.key, "this row is not what was executed");
+        }
+        if found.differing.is_empty() {
+            tracing::error!(
+                "every row is what was executed here: the execution itself differed; keep this home \
+                 for a report, and start the server anew from an empty one"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Executes the final blocks that `state.db` lacks, before anything is served: it may have lost its newest commits, or
+/// the server was killed between finality and execution.
+pub(crate) fn replay(state: &mut StateDb, chain: &mut ChainDb, last: Height) -> Result<(), Fault> {
+    let first = state.applied().height;
+    if first > last {
+        return Err(Fault::WrongFiles(format!(
+            "state.db is at height {first}, chain.db only at {last}: they are not of one server, or chain.db lost \
+             blocks; restore both, or start from an empty home under a new key"
+        )));
+    }
+    let mut height = first;
+    while height < last {
+        height = height.next();
+        let block = chain.final_block(height)?.ok_or_else(|| {
+            Fault::WrongFiles(format!("chain.db lacks block {height}, which state.db needs next"))
+        })?;
+        let done = state.apply(&block)?;
+        chain.save_receipts(done.receipts);
+        if (height.0 - first.0).is_multiple_of(PROGRESS_BLOCKS) || height == last {
+            tracing::info!("executed again what state.db lacked: height {height} of {last}");
+        }
+    }
+    Ok(())
+}

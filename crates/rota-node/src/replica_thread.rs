@@ -1,0 +1,171 @@
+//! The thread that owns the replica and `chain.db`: takes inputs in batches, so that one flush makes all of a batch's
+//! promises durable, and carries out what follows. Never waits but for inputs, time and the disk.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, never, select};
+use rota_core::block::Block;
+use rota_core::error::{Fault, Refusal};
+use rota_core::message::{Message, Recipient};
+use rota_core::replica::{Input, Output};
+use rota_core::time::Instant;
+use rota_core::types::{Height, StateRoot, TransactionId};
+use rota_store::chain_db::ChainDb;
+use rota_store::host::{Host, Io};
+
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::driver::Pending;
+use crate::executor::{Executed, Job};
+use crate::queues;
+use crate::threads::Stop;
+use crate::transport::Transport;
+
+/// With nothing to wait for, the thread looks up this seldom; it need not at all.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// The replica's thread.
+pub(crate) struct ReplicaThread {
+    pub(crate) host: Host<ChainDb>,
+    pub(crate) clock: Clock,
+    pub(crate) board: Arc<Board>,
+    pub(crate) inputs: Receiver<Input>,
+    pub(crate) results: Receiver<Executed>,
+    pub(crate) stop: Stop,
+    pub(crate) outside: Outside,
+}
+
+/// What the replica's outputs reach.
+pub(crate) struct Outside {
+    pub(crate) transport: Transport,
+    pub(crate) jobs: Sender<Job>,
+    pub(crate) pending: Arc<Pending>,
+    pub(crate) board: Arc<Board>,
+    /// Blocks that the executor's queue had no room for: at most what one batch of inputs made final, since no inputs
+    /// are taken until they are gone.
+    pub(crate) backlog: VecDeque<Job>,
+    pub(crate) wake: Option<Instant>,
+}
+
+impl ReplicaThread {
+    /// The thread's body; `first` are the outputs of the replica's start.
+    pub(crate) fn run(mut self, first: Vec<Output>) -> Result<(), Fault> {
+        self.host.carry_out(first, &mut self.outside)?;
+        let mut batch = Vec::with_capacity(queues::INPUT_BATCH);
+        while self.wait(&mut batch) {
+            self.outside.drain_backlog();
+            if self.board.refuse_if_diverged().is_ok() {
+                self.host.handle(self.clock.now(), batch.drain(..), &mut self.outside)?;
+            }
+            batch.clear();
+            self.publish();
+        }
+        Ok(())
+    }
+
+    /// Waits for something to do and puts it into `batch`. False when the server stops.
+    fn wait(&mut self, batch: &mut Vec<Input>) -> bool {
+        let held_up = !self.outside.backlog.is_empty();
+        let nothing = never();
+        let inputs = if held_up { &nothing } else { &self.inputs };
+        select! {
+            recv(self.stop.receiver()) -> _ => return false,
+            recv(self.results) -> result => match result {
+                Ok(result) => batch.push(self.executed(result)),
+                Err(_) => return false,
+            },
+            recv(inputs) -> input => match input {
+                Ok(input) => batch.push(input),
+                Err(_) => return false,
+            },
+            default(self.patience()) => {}
+        }
+        while let Ok(result) = self.results.try_recv() {
+            batch.push(self.executed(result));
+        }
+        while !held_up
+            && batch.len() < queues::INPUT_BATCH
+            && let Ok(input) = self.inputs.try_recv()
+        {
+            batch.push(input);
+        }
+        let now = self.clock.now().instant;
+        if self.outside.wake.is_some_and(|at| at <= now) {
+            self.outside.wake = None;
+            batch.push(Input::Woken);
+        }
+        true
+    }
+
+    /// How long until the replica wants to be woken.
+    fn patience(&self) -> Duration {
+        match self.outside.wake {
+            Some(at) => at.since(self.clock.now().instant),
+            None => LONG,
+        }
+    }
+
+    fn executed(&mut self, result: Executed) -> Input {
+        self.host.journal().save_receipts(result.receipts);
+        Input::Applied(result.applied)
+    }
+
+    fn publish(&mut self) {
+        let status = self.host.replica().status(self.clock.now());
+        let fsyncs = self.host.journal().fsyncs();
+        self.board.replica_is(status, fsyncs);
+    }
+}
+
+impl Outside {
+    fn ask(&mut self, job: Job) {
+        self.backlog.push_back(job);
+        self.drain_backlog();
+    }
+
+    fn drain_backlog(&mut self) {
+        while let Some(job) = self.backlog.pop_front() {
+            match self.jobs.try_send(job) {
+                Ok(()) => {}
+                Err(TrySendError::Full(job)) => {
+                    self.backlog.push_front(job);
+                    return;
+                }
+                // The executor ended by a fault, which stops the server.
+                Err(TrySendError::Disconnected(_)) => return,
+            }
+        }
+    }
+}
+
+impl Io for Outside {
+    fn send(&mut self, to: Recipient, message: Message) {
+        self.transport.send(&to, &message);
+    }
+
+    fn apply(&mut self, block: Arc<Block>) {
+        self.ask(Job::Apply(block));
+    }
+
+    fn wake(&mut self, at: Instant) {
+        self.wake = Some(at);
+    }
+
+    fn dropped(&mut self, transactions: Vec<TransactionId>, why: Refusal) {
+        self.pending.dropped(&transactions, &why);
+    }
+
+    fn report(&mut self, line: String) {
+        tracing::info!("{line}");
+    }
+
+    fn diverged(&mut self, height: Height, agreed: StateRoot, ours: StateRoot) {
+        tracing::error!(%height, %agreed, %ours, "this server's state is not the cluster's");
+        self.board
+            .diverge(format!("at height {height} it has root {ours:?}, the cluster {agreed:?}"));
+        self.pending.close("this server's state is not the cluster's");
+        self.ask(Job::Rescan);
+    }
+}

@@ -1,0 +1,345 @@
+//! A server from its start to its stop: opens the home, executes what was missed, starts threads, transport and doors.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use rota_core::crypto::SecretKey;
+use rota_core::error::Fault;
+use rota_core::genesis::Genesis;
+use rota_core::members::Members;
+use rota_core::replica::{Output, Replica};
+use rota_core::verify::Verifier;
+use rota_store::StateDb;
+use rota_store::chain_db::ChainDb;
+use rota_store::host::Host;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::config::{ConfigError, HomeLock, ServerConfig, load_genesis, load_key};
+use crate::driver::{Driver, Pending};
+use crate::executor::{Executor, replay};
+use crate::replica_thread::{Outside, ReplicaThread};
+use crate::signer::{EnvelopeLimits, Signer};
+use crate::threads::StopSender;
+use crate::transport::{Inboxes, Peer, Transport, TransportError};
+use crate::{checker, queues, readers, threads};
+
+/// How long a stopping server waits for its threads: one block's execution and one flush. What is cut short is done
+/// again at the next start.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How a server is started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunOptions {
+    /// Accept clients from other machines, although there are no passwords and no TLS yet.
+    pub insecure: bool,
+}
+
+/// Becomes true, or its sender goes away, when the doors are to close.
+pub type Shutdown = watch::Receiver<bool>;
+
+/// A server that did not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Its home cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A door's address cannot be had.
+    #[error("cannot listen for {what} on {address} (TCP): {error}{}", taken(error))]
+    Listen {
+        /// Which door.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// An address that other machines can reach.
+    #[error(
+        "{what} would listen on {address}, which other machines can reach, and there are no \
+         passwords and no TLS yet: use 127.0.0.1, or start with --insecure if the network is trusted"
+    )]
+    NotLoopback {
+        /// Which door.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// The peers' address cannot be had, or a key is wrong.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// This home's key is not one of the database's members.
+    #[error("this server's key {0} is not a member's in genesis.json: the home belongs elsewhere")]
+    NotAMember(rota_core::types::NodeId),
+    /// This machine or its files.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+fn taken(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            " (another program has it: stop that one, or choose another port in server.toml)"
+        }
+        _ => "",
+    }
+}
+
+/// Runs the server in this home until Ctrl-C, SIGTERM or a fault.
+pub async fn run(home: PathBuf, options: RunOptions) -> Result<(), ServerError> {
+    let mut server = Server::start(&home, options).await?;
+    let ended = tokio::select! {
+        () = asked_to_stop() => Ok(()),
+        fault = server.fault() => Err(fault.into()),
+    };
+    server.stop().await;
+    ended
+}
+
+async fn asked_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Where a signal cannot be caught, the kernel ends the process: that is as good for a server that survives kill -9.
+    let (Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tracing::info!("stopping");
+}
+
+/// A running server.
+pub struct Server {
+    /// What the doors see.
+    pub driver: Driver,
+    /// Where PostgreSQL's protocol is spoken.
+    pub pg: SocketAddr,
+    /// Where HTTP is spoken.
+    pub http: SocketAddr,
+    /// Where peers connect.
+    pub peer: SocketAddr,
+    transport: Transport,
+    pending: Arc<Pending>,
+    raised: mpsc::Receiver<Fault>,
+    doors: watch::Sender<bool>,
+    stop: StopSender,
+    /// Those that write files.
+    threads: Vec<JoinHandle<()>>,
+    _lock: HomeLock,
+}
+
+impl Server {
+    /// Starts the server in this home; returns when it serves.
+    pub async fn start(home: &Path, options: RunOptions) -> Result<Self, ServerError> {
+        let lock = HomeLock::take(home)?;
+        let config = ServerConfig::load(home)?;
+        let genesis = load_genesis(home)?;
+        let key = load_key(home)?;
+        let members = genesis.check().map_err(Fault::WrongFiles)?;
+        if members.index_of(&key.public()).is_none() {
+            return Err(ServerError::NotAMember(key.public()));
+        }
+        let pg = bind("PostgreSQL clients", config.pg, options).await?;
+        let http = bind("HTTP clients", config.http, options).await?;
+        let opened = open(home.into(), genesis.clone(), key.clone()).await?;
+        let parts = Parts { home, genesis, members, key, config, pg, http, lock };
+        parts.assemble(opened).await
+    }
+
+    /// Returns when a thread cannot go on.
+    pub async fn fault(&mut self) -> Fault {
+        let gone = || Fault::storage("running", "all threads ended");
+        self.raised.recv().await.unwrap_or_else(gone)
+    }
+
+    /// Closes the doors, says goodbye to peers, ends the threads: well under a second.
+    pub async fn stop(self) {
+        self.doors.send_replace(true);
+        self.pending.close("this server stopped");
+        self.transport.stop().await;
+        drop(self.stop);
+        drop(self.driver);
+        let threads = self.threads;
+        let ended = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                let _ = thread.join();
+            }
+        });
+        if tokio::time::timeout(PATIENCE, ended).await.is_err() {
+            tracing::info!(
+                "not all threads ended in time; what they were doing is done at the next start"
+            );
+        }
+    }
+}
+
+async fn bind(
+    what: &'static str,
+    address: SocketAddr,
+    options: RunOptions,
+) -> Result<TcpListener, ServerError> {
+    if !address.ip().is_loopback() && !options.insecure {
+        return Err(ServerError::NotLoopback { what, address });
+    }
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| ServerError::Listen { what, address, error })
+}
+
+/// The door's address with its real port.
+fn local(
+    what: &'static str,
+    address: SocketAddr,
+    listener: &TcpListener,
+) -> Result<SocketAddr, ServerError> {
+    listener.local_addr().map_err(|error| ServerError::Listen { what, address, error })
+}
+
+/// The files, brought up to date, and the replica that starts from them.
+struct Opened {
+    state: StateDb,
+    chain: ChainDb,
+    replica: Replica,
+    first: Vec<Output>,
+    clock: Clock,
+}
+
+async fn open(home: PathBuf, genesis: Genesis, key: SecretKey) -> Result<Opened, Fault> {
+    let opening = tokio::task::spawn_blocking(move || {
+        let mut state = StateDb::open(&home, &genesis)?;
+        let mut chain = ChainDb::open(&home, &genesis)?;
+        let recovered = chain.recover()?;
+        let last =
+            recovered.last.as_ref().map_or_else(Default::default, |(block, _)| block.header.height);
+        replay(&mut state, &mut chain, last)?;
+        let clock = Clock::start();
+        let (replica, first) =
+            Replica::new(&genesis, key, recovered, state.applied(), clock.now())?;
+        Ok(Opened { state, chain, replica, first, clock })
+    });
+    opening.await.unwrap_or_else(|panic| Err(Fault::storage("opening the home", panic)))
+}
+
+/// What a server is made of, before it runs.
+struct Parts<'a> {
+    home: &'a Path,
+    genesis: Genesis,
+    members: Members,
+    key: SecretKey,
+    config: ServerConfig,
+    pg: TcpListener,
+    http: TcpListener,
+    lock: HomeLock,
+}
+
+impl Parts<'_> {
+    async fn assemble(self, opened: Opened) -> Result<Server, ServerError> {
+        let Opened { state, chain, replica, first, clock } = opened;
+        let board = Arc::new(Board::new(
+            &self.genesis,
+            self.members.clone(),
+            self.key.public(),
+            self.config.clone(),
+            replica.status(clock.now()),
+        ));
+        let pending = Arc::new(Pending::default());
+        let (votes, votes_inbox) = mpsc::channel(queues::CHECKS_VOTES);
+        let (blocks, blocks_inbox) = mpsc::channel(queues::CHECKS_BLOCKS);
+        let inboxes = Inboxes { votes, blocks };
+        let transport =
+            Transport::start(&self.key, self.config.peer, self.peers(), inboxes, board.clone())
+                .await?;
+        let (inputs, replica_inputs) = bounded(queues::INPUTS);
+        let (jobs, executor_jobs) = bounded(queues::EXECUTION);
+        let (executed, results) = bounded(queues::RESULTS);
+        let (writes, signer_writes) = bounded(queues::WRITES);
+        let (reads, reader_jobs) = bounded(queues::READS);
+        let (stop_sender, stop) = threads::stop();
+        let (faults, raised) = threads::faults();
+        let outside = Outside {
+            transport: transport.clone(),
+            jobs,
+            pending: pending.clone(),
+            board: board.clone(),
+            backlog: VecDeque::new(),
+            wake: None,
+        };
+        let replica_thread = ReplicaThread {
+            host: Host::new(replica, chain),
+            clock,
+            board: board.clone(),
+            inputs: replica_inputs,
+            results,
+            stop: stop.clone(),
+            outside,
+        };
+        let limits = EnvelopeLimits::new(&self.genesis.parameters);
+        let signer = Signer {
+            key: self.key.clone(),
+            board: board.clone(),
+            pending: pending.clone(),
+            writes: signer_writes,
+            inputs: inputs.clone(),
+            limits,
+        };
+        let executor = Executor {
+            state,
+            board: board.clone(),
+            pending: pending.clone(),
+            jobs: executor_jobs,
+            results: executed,
+            stop: stop.clone(),
+        };
+        readers::start(self.home, &reader_jobs)?;
+        for (name, inbox) in [("check-votes", votes_inbox), ("check-blocks", blocks_inbox)] {
+            let verifier = Verifier::new(&self.genesis, self.members.clone());
+            let (inputs, transport) = (inputs.clone(), transport.clone());
+            let body = move || checker::run(inbox, verifier, &inputs, &transport);
+            threads::spawn(name, &faults, body)?;
+        }
+        drop(inputs);
+        threads::spawn("sign", &faults, move || signer.run())?;
+        let threads = vec![
+            threads::spawn("execute", &faults, move || executor.run())?,
+            threads::spawn("replica", &faults, move || replica_thread.run(first))?,
+        ];
+        let driver = Driver::new(board, pending.clone(), writes, reads, limits);
+        let (doors, shutdown) = watch::channel(false);
+        let peer = transport.address;
+        let pg = local("PostgreSQL clients", self.config.pg, &self.pg)?;
+        let http = local("HTTP clients", self.config.http, &self.http)?;
+        let _ = shutdown;
+        tracing::info!(name = self.config.name, %pg, %http, %peer, "serving");
+        Ok(Server {
+            driver,
+            pg,
+            http,
+            peer,
+            transport,
+            pending,
+            raised,
+            doors,
+            stop: stop_sender,
+            threads,
+            _lock: self.lock,
+        })
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        let configured = |key| self.config.peers.iter().find(|peer| peer.key == key);
+        let address = |key| configured(key).map(|peer| peer.address.clone()).unwrap_or_default();
+        self.members
+            .iter()
+            .map(|(_, member)| Peer { key: member.key, address: address(member.key) })
+            .collect()
+    }
+}

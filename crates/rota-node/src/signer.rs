@@ -1,0 +1,121 @@
+//! Step 2: transactions of this server's clients become envelopes signed with its key.
+//!
+//! A lone write is signed at once. While some are in flight, those that come are gathered for a moment: one signature for
+//! all of them here, and one to verify on every other server.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use rota_core::crypto::SecretKey;
+use rota_core::error::Fault;
+use rota_core::genesis::Parameters;
+use rota_core::replica::Input;
+use rota_core::time::Time;
+use rota_core::transaction::{Envelope, Expiry, MAX_ENVELOPE_BYTES, Transaction};
+use rota_core::types::Height;
+
+use crate::board::Board;
+use crate::driver::{ENVELOPE_FRAME_BYTES, Pending, QueuedWrite};
+
+/// An envelope that did not enter the chain after this time never will: its clients have long been told that the outcome
+/// is unknown, and should not have to wonder for longer.
+const EXPIRY: Duration = Duration::from_secs(60);
+
+/// The same in blocks: far more than can be made in [`EXPIRY`], so that the time is what counts.
+const EXPIRY_BLOCKS: u64 = 100_000;
+
+/// The most transactions in an envelope: one signature for that many costs next to nothing for each.
+const MOST_TRANSACTIONS: usize = 500;
+
+/// No more is added to an envelope of this size, so that several servers' envelopes share a block.
+const GATHERED_BYTES: usize = 256 << 10;
+
+/// With fewer transactions in flight than this, a write is signed at once.
+const EAGER: usize = 8;
+
+/// With more, it waits this long for others: a small part of the time that a block takes.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// Signs until no more writes come or nobody wants them.
+pub(crate) struct Signer {
+    pub(crate) key: SecretKey,
+    pub(crate) board: Arc<Board>,
+    pub(crate) pending: Arc<Pending>,
+    pub(crate) writes: Receiver<QueuedWrite>,
+    pub(crate) inputs: Sender<Input>,
+    pub(crate) limits: EnvelopeLimits,
+}
+
+/// How large an envelope may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EnvelopeLimits {
+    /// Transactions.
+    pub(crate) transactions: usize,
+    /// Encoded bytes of one transaction, or of all together.
+    pub(crate) bytes: usize,
+}
+
+impl EnvelopeLimits {
+    /// An envelope must fit in a block of its own.
+    pub(crate) fn new(parameters: &Parameters) -> Self {
+        let block = usize::try_from(parameters.block_bytes).unwrap_or(usize::MAX);
+        let most = usize::try_from(parameters.block_transactions).unwrap_or(usize::MAX);
+        Self {
+            transactions: MOST_TRANSACTIONS.min(most),
+            bytes: MAX_ENVELOPE_BYTES.min(block).saturating_sub(ENVELOPE_FRAME_BYTES),
+        }
+    }
+}
+
+impl Signer {
+    /// The thread's body.
+    pub(crate) fn run(self) -> Result<(), Fault> {
+        let mut next = self.writes.recv().ok();
+        while let Some(first) = next.take() {
+            let (gathered, left_over) = self.gather(first);
+            if !self.submit(gathered) {
+                break;
+            }
+            next = left_over.or_else(|| self.writes.recv().ok());
+        }
+        Ok(())
+    }
+
+    /// What goes into the next envelope, and a write that was taken and did not fit.
+    fn gather(&self, first: QueuedWrite) -> (Vec<QueuedWrite>, Option<QueuedWrite>) {
+        let deadline = (self.pending.in_flight() >= EAGER).then(|| Instant::now() + GATHER);
+        let mut bytes = first.bytes;
+        let mut gathered = vec![first];
+        while gathered.len() < self.limits.transactions && bytes < GATHERED_BYTES {
+            let next = match deadline {
+                None => self.writes.try_recv().map_err(|_| RecvTimeoutError::Timeout),
+                Some(deadline) => self.writes.recv_deadline(deadline),
+            };
+            let Ok(next) = next else { break };
+            bytes = bytes.saturating_add(next.bytes);
+            if bytes > self.limits.bytes {
+                return (gathered, Some(next));
+            }
+            gathered.push(next);
+        }
+        (gathered, None)
+    }
+
+    /// Signs and hands over. False when the replica is gone.
+    fn submit(&self, gathered: Vec<QueuedWrite>) -> bool {
+        let wanted =
+            |write: QueuedWrite| self.pending.signed(&write.id).then_some(write.transaction);
+        let transactions: Vec<Transaction> = gathered.into_iter().filter_map(wanted).collect();
+        if transactions.is_empty() {
+            return true;
+        }
+        let (height, time): (Height, Time) = self.board.chain_now();
+        let expiry = Expiry {
+            height: Height(height.0.saturating_add(EXPIRY_BLOCKS)),
+            time: time.plus(EXPIRY),
+        };
+        let envelope = Envelope::sign(self.board.chain, &self.key, expiry, transactions);
+        self.inputs.send(Input::Submit(Arc::new(envelope))).is_ok()
+    }
+}

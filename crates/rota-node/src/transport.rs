@@ -1,0 +1,617 @@
+//! Step 5 of a transaction's life: messages travel between the members, over libp2p and QUIC.
+//!
+//! ```text
+//!              replica ── send ──► outbox per peer and kind ──► writer ══► stream ══► peer
+//!   votes checker  ◄── inbox ◄── decoded, canonical ◄── reader ◄══ stream ◄══ peer
+//!   blocks checker ◄── inbox ◄──────┘                        any trouble closes the connection, and a new one is made
+//! ```
+//!
+//! A server's identity is its Ed25519 key, and only members may connect. Between two servers there is one connection; if
+//! a second one appears the older is closed, since a peer that connects again has lost the other. Of two servers the one
+//! with the lower key dials at once and the other a little later, so that they rarely dial each other at the same time.
+
+pub mod frames;
+pub mod links;
+pub mod outbox;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use libp2p::core::multiaddr::Protocol;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, NetworkBehaviour, Swarm, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, SwarmBuilder, connection_limits, identity};
+use rota_core::crypto::SecretKey;
+use rota_core::error::Invalid;
+use rota_core::message::{Message, Recipient};
+use rota_core::types::NodeId;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use frames::End;
+use links::{Direction, Kind, Links, StreamEvent};
+use outbox::Outbox;
+
+/// A quiet connection sends a packet this often: twice between two servers, some 40 bytes each.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// A connection on which nothing came for this long is dead: three keep-alives missed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// A connection is made within this time or tried again: one round trip and two signatures, and one lost packet.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long the server with the higher key waits before it dials.
+const POLITE_WAIT: Duration = Duration::from_millis(300);
+
+/// After a failed dial the next one comes after this time, then twice as long, up to [`MAX_BACKOFF`].
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
+
+/// A server that comes back is connected at most this much later, if it does not dial itself.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
+/// How long a peer that sent invalid bytes is kept out: long enough that it costs nothing, short enough that a member
+/// whose memory flipped a bit returns.
+const COOL_DOWN: Duration = Duration::from_secs(10);
+
+/// How long a stopping server waits for its goodbyes to leave.
+const GOODBYE: Duration = Duration::from_millis(200);
+
+/// Strangers that knock at the same time; their keys are checked before anything else.
+const MAX_HANDSHAKES: u32 = 64;
+
+/// The connection in use, the one that replaces it, and old ones that are closing.
+const MAX_CONNECTIONS_PER_PEER: u32 = 4;
+
+/// Streams that a peer may open on a connection: the two it needs, and room while they are negotiated.
+const MAX_STREAMS: u32 = 8;
+
+/// Orders to the transport that wait: one for each peer and reason at most, as a rule.
+const ORDERS: usize = 256;
+
+/// Another member and where it is (`host:port`; empty: it dials us).
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Who.
+    pub key: NodeId,
+    /// Where.
+    pub address: String,
+}
+
+/// What comes in.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A peer's message: canonical, not otherwise checked.
+    Message(NodeId, Message),
+    /// Streams to this peer were opened (again): it may have missed everything.
+    Connected(NodeId),
+}
+
+/// Where messages go, one queue per kind of stream, so that no vote waits behind a body.
+#[derive(Clone)]
+pub struct Inboxes {
+    /// Votes, certificates, requests, and `Connected`.
+    pub votes: mpsc::Sender<Incoming>,
+    /// Blocks, envelopes, answers.
+    pub blocks: mpsc::Sender<Incoming>,
+}
+
+/// Who hears how the connections are.
+pub trait Observer: Send + Sync + 'static {
+    /// Messages flow both ways between this server and a peer, or no longer.
+    fn peer_is(&self, peer: &NodeId, connected: bool);
+    /// Messages were dropped, oldest first, since an outbox was full.
+    fn dropped(&self, messages: usize);
+}
+
+/// The transport, as the replica's thread and the checkers see it.
+#[derive(Clone)]
+pub struct Transport {
+    peers: Arc<BTreeMap<NodeId, Outboxes>>,
+    observer: Arc<dyn Observer>,
+    orders: mpsc::Sender<Order>,
+    /// Where it listens; the port is the real one.
+    pub address: SocketAddr,
+}
+
+struct Outboxes {
+    votes: Arc<Outbox>,
+    blocks: Arc<Outbox>,
+}
+
+impl Outboxes {
+    fn new() -> Self {
+        Self {
+            votes: Arc::new(Outbox::new(Kind::Votes)),
+            blocks: Arc::new(Outbox::new(Kind::Blocks)),
+        }
+    }
+
+    fn of(&self, kind: Kind) -> &Arc<Outbox> {
+        match kind {
+            Kind::Votes => &self.votes,
+            Kind::Blocks => &self.blocks,
+        }
+    }
+}
+
+enum Order {
+    /// Disconnect a peer that sent something invalid, and keep it out for a while.
+    Punish(NodeId, Invalid),
+    /// A stream of this connection came to its end.
+    Ended(NodeId, ConnectionId, End),
+    /// A peer's address was looked up.
+    Dial(NodeId, Vec<Multiaddr>),
+    /// Say goodbye to all.
+    Stop(oneshot::Sender<()>),
+}
+
+/// The transport does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// A key that is no Ed25519 key.
+    #[error("{0} is not an Ed25519 public key")]
+    Key(NodeId),
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen for peers on {0} (UDP): {1}")]
+    Listen(SocketAddr, String),
+}
+
+impl Transport {
+    /// Listens for the members and connects to them. Must be called within a tokio runtime.
+    pub async fn start(
+        key: &SecretKey,
+        listen: SocketAddr,
+        peers: Vec<Peer>,
+        inboxes: Inboxes,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, TransportError> {
+        let own = key.public();
+        let mut connections = BTreeMap::new();
+        for peer in peers.into_iter().filter(|peer| peer.key != own) {
+            let id = peer_id(&peer.key)?;
+            connections.insert(peer.key, Connection::new(id, peer.address, own < peer.key));
+        }
+        let mut swarm = swarm(key, connections.values().map(|peer| peer.id))?;
+        let address = listening(&mut swarm, listen).await?;
+        let outboxes = connections.keys().map(|key| (*key, Outboxes::new())).collect();
+        let (orders, incoming_orders) = mpsc::channel(ORDERS);
+        let transport = Self { peers: Arc::new(outboxes), observer, orders, address };
+        let network = Network {
+            names: connections.iter().map(|(key, peer)| (peer.id, *key)).collect(),
+            connections,
+            swarm,
+            transport: transport.clone(),
+            inboxes,
+        };
+        tokio::spawn(network.run(incoming_orders));
+        Ok(transport)
+    }
+
+    /// Sends a message, best effort: never waits.
+    pub fn send(&self, to: &Recipient, message: &Message) {
+        let Some(frame) = frames::frame(message) else {
+            tracing::error!("a message of ours is larger than peers accept; it is not sent");
+            return;
+        };
+        let kind = frames::kind(message);
+        let push = |outboxes: &Outboxes| outboxes.of(kind).push(frame.clone());
+        let dropped = match to {
+            Recipient::One(peer) => self.peers.get(peer).map_or(0, push),
+            Recipient::Members => self.peers.values().map(push).sum(),
+        };
+        if dropped > 0 {
+            self.observer.dropped(dropped);
+        }
+    }
+
+    /// Disconnects a peer that sent something invalid, and keeps it out for [`COOL_DOWN`].
+    pub fn punish(&self, peer: NodeId, why: Invalid) {
+        // When so many orders wait, this peer is being dealt with already.
+        let _ = self.orders.try_send(Order::Punish(peer, why));
+    }
+
+    /// Closes all connections, so that peers know at once that this server is gone.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.orders.send(Order::Stop(done)).await.is_ok() {
+            let _ = tokio::time::timeout(GOODBYE, stopped).await;
+        }
+    }
+}
+
+/// libp2p's name for a server.
+pub fn peer_id(key: &NodeId) -> Result<PeerId, TransportError> {
+    let key = identity::ed25519::PublicKey::try_from_bytes(&key.0)
+        .map_err(|_| TransportError::Key(*key))?;
+    Ok(identity::PublicKey::from(key).to_peer_id())
+}
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    limits: connection_limits::Behaviour,
+    links: Links,
+}
+
+fn swarm(
+    key: &SecretKey,
+    members: impl Iterator<Item = PeerId>,
+) -> Result<Swarm<Behaviour>, TransportError> {
+    let keypair = identity::Keypair::ed25519_from_bytes(key.to_bytes())
+        .map_err(|_| TransportError::Key(key.public()))?;
+    let limits = connection_limits::ConnectionLimits::default()
+        .with_max_pending_incoming(Some(MAX_HANDSHAKES))
+        .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER));
+    let limits = connection_limits::Behaviour::new(limits);
+    let links = Links::new(members);
+    let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+    let built = SwarmBuilder::with_existing_identity(keypair)
+        .with_tokio()
+        .with_quic_config(|mut quic| {
+            quic.keep_alive_interval = KEEP_ALIVE;
+            quic.max_idle_timeout = millis(IDLE_TIMEOUT);
+            quic.handshake_timeout = HANDSHAKE_TIMEOUT;
+            quic.max_concurrent_stream_limit = MAX_STREAMS;
+            quic
+        })
+        .with_behaviour(|_| Behaviour { limits, links });
+    let Ok(built) = built;
+    let swarm = built.with_swarm_config(|config| {
+        config
+            .with_idle_connection_timeout(IDLE_TIMEOUT)
+            .with_max_negotiating_inbound_streams(usize::try_from(MAX_STREAMS).unwrap_or(8))
+    });
+    Ok(swarm.build())
+}
+
+/// Starts listening; returns where, with the port that the system chose if `listen` says 0.
+async fn listening(
+    swarm: &mut Swarm<Behaviour>,
+    listen: SocketAddr,
+) -> Result<SocketAddr, TransportError> {
+    let failed = |error: String| TransportError::Listen(listen, error);
+    swarm.listen_on(multiaddr(listen)).map_err(|error| failed(error.to_string()))?;
+    loop {
+        match swarm.select_next_some().await {
+            SwarmEvent::NewListenAddr { address, .. } => {
+                let port = address.iter().find_map(|part| match part {
+                    Protocol::Udp(port) => Some(port),
+                    _ => None,
+                });
+                return Ok(SocketAddr::new(listen.ip(), port.unwrap_or(listen.port())));
+            }
+            SwarmEvent::ListenerError { error, .. } => return Err(failed(error.to_string())),
+            SwarmEvent::ListenerClosed { reason: Err(error), .. } => {
+                return Err(failed(error.to_string()));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn multiaddr(address: SocketAddr) -> Multiaddr {
+    Multiaddr::empty()
+        .with(address.ip().into())
+        .with(Protocol::Udp(address.port()))
+        .with(Protocol::QuicV1)
+}
+
+/// What the transport knows of one peer.
+struct Connection {
+    id: PeerId,
+    address: String,
+    /// The connection in use.
+    current: Option<Current>,
+    /// When to dial, if we are not connected.
+    dial_at: Instant,
+    backoff: Duration,
+    /// Until when it is kept out.
+    kept_out: Option<Instant>,
+}
+
+struct Current {
+    id: ConnectionId,
+    /// Which of the four streams are open.
+    open: Vec<(Kind, Direction)>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Connection {
+    fn new(id: PeerId, address: String, dials_first: bool) -> Self {
+        let wait = if dials_first { Duration::ZERO } else { POLITE_WAIT };
+        Self {
+            id,
+            address,
+            current: None,
+            dial_at: Instant::now() + wait,
+            backoff: MIN_BACKOFF,
+            kept_out: None,
+        }
+    }
+
+    /// When something is to be done about this peer that no event will tell.
+    fn next(&self) -> Option<Instant> {
+        match (&self.current, self.kept_out) {
+            (_, Some(until)) => Some(until),
+            (None, None) if !self.address.is_empty() => Some(self.dial_at),
+            _ => None,
+        }
+    }
+
+    /// Sets the time of the next dial, and doubles the wait after it.
+    fn dial_later(&mut self) {
+        self.dial_at = Instant::now() + self.backoff;
+        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
+    }
+}
+
+/// The task that owns libp2p's swarm.
+struct Network {
+    swarm: Swarm<Behaviour>,
+    connections: BTreeMap<NodeId, Connection>,
+    names: BTreeMap<PeerId, NodeId>,
+    transport: Transport,
+    inboxes: Inboxes,
+}
+
+impl Network {
+    async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        loop {
+            let next = self.connections.values().filter_map(Connection::next).min();
+            let timer = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.happened(event),
+                order = orders.recv() => match order {
+                    Some(Order::Stop(done)) => return self.stop(done).await,
+                    Some(order) => self.obey(order),
+                    None => return,
+                },
+                () = timer => self.due(),
+            }
+        }
+    }
+
+    fn happened(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
+                self.established(peer_id, connection_id);
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Links((peer, connection, event))) => {
+                self.stream(peer, connection, event);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                let why = cause.map_or_else(|| "closed".into(), |cause| cause.to_string());
+                self.closed(peer_id, connection_id, &why);
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+                if let Some(peer) = self.names.get(&peer) {
+                    tracing::debug!(%peer, %error, "dialling failed");
+                }
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                tracing::debug!(from = %send_back_addr, %error, "a connection was refused");
+            }
+            SwarmEvent::ListenerClosed { reason: Err(error), .. } => {
+                tracing::error!(%error, "no longer listening for peers");
+            }
+            _ => {}
+        }
+    }
+
+    /// The newest connection is the one in use: a peer that connects again has lost the other.
+    fn established(&mut self, peer: PeerId, id: ConnectionId) {
+        let Some(key) = self.names.get(&peer) else { return };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.backoff = MIN_BACKOFF;
+        let current = Current { id, open: Vec::new(), tasks: Vec::new() };
+        if let Some(old) = connection.current.replace(current) {
+            let key = *key;
+            self.forget(key, &old);
+            self.swarm.close_connection(old.id);
+        }
+    }
+
+    fn stream(&mut self, peer: PeerId, id: ConnectionId, event: StreamEvent) {
+        let Some(key) = self.names.get(&peer).copied() else { return };
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(current) = connection.current.as_mut().filter(|current| current.id == id) else {
+            return; // of an older connection, which is being closed
+        };
+        let (kind, direction, stream) = match event {
+            StreamEvent::Opened(kind, direction, stream) => (kind, direction, stream),
+            StreamEvent::Failed(kind) => {
+                tracing::debug!(peer = %key, ?kind, "a stream could not be opened");
+                self.swarm.close_connection(id);
+                return;
+            }
+        };
+        if current.open.contains(&(kind, direction)) {
+            self.punish(key, &Invalid::Rule("a second stream of the same kind"));
+            return;
+        }
+        current.open.push((kind, direction));
+        let complete = current.open.len() == 2 * Kind::ALL.len();
+        let task = self.transport.streaming(key, id, kind, direction, stream, &self.inboxes);
+        current.tasks.push(task);
+        if complete {
+            tracing::info!(peer = %key, "connected");
+            self.transport.observer.peer_is(&key, true);
+            let votes = self.inboxes.votes.clone();
+            let announce = tokio::spawn(async move {
+                let _ = votes.send(Incoming::Connected(key)).await;
+            });
+            current.tasks.push(announce.abort_handle());
+        }
+    }
+
+    fn closed(&mut self, peer: PeerId, id: ConnectionId, why: &str) {
+        let Some(key) = self.names.get(&peer).copied() else { return };
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(current) = connection.current.take_if(|current| current.id == id) else { return };
+        connection.dial_later();
+        tracing::info!(peer = %key, why, "disconnected");
+        self.forget(key, &current);
+    }
+
+    /// What was to go over a connection that is gone.
+    fn forget(&self, key: NodeId, gone: &Current) {
+        for task in &gone.tasks {
+            task.abort();
+        }
+        if let Some(outboxes) = self.transport.peers.get(&key) {
+            outboxes.votes.close();
+            outboxes.blocks.close();
+        }
+        self.transport.observer.peer_is(&key, false);
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Punish(peer, why) => self.punish(peer, &why),
+            Order::Ended(peer, id, end) => {
+                let current = self.connections.get(&peer).and_then(|peer| peer.current.as_ref());
+                if current.is_some_and(|current| current.id == id) {
+                    match end {
+                        End::Closed => drop(self.swarm.close_connection(id)),
+                        End::Invalid(why) => self.punish(peer, &why),
+                    }
+                }
+            }
+            Order::Dial(peer, addresses) => self.dial(peer, addresses),
+            Order::Stop(_) => {}
+        }
+    }
+
+    fn punish(&mut self, key: NodeId, why: &Invalid) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        if connection.kept_out.is_some() {
+            return;
+        }
+        tracing::warn!(peer = %key, %why, "sent something invalid; disconnected for {COOL_DOWN:?}");
+        connection.kept_out = Some(Instant::now() + COOL_DOWN);
+        let id = connection.id;
+        self.swarm.behaviour_mut().links.deny(&id);
+        // Not connected any more is as good.
+        let _ = self.swarm.disconnect_peer_id(id);
+    }
+
+    /// Does what no event asks for: dials, and lets peers in again.
+    fn due(&mut self) {
+        let now = Instant::now();
+        for (key, connection) in &mut self.connections {
+            if connection.kept_out.is_some_and(|until| until <= now) {
+                connection.kept_out = None;
+                self.swarm.behaviour_mut().links.allow(connection.id);
+            }
+            let wanted = connection.current.is_none() && connection.kept_out.is_none();
+            if wanted && !connection.address.is_empty() && connection.dial_at <= now {
+                connection.dial_later();
+                look_up(*key, connection.address.clone(), self.transport.orders.clone());
+            }
+        }
+    }
+
+    fn dial(&mut self, key: NodeId, addresses: Vec<Multiaddr>) {
+        let Some(connection) = self.connections.get(&key) else { return };
+        let options = DialOpts::peer_id(connection.id)
+            .addresses(addresses)
+            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .build();
+        if let Err(error) = self.swarm.dial(options) {
+            tracing::debug!(peer = %key, %error, "not dialled");
+        }
+    }
+
+    /// Closes all connections and waits until that is done.
+    async fn stop(mut self, done: oneshot::Sender<()>) {
+        for connection in self.connections.values() {
+            let _ = self.swarm.disconnect_peer_id(connection.id);
+        }
+        let farewell = async {
+            while self.swarm.connected_peers().next().is_some() {
+                let _ = self.swarm.next().await;
+            }
+        };
+        let _ = tokio::time::timeout(GOODBYE, farewell).await;
+        let _ = done.send(());
+    }
+}
+
+impl Transport {
+    /// Starts reading from or writing to a stream.
+    fn streaming(
+        &self,
+        key: NodeId,
+        id: ConnectionId,
+        kind: Kind,
+        direction: Direction,
+        mut stream: libp2p::Stream,
+        inboxes: &Inboxes,
+    ) -> AbortHandle {
+        let orders = self.orders.clone();
+        let task = match direction {
+            Direction::Incoming => {
+                let inbox = match kind {
+                    Kind::Votes => inboxes.votes.clone(),
+                    Kind::Blocks => inboxes.blocks.clone(),
+                };
+                tokio::spawn(async move {
+                    let end = receive(&mut stream, kind, key, &inbox).await;
+                    let _ = orders.send(Order::Ended(key, id, end)).await;
+                })
+            }
+            Direction::Outgoing => {
+                let Some(outbox) = self.peers.get(&key).map(|all| Arc::clone(all.of(kind))) else {
+                    return tokio::spawn(async {}).abort_handle();
+                };
+                outbox.open();
+                tokio::spawn(async move {
+                    let end = frames::write_all(&mut stream, &outbox).await;
+                    let _ = orders.send(Order::Ended(key, id, end)).await;
+                })
+            }
+        };
+        task.abort_handle()
+    }
+}
+
+/// Passes a stream's messages on. When the inbox is full this waits, and through QUIC's flow control so does the peer.
+async fn receive(
+    stream: &mut libp2p::Stream,
+    kind: Kind,
+    from: NodeId,
+    inbox: &mpsc::Sender<Incoming>,
+) -> End {
+    let mut stream = futures::io::BufReader::new(stream);
+    loop {
+        match frames::read(&mut stream, kind).await {
+            Err(end) => return end,
+            Ok(message) => {
+                if inbox.send(Incoming::Message(from, message)).await.is_err() {
+                    return End::Closed;
+                }
+            }
+        }
+    }
+}
+
+/// Finds a peer's IP addresses and orders a dial. A name may mean another address tomorrow, so this is done each time.
+fn look_up(key: NodeId, address: String, orders: mpsc::Sender<Order>) {
+    tokio::spawn(async move {
+        match tokio::net::lookup_host(&address).await {
+            Ok(found) => {
+                let _ = orders.send(Order::Dial(key, found.map(multiaddr).collect())).await;
+            }
+            Err(error) => tracing::warn!(peer = %key, address, %error, "no such address"),
+        }
+    });
+}

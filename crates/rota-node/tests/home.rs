@@ -1,0 +1,94 @@
+//! A server's home folder: what is written is read back, and two processes never share one.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rota_core::genesis::{FORMAT, Genesis, Method, Parameters};
+use rota_core::members::Member;
+use rota_core::types::Digest;
+use rota_node::config::{
+    ConfigError, HomeLock, KEY_FILE, PeerConfig, ServerConfig, create_home, load_genesis, load_key,
+    new_key, save_genesis,
+};
+
+fn genesis(members: Vec<Member>) -> Genesis {
+    Genesis {
+        format: FORMAT,
+        name: "test".into(),
+        time_ms: 1_700_000_000_000,
+        method: Method::Poa,
+        seed: Digest([7; 32]),
+        trusted_servers: true,
+        sqlite: "any".into(),
+        parameters: Parameters::default(),
+        members,
+    }
+}
+
+fn make(home: &Path) -> (Genesis, ServerConfig, [u8; 32]) {
+    let key = new_key().unwrap();
+    let genesis = genesis(vec![Member { key: key.public(), weight: 1 }]);
+    let config = ServerConfig {
+        name: "server-1".into(),
+        pg: "127.0.0.1:5441".parse().unwrap(),
+        http: "127.0.0.1:4001".parse().unwrap(),
+        peer: "127.0.0.1:7001".parse().unwrap(),
+        peers: vec![PeerConfig {
+            name: "server-2".into(),
+            key: new_key().unwrap().public(),
+            address: "db2.example:7002".into(),
+        }],
+    };
+    create_home(home, &genesis, &key, &config).unwrap();
+    (genesis, config, key.to_bytes())
+}
+
+#[test]
+fn what_was_written_is_read_back() {
+    let home = tempfile::tempdir().unwrap();
+    let (genesis, config, key) = make(home.path());
+    assert_eq!(load_genesis(home.path()).unwrap(), genesis);
+    assert_eq!(ServerConfig::load(home.path()).unwrap(), config);
+    assert_eq!(load_key(home.path()).unwrap().to_bytes(), key);
+}
+
+#[test]
+fn a_home_is_never_overwritten() {
+    let home = tempfile::tempdir().unwrap();
+    let (genesis, config, key) = make(home.path());
+    let again = create_home(home.path(), &genesis, &new_key().unwrap(), &config);
+    assert!(matches!(again, Err(ConfigError::Exists(_))));
+    assert_eq!(load_key(home.path()).unwrap().to_bytes(), key);
+}
+
+#[test]
+fn the_key_is_its_owners_only() {
+    let home = tempfile::tempdir().unwrap();
+    make(home.path());
+    let path = home.path().join(KEY_FILE);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(load_key(home.path()).err().unwrap().to_string().contains("chmod 600"));
+}
+
+#[test]
+fn the_second_to_come_hears_who_has_the_home() {
+    let home = tempfile::tempdir().unwrap();
+    let first = HomeLock::take(home.path()).unwrap();
+    let error = HomeLock::take(home.path()).unwrap_err().to_string();
+    assert!(error.contains(&std::process::id().to_string()), "{error}");
+    assert!(error.contains(&home.path().display().to_string()), "{error}");
+    drop(first);
+    HomeLock::take(home.path()).unwrap();
+}
+
+#[test]
+fn a_genesis_that_makes_no_sense_is_named_with_what_is_wrong() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut genesis, ..) = make(home.path());
+    genesis.parameters.turn_length = 0;
+    let error = save_genesis(home.path(), &genesis).unwrap_err().to_string();
+    assert!(error.contains("genesis.json") && error.contains("turn_length"), "{error}");
+    let missing = load_genesis(&home.path().join("nowhere")).unwrap_err().to_string();
+    assert!(missing.contains("rota init"), "{missing}");
+}
