@@ -22,7 +22,7 @@ use rota_core::block::Block;
 use rota_core::error::{Fault, Refusal};
 use rota_core::journal::Record;
 use rota_core::message::{Fetch, Message, Recipient};
-use rota_core::replica::{Input, Output, Replica};
+use rota_core::replica::{Input, Output, Replica, Status};
 use rota_core::time::{Instant, Now};
 use rota_core::types::{Height, StateRoot, TransactionId};
 
@@ -93,6 +93,11 @@ impl<J: Journal> Host<J> {
     /// Carries out outputs: those that `Replica::new` returned, before anything else.
     pub fn carry_out(&mut self, outputs: Vec<Output>, io: &mut dyn Io) -> Result<(), Fault> {
         carry_out(&mut self.journal, outputs, io)
+    }
+
+    /// Where the replica stands.
+    pub fn status(&self, now: Now) -> Status {
+        self.replica.status(now)
     }
 
     /// The replica, to look at.
