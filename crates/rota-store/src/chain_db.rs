@@ -2,7 +2,7 @@
 //! transaction (step 8). SQLite with `synchronous=FULL`: a commit is one fsync, and nothing is sent before it.
 //!
 //! ```text
-//!   final          one row per height ──┐                       visible to clients as chain.blocks
+//!   blocks         one row per height ──┐                       visible to clients as chain.blocks
 //!   certificates   by height            ├──► bodies   blocks by id, each written once
 //!   tail           votes and proposals  ┘             of slots above the last final one, in order
 //!   receipts       by (height, position) ◄── receipt_runs   their ids, sorted, run by run: chain.receipts
@@ -55,40 +55,38 @@ const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
 const SCHEMA: &str = "
 CREATE TABLE about (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE bodies (id BLOB PRIMARY KEY, block BLOB NOT NULL);
-CREATE TABLE final (
-    height INTEGER PRIMARY KEY, id BLOB NOT NULL, slot INTEGER NOT NULL, epoch INTEGER NOT NULL,
-    leader BLOB NOT NULL, time INTEGER NOT NULL, transactions INTEGER NOT NULL, bytes INTEGER NOT NULL
+CREATE TABLE blocks (
+    height INTEGER PRIMARY KEY, slot INTEGER NOT NULL, epoch INTEGER NOT NULL,
+    leader TEXT NOT NULL, time TEXT NOT NULL, time_ms INTEGER NOT NULL,
+    transactions INTEGER NOT NULL, bytes INTEGER NOT NULL, id TEXT NOT NULL
 );
 CREATE TABLE certificates (height INTEGER PRIMARY KEY, certificate BLOB NOT NULL);
 CREATE TABLE tail (
     number INTEGER PRIMARY KEY, slot INTEGER NOT NULL, body BLOB, record BLOB NOT NULL
 );
-CREATE TABLE stored_receipts (
-    height INTEGER, position INTEGER, id BLOB NOT NULL, sqlstate TEXT, message TEXT, tag TEXT,
-    PRIMARY KEY (height, position)
+CREATE TABLE receipts (
+    height INTEGER, position INTEGER, sqlstate TEXT, message TEXT, tag TEXT, key BLOB NOT NULL,
+    id TEXT AS (lower(hex(key))), PRIMARY KEY (height, position)
 ) WITHOUT ROWID;
 CREATE TABLE runs (run INTEGER PRIMARY KEY, last_height INTEGER NOT NULL);
 CREATE TABLE receipt_runs (
-    run INTEGER, id BLOB, height INTEGER NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (run, id)
+    run INTEGER, key BLOB, height INTEGER NOT NULL, position INTEGER NOT NULL,
+    PRIMARY KEY (run, key)
 ) WITHOUT ROWID;
-CREATE VIEW blocks AS SELECT
-    height, slot, epoch, lower(hex(leader)) AS leader,
-    strftime('%Y-%m-%d %H:%M:%S', time / 1000, 'unixepoch') || printf('.%03d', time % 1000)
-        AS time,
-    time AS time_ms, transactions, lower(hex(id)) AS id, bytes
-    FROM final;
-CREATE VIEW receipts AS SELECT
-    lower(hex(id)) AS id, height, position, sqlstate, message, tag FROM stored_receipts;
 ";
+
+/// The tables of which clients may read all columns. They are tables and not views of others, since SQLite's authorizer
+/// can not tell a view from a subquery of the same name: what is in these is for everybody.
+pub(crate) const PUBLIC_TABLES: [&str; 2] = ["blocks", "receipts"];
 
 /// Where a transaction stands, by its id: newest receipts, which are in no run yet, are looked through one by one.
 pub(crate) const FIND_RECEIPT: &str = "
-SELECT height, position, sqlstate, message FROM chain.stored_receipts WHERE (height, position) IN (
+SELECT height, position, sqlstate, message FROM chain.receipts WHERE (height, position) IN (
     SELECT height, position FROM chain.receipt_runs
-        WHERE run IN (SELECT run FROM chain.runs) AND id = ?1
+        WHERE run IN (SELECT run FROM chain.runs) AND key = ?1
     UNION ALL
-    SELECT height, position FROM chain.stored_receipts
-        WHERE height > (SELECT ifnull(max(last_height), 0) FROM chain.runs) AND id = ?1
+    SELECT height, position FROM chain.receipts
+        WHERE height > (SELECT ifnull(max(last_height), 0) FROM chain.runs) AND key = ?1
 ) LIMIT 1";
 
 /// The log of one server. Owned by the thread that owns the replica.
@@ -152,7 +150,7 @@ impl ChainDb {
         let last = match self.last.0 {
             Height(0) => None,
             height => {
-                let block = self.final_block(height)?.ok_or_else(|| self.corrupt("final"))?;
+                let block = self.final_block(height)?.ok_or_else(|| self.corrupt("blocks"))?;
                 let certificate = self.certificate(height)?;
                 let proves = certificate.choice == Choice::Finalize(block.id(self.chain));
                 if !proves {
@@ -176,14 +174,14 @@ impl ChainDb {
 
     /// The final block of this height, if there is one; not for genesis, which is in no log.
     pub fn final_block(&mut self, height: Height) -> Result<Option<Arc<Block>>, Fault> {
-        let sql = "SELECT id FROM final WHERE height = ?1";
+        let sql = "SELECT id FROM blocks WHERE height = ?1";
         let id = self.read(sql, |statement| {
-            statement.query_row([number(height.0)], |row| row.get::<_, [u8; 32]>(0)).optional()
+            statement.query_row([number(height.0)], |row| block_id(row, 0)).optional()
         })?;
-        let Some(id) = id.map(BlockId) else { return Ok(None) };
+        let Some(id) = id else { return Ok(None) };
         let block = self.body(id)?.ok_or_else(|| self.corrupt("bodies (missing)"))?;
         if block.header.height != height {
-            return Err(self.corrupt("final (height)"));
+            return Err(self.corrupt("blocks (height)"));
         }
         Ok(Some(block))
     }
@@ -318,7 +316,7 @@ impl ChainDb {
 
     /// Where the final blocks end, and which bodies come after.
     fn load_ends(&mut self) -> rusqlite::Result<()> {
-        let sql = "SELECT height, slot FROM final ORDER BY height DESC LIMIT 1";
+        let sql = "SELECT height, slot FROM blocks ORDER BY height DESC LIMIT 1";
         let last = self
             .connection
             .query_row(sql, [], |row| Ok((Height(count(row, 0)?), Slot(count(row, 1)?))))
@@ -393,7 +391,7 @@ impl ChainDb {
     /// the first such, since an answer must prove something.
     fn final_after(&self, height: Height) -> Result<Option<FinalBlocks>, Fault> {
         let sql = "SELECT f.height, f.id, f.bytes, c.height IS NOT NULL
-            FROM final f LEFT JOIN certificates c ON c.height = f.height
+            FROM blocks f LEFT JOIN certificates c ON c.height = f.height
             WHERE f.height > ?1 ORDER BY f.height";
         let (ids, proven) = self.read(sql, |statement| {
             let mut rows = statement.query([number(height.0)])?;
@@ -403,7 +401,7 @@ impl ChainDb {
                 if bytes > MAX_ANSWER_BYTES as u64 && proven.is_some() {
                     break;
                 }
-                ids.push(BlockId(row.get(1)?));
+                ids.push(block_id(row, 1)?);
                 if row.get(3)? {
                     proven = Some((ids.len(), Height(count(row, 0)?)));
                 }
@@ -488,6 +486,12 @@ fn unseal<T: BorshSerialize + BorshDeserialize>(sealed: &[u8]) -> Option<T> {
     let (bytes, seal) = sealed.split_at_checked(sealed.len().checked_sub(SEAL_BYTES)?)?;
     let whole = rota_hash::hash("rota record", &[bytes]).starts_with(seal);
     if whole { decode(bytes, MAX_MESSAGE_BYTES).ok() } else { None }
+}
+
+/// A block's id from a row of `blocks`.
+fn block_id(row: &Row<'_>, column: usize) -> rusqlite::Result<BlockId> {
+    let text = row.get_ref(column)?.as_str()?;
+    text.parse().map_err(|_| rusqlite::Error::InvalidQuery)
 }
 
 /// A number of ours from a row.
@@ -583,20 +587,25 @@ impl Writing<'_> {
             ));
         }
         let id = block.id(self.chain);
-        let leader = self.members.get(header.leader).map_or([0; 32], |member| member.key.0);
+        let leader =
+            self.members.get(header.leader).map_or_else(String::new, |m| m.key.to_string());
         self.body(id, block).map_err(write_fault)?;
         self.finalized.insert(id);
         self.height = header.height;
-        let sql = "INSERT INTO final (height, id, slot, epoch, leader, time, transactions, bytes)
-            SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, length(block) FROM bodies WHERE id = ?2";
+        let sql = "INSERT INTO blocks
+            (height, slot, epoch, leader, time, time_ms, transactions, bytes, id)
+            SELECT ?1, ?2, ?3, ?4,
+                strftime('%Y-%m-%d %H:%M:%S', ?5 / 1000, 'unixepoch') || printf('.%03d', ?5 % 1000),
+                ?5, ?6, length(block), ?7 FROM bodies WHERE id = ?8";
         let row = params![
             number(header.height.0),
-            id.0,
             number(header.slot.0),
             number(header.epoch.0),
             leader,
             number(header.time.0),
             i64::try_from(block.transaction_count()).unwrap_or(i64::MAX),
+            id.to_string(),
+            id.0,
         ];
         self.transaction
             .prepare_cached(sql)
@@ -643,7 +652,7 @@ impl Writing<'_> {
             return Ok(());
         }
         let mut insert = self.transaction.prepare_cached(
-            "INSERT OR REPLACE INTO stored_receipts (height, position, id, sqlstate, message, tag)
+            "INSERT OR REPLACE INTO receipts (height, position, key, sqlstate, message, tag)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?;
         for receipt in receipts {
@@ -668,17 +677,17 @@ impl Writing<'_> {
     /// Makes a run of the receipts that are in none, when there are enough of them. `newest` is complete: a block's
     /// receipts are saved together.
     fn sort_receipts(&self, newest: Height) -> rusqlite::Result<()> {
-        let sql = "SELECT count(*) FROM stored_receipts
+        let sql = "SELECT count(*) FROM receipts
             WHERE height > (SELECT ifnull(max(last_height), 0) FROM runs)";
         let unsorted: i64 =
             self.transaction.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
         if unsorted < RUN_RECEIPTS {
             return Ok(());
         }
-        let sql = "INSERT OR IGNORE INTO receipt_runs (run, id, height, position)
-            SELECT (SELECT ifnull(max(run), 0) + 1 FROM runs), id, height, position
-            FROM stored_receipts
-            WHERE height > (SELECT ifnull(max(last_height), 0) FROM runs) ORDER BY id";
+        let sql = "INSERT OR IGNORE INTO receipt_runs (run, key, height, position)
+            SELECT (SELECT ifnull(max(run), 0) + 1 FROM runs), key, height, position
+            FROM receipts
+            WHERE height > (SELECT ifnull(max(last_height), 0) FROM runs) ORDER BY key";
         self.transaction.prepare_cached(sql)?.execute([])?;
         self.transaction
             .prepare_cached("INSERT INTO runs (last_height) VALUES (?1)")?
