@@ -30,7 +30,7 @@ pub fn run(root: &Path) -> Result<(), String> {
 fn with_cargo_deny(root: &Path) -> Result<(), String> {
     cargo(root, &["deny", "check", "licenses", "bans", "sources"])?;
     match cargo(root, &["deny", "fetch", "db"]) {
-        Ok(()) => cargo(root, &["deny", "check", "--disable-fetch", "advisories"]),
+        Ok(()) => cargo(root, &["deny", "check", "advisories"]),
         Err(_) => {
             skip_advisories("their database cannot be fetched from this machine");
             Ok(())
