@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::codec::encode;
 use crate::genesis::Parameters;
@@ -18,6 +19,9 @@ pub const MAX_BYTES: usize = 64 << 20;
 
 /// The most envelopes held.
 pub const MAX_ENVELOPES: usize = 50_000;
+
+/// The longest time between two attempts to tell all members of an envelope.
+const MAX_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many final envelopes are remembered: more than pass while a message travels.
 const REMEMBERED: usize = 65_536;
@@ -34,8 +38,9 @@ struct Entry {
 /// What is known of an envelope of this server's own clients.
 #[derive(Clone, Copy, Debug)]
 struct Own {
-    admitted: Instant,
-    sent_to_all: bool,
+    /// When it goes to all members, unless it stands in a block by then.
+    due: Instant,
+    patience: Duration,
 }
 
 /// Why an envelope was not taken.
@@ -83,7 +88,8 @@ impl Mempool {
         if self.entries.len() >= MAX_ENVELOPES / share || self.bytes + bytes > MAX_BYTES / share {
             return Err(NotTaken::Full);
         }
-        let own = own.then_some(Own { admitted: now, sent_to_all: false });
+        let patience = limits.slot_timeout() / 2;
+        let own = own.then_some(Own { due: now.plus(patience), patience });
         self.arrivals += 1;
         self.bytes += bytes;
         self.by_id.insert(id, self.arrivals);
@@ -182,31 +188,28 @@ impl Mempool {
             .collect()
     }
 
-    /// Our own envelopes that were admitted at `before` or earlier, stand in no known block and have not been sent to all
-    /// members yet; from now on they count as sent.
+    /// Our own envelopes that are due to be sent to all members and stand in no block of `taken`. What is sent is due
+    /// again after twice the time, since a message can be lost; what stands in a block, after the same.
     pub fn take_overdue(
         &mut self,
         taken: &BTreeSet<EnvelopeId>,
-        before: Instant,
+        now: Instant,
     ) -> Vec<Arc<Envelope>> {
         let mut overdue = Vec::new();
         for entry in self.entries.values_mut() {
-            if let Some(own) = &mut entry.own
-                && !own.sent_to_all
-                && own.admitted <= before
-                && !taken.contains(&entry.id)
-            {
-                own.sent_to_all = true;
+            let Some(own) = entry.own.as_mut().filter(|own| own.due <= now) else { continue };
+            if !taken.contains(&entry.id) {
+                own.patience = own.patience.saturating_mul(2).min(MAX_PATIENCE);
                 overdue.push(Arc::clone(&entry.envelope));
             }
+            own.due = now.plus(own.patience);
         }
         overdue
     }
 
-    /// When the oldest own envelope that was not sent to all was admitted.
-    pub fn oldest_unsent(&self) -> Option<Instant> {
-        let own = self.entries.values().filter_map(|entry| entry.own);
-        own.filter(|own| !own.sent_to_all).map(|own| own.admitted).min()
+    /// When the next of our own envelopes is due to be sent to all.
+    pub fn next_overdue(&self) -> Option<Instant> {
+        self.entries.values().filter_map(|entry| entry.own.map(|own| own.due)).min()
     }
 }
 
@@ -270,14 +273,16 @@ mod tests {
     }
 
     #[test]
-    fn overdue_envelopes_are_sent_to_all_once() {
+    fn overdue_envelopes_are_sent_to_all_ever_more_seldom() {
+        let limits = Parameters { slot_timeout_ms: 300, ..Parameters::default() };
+        let at = |milliseconds: u64| Instant(milliseconds * 1000);
         let mut mempool = Mempool::default();
-        mempool.insert(envelope(1, 9), true, &Parameters::default(), Instant(5)).unwrap();
-        mempool.insert(envelope(2, 9), false, &Parameters::default(), Instant(5)).unwrap();
+        let id = mempool.insert(envelope(1, 9), true, &limits, at(0)).unwrap();
+        mempool.insert(envelope(2, 9), false, &limits, at(0)).unwrap();
         let none = BTreeSet::new();
-        assert!(mempool.take_overdue(&none, Instant(4)).is_empty());
-        assert_eq!(mempool.take_overdue(&none, Instant(5)).len(), 1);
-        assert!(mempool.take_overdue(&none, Instant(9)).is_empty());
-        assert_eq!(mempool.oldest_unsent(), None);
+        assert!(mempool.take_overdue(&none, at(149)).is_empty());
+        assert!(mempool.take_overdue(&BTreeSet::from([id]), at(150)).is_empty(), "in a block");
+        assert_eq!(mempool.take_overdue(&none, at(300)).len(), 1, "only our own");
+        assert_eq!(mempool.next_overdue(), Some(at(600)));
     }
 }

@@ -215,7 +215,10 @@ impl Replica {
             Input::Message { from, message } => self.on_message(from, message),
             Input::Submit(envelope) => self.admit_own(envelope),
             Input::Connected(peer) => self.events.push_back(Event::Connected(peer)),
-            Input::Woken => self.events.push_back(Event::Timer),
+            Input::Woken => {
+                self.woken_for = None;
+                self.events.push_back(Event::Timer);
+            }
             Input::Applied(applied) => self.on_applied(applied),
         }
         self.run();
@@ -298,7 +301,7 @@ impl Replica {
     }
 
     fn set_wake(&mut self) {
-        let wake = self.consensus.wake().into_iter().chain(self.next_overdue()).min();
+        let wake = self.consensus.wake().into_iter().chain(self.mempool.next_overdue()).min();
         if wake != self.woken_for
             && let Some(at) = wake
         {

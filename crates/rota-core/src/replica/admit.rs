@@ -9,7 +9,6 @@ use crate::consensus::Event;
 use crate::error::{Refusal, sqlstate};
 use crate::mempool::NotTaken;
 use crate::message::{Message, Recipient};
-use crate::time::Instant;
 use crate::transaction::Envelope;
 use crate::types::{NodeId, TransactionId};
 
@@ -100,21 +99,13 @@ impl Replica {
         }
     }
 
-    /// When the next of our envelopes is overdue.
-    pub(super) fn next_overdue(&self) -> Option<Instant> {
-        let oldest = self.mempool.oldest_unsent()?;
-        Some(oldest.plus(self.parameters.slot_timeout() / 2))
-    }
-
-    /// PROTOCOLS section 1, trap 8.
+    /// What stands in no proposal after a while goes to all members: they notice if the leader is gone.
     pub(super) fn send_overdue_to_all(&mut self) {
         let now = self.now.instant;
-        if self.next_overdue().is_none_or(|at| at > now) {
+        if self.mempool.next_overdue().is_none_or(|at| at > now) {
             return;
         }
-        let half = self.parameters.slot_timeout() / 2;
-        let before = Instant(now.0.saturating_sub(u64::try_from(half.as_micros()).unwrap_or(0)));
-        let overdue = self.mempool.take_overdue(&self.chain.pending_envelopes(), before);
+        let overdue = self.mempool.take_overdue(&self.chain.pending_envelopes(), now);
         if !overdue.is_empty() {
             let message = Message::Envelopes(overdue);
             self.outputs.push(Output::Send { to: Recipient::Members, message });
