@@ -1,1 +1,54 @@
-fn main() {}
+//! The binary: arguments in, text out. What a server does is in rota-node; here is only what people see of it.
+//!
+//! ```text
+//!   rota dev ──► starts `rota start` once per server ──► rota_node::run
+//!   rota init ─► writes the homes that `rota start` takes
+//!   rota status, sql, bench ──► ask running servers over HTTP and PostgreSQL's protocol, as any other client would
+//! ```
+
+mod address;
+mod args;
+mod cluster;
+mod commands;
+mod failure;
+mod http;
+mod print;
+mod stop;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Command, Rota};
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let arguments = Rota::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&Failure::new(format!("starting threads: {error}"))),
+    };
+    let outcome = runtime.block_on(async {
+        match arguments.command {
+            Command::Dev(asked) => commands::dev::run(asked).await,
+            Command::Init(asked) => commands::init::run(&asked),
+            Command::Start(asked) => commands::start::run(asked).await,
+            Command::Status(asked) => commands::status::run(asked).await,
+            Command::Sql(asked) => commands::sql::run(asked).await,
+            Command::Bench(asked) => commands::bench::run(asked).await,
+        }
+    });
+    // What is left is connections that nobody waits for.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failed(&failure),
+    }
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    if !failure.is_quiet() {
+        eprintln!("rota: {failure}");
+    }
+    ExitCode::FAILURE
+}

@@ -1,0 +1,273 @@
+//! What `rota` can be asked to do, and what it says about itself. The texts here are the manual: every command shows how
+//! it is used.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::address::Address;
+
+/// A replicated SQL database whose servers take turns.
+///
+/// Every server holds the whole database and answers reads from its own copy. The servers agree, block by block, whose
+/// turn it is to write; so all copies stay equal, and provably so.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true, after_help = ROTA_HELP)]
+pub struct Rota {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const ROTA_HELP: &str = "\
+Try it:
+  rota dev                                             four servers on this machine
+  rota sql postgres://rota@127.0.0.1:5441/rota         a shell on the first
+  rota status http://127.0.0.1:4001 http://127.0.0.1:4002
+
+Exit codes:
+  0  it worked
+  1  it failed: the last line says why and what to do
+  2  the command line was not understood";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole cluster on this machine, each server a process of its own
+    #[command(after_help = DEV_HELP)]
+    Dev(Dev),
+    /// Write a genesis and one home folder per server, for real machines
+    #[command(after_help = INIT_HELP)]
+    Init(Init),
+    /// Run one server
+    #[command(after_help = START_HELP)]
+    Start(Start),
+    /// Show where servers stand, and whether their copies are equal
+    #[command(after_help = STATUS_HELP)]
+    Status(Status),
+    /// A shell for SQL; or one statement, or a script from a pipe
+    #[command(after_help = SQL_HELP)]
+    Sql(Sql),
+    /// Measure how many transactions a cluster takes, and how fast it answers
+    #[command(after_help = BENCH_HELP)]
+    Bench(Bench),
+}
+
+const DEV_HELP: &str = "\
+Server i listens on 127.0.0.1: PostgreSQL on 5440+i, HTTP on 4000+i, peers on UDP port 7000+i, all plus the offset. User \
+and database are `rota`; there is no password. Ctrl-C stops all servers that this command started; the next `rota dev` \
+on the same home carries on where they stopped.
+
+The home is ./rota-dev unless --home says otherwise: in sight, so that its logs and databases are easily looked at and \
+removed, and short enough to type after `rota start --home`.
+
+Examples:
+  rota dev
+  rota dev --servers 7 --home /tmp/seven --port-offset 100
+  rota dev --fresh                        throw the old databases away first
+  kill -9 PID; rota start --home rota-dev/server-3    lose a server, bring it back
+
+Exit codes:
+  0  stopped by Ctrl-C
+  1  it failed: the last line says why and what to do
+  2  the command line was not understood";
+
+/// `rota dev`.
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// How many servers; 4 unless the home already has another number
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub servers: Option<u16>,
+    /// Where the servers keep their files
+    #[arg(long, default_value = "rota-dev", value_name = "DIR")]
+    pub home: PathBuf,
+    /// Delete what an earlier `rota dev` left in the home (and nothing else)
+    #[arg(long)]
+    pub fresh: bool,
+    /// Added to every port
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub port_offset: u16,
+}
+
+const INIT_HELP: &str = "\
+A host that is named several times gets several servers, each with ports of its own. PostgreSQL's protocol and HTTP are \
+served on 127.0.0.1 only, unless --listen says otherwise: there are no passwords and no TLS for clients yet. Between \
+servers everything is encrypted and only members are let in.
+
+Examples:
+  rota init --servers db1.example.org,db2.example.org,db3.example.org,db4.example.org --out cluster
+  rota init --servers 10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4 --out cluster --listen 0.0.0.0
+  scp -r cluster/server-1 db1.example.org:rota; ssh db1.example.org rota start --home rota
+
+Exit codes:
+  0  written
+  1  it failed: the last line says why and what to do
+  2  the command line was not understood";
+
+/// `rota init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The machines, by host name or address, in the order of their turns
+    #[arg(long, value_delimiter = ',', required = true, value_name = "HOST,…")]
+    pub servers: Vec<String>,
+    /// Where to write: must not exist or be empty
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// A name for the cluster
+    #[arg(long, default_value = "rota")]
+    pub name: String,
+    /// The address that clients are served on
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub listen: IpAddr,
+    /// The port for PostgreSQL's protocol
+    #[arg(long, default_value_t = 5441, value_name = "PORT")]
+    pub postgres_port: u16,
+    /// The port for HTTP
+    #[arg(long, default_value_t = 4001, value_name = "PORT")]
+    pub http_port: u16,
+    /// The UDP port for the other servers
+    #[arg(long, default_value_t = 7001, value_name = "PORT")]
+    pub peer_port: u16,
+}
+
+const START_HELP: &str = "\
+Examples:
+  rota start --home rota-dev/server-3
+  RUST_LOG=debug rota start --home /var/lib/rota
+
+The server runs in the foreground, logs to standard error, and stops on Ctrl-C or SIGTERM.
+
+Exit codes:
+  0  stopped when asked to
+  1  it failed: the last line says why and what to do
+  2  the command line was not understood";
+
+/// `rota start`.
+#[derive(Debug, Args)]
+pub struct Start {
+    /// The server's home folder, as `rota init` or `rota dev` wrote it
+    #[arg(long, value_name = "DIR")]
+    pub home: PathBuf,
+    /// Serve clients on other addresses than this machine's own, without passwords or encryption
+    #[arg(long)]
+    pub insecure: bool,
+    /// Stop when standard input closes: so no server outlives the `rota dev` that started it
+    #[arg(long, hide = true)]
+    pub stop_with_stdin: bool,
+}
+
+const STATUS_HELP: &str = "\
+Equal roots at equal heights mean equal databases. Servers that are a few blocks apart are asked again until a height is \
+found that all have reached.
+
+Examples:
+  rota status http://127.0.0.1:4001 http://127.0.0.1:4002 http://127.0.0.1:4003 http://127.0.0.1:4004
+  rota status 127.0.0.1:4001 --json | jq .height
+
+Exit codes:
+  0  every server answered, and all have one root for one height
+  1  a server did not answer, or two differ: the last line says which
+  2  the command line was not understood";
+
+/// `rota status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The servers' HTTP addresses
+    #[arg(required = true, value_name = "URL")]
+    pub servers: Vec<Address>,
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+const SQL_HELP: &str = "\
+In the shell, a statement ends with `;` and may take several lines. `.help` lists the commands of the shell itself. An \
+HTTP address does too: the server is asked for its PostgreSQL address.
+
+Examples:
+  rota sql postgres://rota@127.0.0.1:5441/rota
+  rota sql 127.0.0.1:5441 -c 'SELECT count(*) FROM packages'
+  rota sql postgres://rota@127.0.0.1:5441/rota --mode csv < script.sql > result.csv
+
+Exit codes:
+  0  every statement worked
+  1  a statement failed (a script stops there), or the server could not be reached
+  2  the command line was not understood";
+
+/// `rota sql`.
+#[derive(Debug, Args)]
+pub struct Sql {
+    /// The server: postgres://USER@HOST:PORT/DATABASE, HOST:PORT, or its HTTP address
+    #[arg(value_name = "URL")]
+    pub server: Address,
+    /// Run this and exit; may be given several times
+    #[arg(short, long, value_name = "SQL")]
+    pub command: Vec<String>,
+    /// How rows are printed
+    #[arg(long, value_enum, default_value_t = Mode::Table)]
+    pub mode: Mode,
+    /// Print how long each statement took
+    #[arg(long)]
+    pub timer: bool,
+}
+
+/// How rows are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// In columns, for people
+    Table,
+    /// Comma-separated values with a header line (RFC 4180)
+    Csv,
+    /// One array of objects per statement
+    Json,
+    /// One column to a line
+    Line,
+}
+
+const BENCH_HELP: &str = "\
+Rows go to a table `bench_rows`, which stays: drop it when done. After inserting, the rows are counted on every server \
+and compared with the acknowledgements.
+
+Examples:
+  rota bench postgres://rota@127.0.0.1:5441/rota
+  rota bench 127.0.0.1:5441 127.0.0.1:5442 127.0.0.1:5443 127.0.0.1:5444 --connections 128
+  rota bench http://127.0.0.1:4001 --workload mixed --seconds 60
+
+Exit codes:
+  0  measured, and every acknowledged row is there
+  1  it failed: the last line says why and what to do
+  2  the command line was not understood";
+
+/// `rota bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// The servers, by PostgreSQL or HTTP address; connections are spread over them
+    #[arg(required = true, value_name = "URL")]
+    pub servers: Vec<Address>,
+    /// How many connections, each with one statement under way at a time
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub connections: u32,
+    /// How long each workload runs
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+    /// What to do: one or more, one after the other
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Workload::Insert, Workload::Read])]
+    pub workload: Vec<Workload>,
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `rota bench` does over and over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Insert one row with a text of 100 characters
+    Insert,
+    /// Update one row, chosen evenly
+    Update,
+    /// Read one row by its key
+    Read,
+    /// Four reads to one update
+    Mixed,
+}

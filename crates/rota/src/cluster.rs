@@ -1,0 +1,84 @@
+//! A new cluster: fresh keys, a genesis, and one home folder per server.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rota_core::genesis::{FORMAT, Genesis, Method, Parameters};
+use rota_core::members::Member;
+use rota_core::types::Digest;
+use rota_node::config::{PeerConfig, ServerConfig, create_home, new_key};
+
+use crate::failure::Failure;
+
+/// Where a server will be.
+pub struct Place {
+    /// Its name.
+    pub name: String,
+    /// Where it serves PostgreSQL's protocol.
+    pub pg: SocketAddr,
+    /// Where it serves HTTP.
+    pub http: SocketAddr,
+    /// Where it listens for its peers.
+    pub peer: SocketAddr,
+    /// What its peers dial: `host:port`.
+    pub dialled: String,
+}
+
+/// The home of the server of a number, counted from 1.
+pub fn home_of(folder: &Path, number: usize) -> PathBuf {
+    folder.join(format!("server-{number}"))
+}
+
+/// Writes a genesis for new members with equal weights, and each one's home.
+pub fn create(folder: &Path, name: &str, places: &[Place]) -> Result<Genesis, Failure> {
+    let keys = places.iter().map(|_| new_key()).collect::<Result<Vec<_>, _>>();
+    let keys = keys.map_err(Failure::doing("making keys"))?;
+    let members = keys.iter().map(|key| Member { key: key.public(), weight: 1 }).collect();
+    let genesis = genesis(name, members)?;
+    let peers: Vec<PeerConfig> = places
+        .iter()
+        .zip(&keys)
+        .map(|(place, key)| PeerConfig {
+            name: place.name.clone(),
+            key: key.public(),
+            address: place.dialled.clone(),
+        })
+        .collect();
+    for (number, (place, key)) in (1..).zip(places.iter().zip(&keys)) {
+        let config = config_of(place, &peers);
+        create_home(&home_of(folder, number), &genesis, key, &config)
+            .map_err(Failure::doing("making a server's home"))?;
+    }
+    Ok(genesis)
+}
+
+/// A server's `server.toml`.
+pub fn config_of(place: &Place, peers: &[PeerConfig]) -> ServerConfig {
+    ServerConfig {
+        name: place.name.clone(),
+        pg: place.pg,
+        http: place.http,
+        peer: place.peer,
+        peers: peers.to_vec(),
+    }
+}
+
+fn genesis(name: &str, members: Vec<Member>) -> Result<Genesis, Failure> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(Failure::doing("asking for randomness"))?;
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let genesis = Genesis {
+        format: FORMAT,
+        name: name.to_owned(),
+        time_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+        method: Method::Poa,
+        seed: Digest(seed),
+        trusted_servers: true,
+        sqlite: rota_store::sqlite::identity(),
+        parameters: Parameters::default(),
+        members,
+    };
+    genesis.check().map_err(Failure::new)?;
+    Ok(genesis)
+}

@@ -1,0 +1,205 @@
+//! `rota bench`: how many transactions a cluster takes, how fast it answers, and whether it kept what it acknowledged.
+//!
+//! Every connection has one statement under way at a time, prepared once. Latency is from sending a statement to having its
+//! whole answer; for writes that is: final and on disk on more than two thirds of the servers.
+
+mod machine;
+mod measure;
+mod rows;
+mod work;
+
+use std::time::Duration;
+
+use rota_node::status::ServerStatus;
+use serde_json::{Value, json};
+use tokio_postgres::Config;
+
+use crate::address::{HostPort, connect, first_host, http_of};
+use crate::args::{Bench, Workload};
+use crate::failure::Failure;
+use crate::http;
+use crate::print::{Align, columns, out};
+use measure::Measured;
+
+/// A server to load.
+pub struct Target {
+    config: Config,
+    at: HostPort,
+    /// Where to ask for blocks and flushes; servers that do not tell are loaded all the same.
+    http: Option<HostPort>,
+}
+
+/// Measures one workload after the other.
+pub async fn run(asked: Bench) -> Result<(), Failure> {
+    let mut targets = Vec::new();
+    for server in &asked.servers {
+        let config = server.postgres().await?;
+        let at = first_host(&config);
+        let client = connect(&config).await?;
+        let http = http_of(&client, &at).await.ok();
+        targets.push(Target { config, at, http });
+    }
+    let configs: Vec<Config> = targets.iter().map(|target| target.config.clone()).collect();
+    let run = rows::prepare(&configs, &asked.workload).await?;
+    let mut results = Vec::new();
+    for &workload in &asked.workload {
+        let before = statuses(&targets).await;
+        let seconds = Duration::from_secs(asked.seconds);
+        let measured = work::load(workload, &configs, asked.connections, seconds, run).await?;
+        let after = statuses(&targets).await;
+        results.push((workload, measured, servers(&before, &after)));
+    }
+    let kept = rows::check(&targets, &results, run).await;
+    out(&match asked.json {
+        true => as_json(&asked, &results, kept.as_ref().ok()),
+        false => as_text(&asked, &results, kept.as_ref().ok()),
+    })?;
+    kept?;
+    match results.iter().find(|(_, measured, _)| measured.latency.is_empty()) {
+        Some((workload, ..)) => {
+            Err(Failure::new(format!("no {} worked; see the errors above", workload.name())))
+        }
+        None => Ok(()),
+    }
+}
+
+impl Workload {
+    /// As it is called on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Read => "read",
+            Self::Mixed => "mixed",
+        }
+    }
+}
+
+/// What one server did meanwhile.
+struct Server {
+    name: String,
+    blocks: u64,
+    transactions: u64,
+    fsyncs: u64,
+}
+
+async fn statuses(targets: &[Target]) -> Vec<Option<ServerStatus>> {
+    let asked = targets.iter().map(|target| async {
+        match &target.http {
+            Some(at) => http::status(at).await.ok(),
+            None => None,
+        }
+    });
+    futures::future::join_all(asked).await
+}
+
+/// Differences between two answers of the same process: a server that was restarted meanwhile has none.
+fn servers(before: &[Option<ServerStatus>], after: &[Option<ServerStatus>]) -> Vec<Server> {
+    let both = before.iter().flatten().zip(after.iter().flatten());
+    both.filter(|(before, after)| before.pid == after.pid && before.key == after.key)
+        .map(|(before, after)| Server {
+            name: after.name.clone(),
+            blocks: after.blocks.saturating_sub(before.blocks),
+            transactions: after.transactions.saturating_sub(before.transactions),
+            fsyncs: after.fsyncs.saturating_sub(before.fsyncs),
+        })
+        .collect()
+}
+
+type Results = [(Workload, Measured, Vec<Server>)];
+
+fn as_text(asked: &Bench, results: &Results, kept: Option<&rows::Kept>) -> String {
+    let heading = ["workload", "per second", "p50 ms", "p95 ms", "p99 ms", "max ms", "errors"];
+    let mut rows = vec![heading.map(String::from).to_vec()];
+    for (workload, measured, _) in results {
+        let ms = |quantile| format!("{:.2}", measured.milliseconds(quantile));
+        rows.push(vec![
+            workload.name().into(),
+            format!("{:.0}", measured.per_second()),
+            ms(0.5),
+            ms(0.95),
+            ms(0.99),
+            ms(1.0),
+            measured.errors.values().sum::<u64>().to_string(),
+        ]);
+    }
+    let mut align = [Align::Right; 7];
+    align[0] = Align::Left;
+    let mut text = format!("\n{}\n", columns(&rows, &align));
+    for (workload, measured, servers) in results {
+        if matches!(workload, Workload::Read) {
+            continue;
+        }
+        text.push_str(&format!(
+            "{}: longest time without an answer {:.0} ms\n",
+            workload.name(),
+            measured.longest_gap.as_secs_f64() * 1000.0
+        ));
+        for server in servers {
+            text.push_str(&format!("  {}\n", server.shown(measured)));
+        }
+    }
+    for (workload, measured, _) in results {
+        for (error, count) in &measured.errors {
+            text.push_str(&format!("{}: {count} × {error}\n", workload.name()));
+        }
+    }
+    if let Some(kept) = kept.filter(|kept| kept.acknowledged > 0) {
+        text.push_str(&format!(
+            "every acknowledged row is there: {} on each of {} servers\n",
+            kept.acknowledged, kept.servers
+        ));
+    }
+    text.push_str(&format!(
+        "{} connections to {} servers, {} s each; {}\n",
+        asked.connections,
+        asked.servers.len(),
+        asked.seconds,
+        machine::described()
+    ));
+    text
+}
+
+impl Server {
+    fn shown(&self, measured: &Measured) -> String {
+        let seconds = measured.lasted.as_secs_f64();
+        let blocks = self.blocks.max(1) as f64;
+        format!(
+            "{}: {:.1} blocks/s, {:.1} transactions and {:.2} fsyncs per block",
+            self.name,
+            self.blocks as f64 / seconds,
+            self.transactions as f64 / blocks,
+            self.fsyncs as f64 / blocks
+        )
+    }
+}
+
+fn as_json(asked: &Bench, results: &Results, kept: Option<&rows::Kept>) -> String {
+    let workloads = results.iter().map(|(workload, measured, servers)| {
+        let servers = servers.iter().map(|server| {
+            json!({
+                "name": server.name, "blocks": server.blocks,
+                "transactions": server.transactions, "fsyncs": server.fsyncs,
+            })
+        });
+        json!({
+            "workload": workload.name(),
+            "per_second": measured.per_second(),
+            "p50_ms": measured.milliseconds(0.5),
+            "p95_ms": measured.milliseconds(0.95),
+            "p99_ms": measured.milliseconds(0.99),
+            "max_ms": measured.milliseconds(1.0),
+            "longest_gap_ms": measured.longest_gap.as_secs_f64() * 1000.0,
+            "errors": measured.errors,
+            "servers": servers.collect::<Vec<Value>>(),
+        })
+    });
+    let all = json!({
+        "connections": asked.connections,
+        "seconds": asked.seconds,
+        "machine": machine::described(),
+        "acknowledged_rows_found": kept.map(|kept| kept.acknowledged),
+        "workloads": workloads.collect::<Vec<Value>>(),
+    });
+    format!("{all:#}\n")
+}

@@ -1,0 +1,8 @@
+//! One file per command.
+
+pub mod bench;
+pub mod dev;
+pub mod init;
+pub mod sql;
+pub mod start;
+pub mod status;

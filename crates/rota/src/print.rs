@@ -1,0 +1,90 @@
+//! Printing for people and for pipes: columns that line up, numbers with thousands marked, and no panic when whoever reads
+//! the output has seen enough.
+
+use std::io::{self, Write};
+
+use crate::failure::Failure;
+
+/// Writes to standard output. When its reader is gone (`rota … | head`), fails quietly.
+pub fn out(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::quiet(),
+            _ => Failure::new(format!("writing to standard output: {error}")),
+        }
+    })
+}
+
+/// A column of a table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Align {
+    /// Text.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// Lines up cells in columns two spaces apart; the first row is the heading.
+pub fn columns(rows: &[Vec<String>], align: &[Align]) -> String {
+    let widths: Vec<usize> = (0..align.len())
+        .map(|i| rows.iter().filter_map(|row| row.get(i)).map(|cell| width(cell)).max())
+        .map(Option::unwrap_or_default)
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for ((cell, wide), align) in row.iter().zip(&widths).zip(align) {
+            let gap = " ".repeat(wide.saturating_sub(width(cell)));
+            match align {
+                Align::Left => line.extend([cell.as_str(), &gap, "  "]),
+                Align::Right => line.extend([&gap, cell.as_str(), "  "]),
+            }
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// How many terminal columns a text takes; characters of double width are rare enough to be counted as one.
+pub fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// `1234567` as `1,234,567`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_marked() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+            (100_000, "100,000"),
+        ] {
+            assert_eq!(thousands(number), text);
+        }
+    }
+
+    #[test]
+    fn cells_line_up() {
+        let rows = [vec!["name".into(), "n".into()], vec!["é".into(), "10".into()]];
+        assert_eq!(columns(&rows, &[Align::Left, Align::Right]), "name   n\né     10\n");
+    }
+}
