@@ -12,7 +12,7 @@ use crate::time::Time;
 use crate::transaction::Envelope;
 use crate::types::{BlockId, ChainId, Digest, Epoch, Height, MemberIndex, Slot, StateRoot};
 
-/// An executed state that members with more than two thirds of the weight have reached (DESIGN section 4).
+/// An executed state that members with more than two thirds of the weight have reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Applied {
     /// The height of the last block in it.
@@ -26,7 +26,8 @@ pub struct Applied {
 pub enum Kind {
     /// Has a height and is applied.
     Ordinary,
-    /// Empty, without a height of its own, not applied: finalizes the stop block that an epoch ends with.
+    /// Empty, without a height of its own, not applied: finalizes the stop block that an epoch ends
+    /// with.
     Closing,
 }
 
@@ -65,8 +66,8 @@ pub struct Header {
 /// What follows the header.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Body {
-    /// The parent's notarization, or its finalization where a leader that was away knows no other: this block's time rests
-    /// on its clocks. `None` only above genesis.
+    /// The parent's notarization, or its finalization where a leader that was away knows no other:
+    /// this block's time rests on its clocks. `None` only above genesis.
     pub parent_certificate: Option<Certificate>,
     /// What the leader put in, in order.
     pub envelopes: Vec<Arc<Envelope>>,
@@ -96,7 +97,8 @@ impl Header {
 }
 
 impl Block {
-    /// The block of height and slot 0, which everybody derives from the genesis and nobody proposes.
+    /// The block of height and slot 0, which everybody derives from the genesis and nobody
+    /// proposes.
     pub fn genesis(genesis: &Genesis) -> Self {
         let body = Body { parent_certificate: None, envelopes: Vec::new() };
         let header = Header {
@@ -156,7 +158,7 @@ impl Proposal {
     }
 }
 
-/// What a member can say about a slot (PROTOCOLS section 1).
+/// What a member can say about a slot.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
 )]
@@ -165,7 +167,8 @@ pub enum Choice {
     Notarize(BlockId),
     /// "This slot took too long": never together with `Finalize`.
     Nullify,
-    /// "This block is notarized and I did not vote to skip its slot": never together with `Nullify`.
+    /// "This block is notarized and I did not vote to skip its slot": never together with
+    /// `Nullify`.
     Finalize(BlockId),
 }
 
@@ -260,8 +263,8 @@ impl Certificate {
         })
     }
 
-    /// Whether the voters are members in rising order, none twice, and a quorum. Signatures are checked apart, in
-    /// batches (`verify`).
+    /// Whether the voters are members in rising order, none twice, and a quorum. Signatures are
+    /// checked apart, in batches (`verify`).
     pub fn has_quorum(&self, members: &Members) -> bool {
         let rising = self.votes.windows(2).all(|pair| pair[0].voter < pair[1].voter);
         let known = self.votes.iter().all(|vote| members.get(vote.voter).is_some());
@@ -270,9 +273,9 @@ impl Certificate {
             && members.is_quorum(members.weight_of(self.votes.iter().map(|vote| vote.voter)))
     }
 
-    /// The lower weighted median of the voters' clocks: at least half of the weight says this or later, and more than
-    /// half minus one voter says this or earlier. While liars are under a third of all, they are under half of a quorum,
-    /// so it lies between two honest clocks.
+    /// The lower weighted median of the voters' clocks: at least half of the weight says this or
+    /// later, and more than half minus one voter says this or earlier. While liars are under a
+    /// third of all, they are under half of a quorum, so it lies between two honest clocks.
     pub fn median_clock(&self, members: &Members) -> Time {
         let mut clocks: Vec<(Time, u64)> = self
             .votes

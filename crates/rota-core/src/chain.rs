@@ -76,8 +76,8 @@ impl Chain {
         self.pending.values().flat_map(|known| known.envelopes.iter().copied()).collect()
     }
 
-    /// Makes a child of the last final block the last final block, and drops what can no longer become final; gives it
-    /// back with its envelopes' ids.
+    /// Makes a child of the last final block the last final block, and drops what can no longer
+    /// become final; gives it back with its envelopes' ids.
     pub fn finalize(&mut self, block: Arc<Block>) -> &Known {
         assert_eq!(block.header.parent, self.last.id, "finalized out of order");
         let id = block.id(self.chain);

@@ -1,5 +1,5 @@
-//! One encoding, borsh, and one rule: decoding and then encoding must give the same bytes, or the bytes are refused.
-//! Otherwise two servers could hold the same value under two hashes.
+//! One encoding, borsh, and one rule: decoding and then encoding must give the same bytes, or the
+//! bytes are refused. Otherwise two servers could hold the same value under two hashes.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -10,7 +10,8 @@ pub fn encode<T: BorshSerialize>(value: &T) -> Vec<u8> {
     borsh::to_vec(value).expect("writing to memory does not fail")
 }
 
-/// The value of canonical bytes, at most `limit` of them. borsh allocates as it reads, never more than what is there.
+/// The value of canonical bytes, at most `limit` of them. borsh allocates as it reads, never more
+/// than what is there.
 pub fn decode<T: BorshSerialize + BorshDeserialize>(
     bytes: &[u8],
     limit: usize,

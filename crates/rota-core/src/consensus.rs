@@ -1,4 +1,5 @@
-//! How the members agree whose turn it is: the contract between the [`Replica`](crate::replica::Replica) and a method.
+//! How the members agree whose turn it is: the contract between the
+//! [`Replica`](crate::replica::Replica) and a method.
 //!
 //! ```text
 //!   Event ──► Consensus::step(now, event) ──► Vec<Action>, carried out strictly in order
@@ -7,16 +8,18 @@
 //! The contract, which a suite of laws holds every method to:
 //!
 //! 1. *Deterministic*: the same events at the same instants give the same actions.
-//! 2. *Durable before sent*: a `Send` that promises something comes after the `Persist` of what it promises.
-//! 3. *Once*: each block is named by one `Finalize` at most, parents before children, and never by two methods' words.
-//! 4. *Agreement*: no two honest members `Finalize` different blocks at one height, whatever the network does, while the
-//!    method's assumption holds.
-//! 5. *Restart decides nothing anew*: given its own records back, a method sends the same bytes again and contradicts
-//!    none of them.
+//! 2. *Durable before sent*: a `Send` that promises something comes after the `Persist` of what it
+//!    promises.
+//! 3. *Once*: each block is named by one `Finalize` at most, parents before children, and never by
+//!    two methods' words.
+//! 4. *Agreement*: no two honest members `Finalize` different blocks at one height, whatever the
+//!    network does, while the method's assumption holds.
+//! 5. *Restart decides nothing anew*: given its own records back, a method sends the same bytes
+//!    again and contradicts none of them.
 //! 6. *Bounded*: what a peer sends makes a method hold a bounded number of things.
 //!
-//! A method checks turns, votes and proofs. Whether a block's *content* is right is not its business: it asks with
-//! `Validate`, and asks for a block with `Build`.
+//! A method checks turns, votes and proofs. Whether a block's *content* is right is not its
+//! business: it asks with `Validate`, and asks for a block with `Build`.
 
 pub mod bft;
 pub mod schedule;
@@ -38,7 +41,8 @@ pub enum Event {
     Message {
         /// Who sent it.
         from: NodeId,
-        /// `Proposal`, `Vote`, `Certificate`, `Fetch::CertificatesAfter`, `Final` or `Pending`; others are ignored.
+        /// `Proposal`, `Vote`, `Certificate`, `Fetch::CertificatesAfter`, `Final` or `Pending`;
+        /// others are ignored.
         message: Message,
     },
     /// A stream to this member was opened: it may have missed everything.
@@ -103,7 +107,8 @@ pub enum Action {
     Build(Build),
     /// This block is known and may become final.
     Known(Arc<Block>),
-    /// These blocks are final, by rising height. The record is on disk before any of them is executed.
+    /// These blocks are final, by rising height. The record is on disk before any of them is
+    /// executed.
     Finalize {
         /// The blocks.
         blocks: Vec<Arc<Block>>,
@@ -140,7 +145,8 @@ pub struct Build {
     pub reached: Height,
     /// Whether an empty block is wanted if nothing waits.
     pub may_be_empty: bool,
-    /// Whether the block must be empty: its parent's clocks are old, and this block's votes bring newer ones.
+    /// Whether the block must be empty: its parent's clocks are old, and this block's votes bring
+    /// newer ones.
     pub must_be_empty: bool,
 }
 
@@ -161,7 +167,7 @@ pub trait Consensus: Send {
     /// How many slots ahead the next leader's turn starts.
     fn next_turn(&self) -> u64;
 
-    /// Whether a block proposed since this server started has become final here: before that, its idea of the date may be
-    /// as old as its files.
+    /// Whether a block proposed since this server started has become final here: before that, its
+    /// idea of the date may be as old as its files.
     fn is_live(&self) -> bool;
 }

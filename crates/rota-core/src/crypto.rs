@@ -1,5 +1,6 @@
-//! Ed25519 with one acceptance rule for single and batch verification: ZIP-215. Two servers that verify the same
-//! signature, one alone and one in a batch, must agree, or one of them votes where the other does not.
+//! Ed25519 with one acceptance rule for single and batch verification: ZIP-215. Two servers that
+//! verify the same signature, one alone and one in a batch, must agree, or one of them votes where
+//! the other does not.
 
 use std::fmt;
 
@@ -69,8 +70,9 @@ impl Signed {
     }
 }
 
-/// Checks many claims at once, some two to four times faster than one by one, by the same rule. `entropy` makes the
-/// random coefficients of the batch equation; it can not change what is accepted but with negligible probability.
+/// Checks many claims at once, some two to four times faster than one by one, by the same rule.
+/// `entropy` makes the random coefficients of the batch equation; it can not change what is
+/// accepted but with negligible probability.
 ///
 /// An error says only that at least one is bad: check them one by one to find whose.
 pub fn verify_batch(claims: &[Signed], entropy: [u8; 32]) -> Result<(), Invalid> {
@@ -89,8 +91,8 @@ pub fn verify_batch(claims: &[Signed], entropy: [u8; 32]) -> Result<(), Invalid>
     }
 }
 
-/// The batch equation's random coefficients: SHA-256 in counter mode over the caller's entropy, so that core itself
-/// draws no randomness.
+/// The batch equation's random coefficients: SHA-256 in counter mode over the caller's entropy, so
+/// that core itself draws no randomness.
 struct Coefficients {
     entropy: [u8; 32],
     counter: u64,
@@ -152,8 +154,8 @@ mod tests {
         assert_eq!(bad, [5]);
     }
 
-    /// ZIP-215: a key of small order verifies with R and s zero, alone and in a batch. Implementations with another
-    /// rule for one of the two would split the cluster here.
+    /// ZIP-215: a key of small order verifies with R and s zero, alone and in a batch.
+    /// Implementations with another rule for one of the two would split the cluster here.
     #[test]
     fn small_order_keys_are_accepted_alike_alone_and_in_a_batch() {
         let mut identity = [0; 32];

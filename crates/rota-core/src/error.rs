@@ -1,4 +1,5 @@
-//! Errors say who is to blame: the client ([`Refusal`]), a peer ([`Invalid`]), or this machine ([`Fault`]).
+//! Errors say who is to blame: the client ([`Refusal`]), a peer ([`Invalid`]), or this machine
+//! ([`Fault`]).
 
 use thiserror::Error;
 
@@ -79,7 +80,8 @@ pub mod sqlstate {
     pub const INTERNAL: &str = "XX000";
 }
 
-/// Bytes from a peer that an honest server would not have sent. The peer pays; nothing else happens.
+/// Bytes from a peer that an honest server would not have sent. The peer pays; nothing else
+/// happens.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Invalid {
     /// Not the canonical encoding of anything.
@@ -99,7 +101,8 @@ pub enum Invalid {
     Rule(&'static str),
 }
 
-/// This machine or this program cannot go on: disk trouble, corruption, a broken invariant. The server stops.
+/// This machine or this program cannot go on: disk trouble, corruption, a broken invariant. The
+/// server stops.
 #[derive(Debug, Error)]
 pub enum Fault {
     /// The disk or SQLite's files.

@@ -1,5 +1,5 @@
-//! The genesis: everything that the servers of one database must have in common before the first block. Its hash is the
-//! [`ChainId`], which every signature covers.
+//! The genesis: everything that the servers of one database must have in common before the first
+//! block. Its hash is the [`ChainId`], which every signature covers.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::members::{Member, Members};
 use crate::time::Time;
 use crate::types::{ChainId, Digest};
 
-/// The version of everything that is signed, hashed or encoded. A server with another one does not start.
+/// The version of everything that is signed, hashed or encoded. A server with another one does not
+/// start.
 pub const FORMAT: u16 = 1;
 
 /// How the members agree whose turn it is.
@@ -37,9 +38,10 @@ pub struct Genesis {
     pub method: Method,
     /// The first epoch's seed, for methods that draw.
     pub seed: Digest,
-    /// Whether servers may sign what else needs a client's own key (DESIGN section 5).
+    /// Whether servers may sign what else needs a client's own key.
     pub trusted_servers: bool,
-    /// SQLite's source id and our compile flags (rota-store's `sqlite::identity`): plans, and so results, depend on them.
+    /// SQLite's source id and our compile flags (rota-store's `sqlite::identity`): plans, and so
+    /// results, depend on them.
     pub sqlite: String,
     /// The knobs.
     pub parameters: Parameters,
@@ -47,7 +49,8 @@ pub struct Genesis {
     pub members: Vec<Member>,
 }
 
-/// How long one server leads, how much it decides, and what a transaction may cost. Durations in milliseconds.
+/// How long one server leads, how much it decides, and what a transaction may cost. Durations in
+/// milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Parameters {

@@ -1,6 +1,6 @@
-//! What a server writes down before it speaks (PROTOCOLS section 1, trap 1). Each record is one thing that must be on disk
-//! *together*, before any message that depends on it leaves. After a restart the same bytes are sent again and nothing is
-//! decided anew.
+//! What a server writes down before it speaks. Each record is one thing that must be on disk
+//! *together*, before any message that depends on it leaves. After a restart the same bytes are
+//! sent again and nothing is decided anew.
 
 use std::sync::Arc;
 
@@ -14,10 +14,11 @@ use crate::types::Slot;
 pub enum Record {
     /// A slot was entered by this certificate (of the slot before).
     Entered(Certificate),
-    /// Our proposal with its block, or a crash would make an honest leader propose twice. Our `notarize` vote for it is a
-    /// `Notarized` record of its own, in the same batch.
+    /// Our proposal with its block, or a crash would make an honest leader propose twice. Our
+    /// `notarize` vote for it is a `Notarized` record of its own, in the same batch.
     Proposed(Proposal),
-    /// Our `notarize` vote with the body it is for, or a power loss could leave a certificate whose block nobody has.
+    /// Our `notarize` vote with the body it is for, or a power loss could leave a certificate whose
+    /// block nobody has.
     Notarized {
         /// The vote.
         vote: Vote,
@@ -35,7 +36,8 @@ pub enum Record {
     },
     /// The body of a notarized block that we did not vote for and had to fetch.
     Fetched(Arc<Block>),
-    /// Blocks became final, by rising height; the certificate finalizes the last one. On disk before they are applied.
+    /// Blocks became final, by rising height; the certificate finalizes the last one. On disk
+    /// before they are applied.
     Finalized {
         /// The blocks.
         blocks: Vec<Arc<Block>>,
@@ -45,8 +47,8 @@ pub enum Record {
 }
 
 impl Record {
-    /// The slot it belongs to: a record of a slot at or below the last final block's is of no more use, but for
-    /// `Finalized`, which is the chain itself.
+    /// The slot it belongs to: a record of a slot at or below the last final block's is of no more
+    /// use, but for `Finalized`, which is the chain itself.
     pub fn slot(&self) -> Slot {
         match self {
             Self::Entered(certificate) => certificate.slot.next(),

@@ -1,4 +1,5 @@
-//! The deciding code of Rota: pure, deterministic, tested under a simulator that owns time, network and disks.
+//! The deciding code of Rota: pure, deterministic, tested under a simulator that owns time, network
+//! and disks.
 //!
 //! A transaction's life has nine steps; those in capitals are here:
 //!
@@ -14,8 +15,9 @@
 //!  9 reply      the server that took the SQL answers           rota-node  driver
 //! ```
 //!
-//! Nothing here does I/O, reads a clock, starts a thread or draws randomness: what happens comes in as
-//! [`replica::Input`], what is to be done goes out as [`replica::Output`], and the same inputs give the same outputs.
+//! Nothing here does I/O, reads a clock, starts a thread or draws randomness: what happens comes in
+//! as [`replica::Input`], what is to be done goes out as [`replica::Output`], and the same inputs
+//! give the same outputs.
 
 pub mod block;
 pub mod chain;

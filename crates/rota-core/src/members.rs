@@ -4,8 +4,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::types::{MemberIndex, NodeId, Weight};
 
-/// The largest total weight of an epoch's members. Three times it still fits 128 bits with room to spare, and a sum of
-/// four of them fits 64, so that quorum arithmetic cannot overflow.
+/// The largest total weight of an epoch's members. Three times it still fits 128 bits with room to
+/// spare, and a sum of four of them fits 64, so that quorum arithmetic cannot overflow.
 pub const MAX_TOTAL_WEIGHT: u64 = u64::MAX / 4;
 
 /// More members than this would make certificates larger than blocks.
@@ -37,7 +37,8 @@ pub struct Members {
 }
 
 impl Members {
-    /// Refuses none, too many, the same key twice, a weight of zero, and a total above [`MAX_TOTAL_WEIGHT`].
+    /// Refuses none, too many, the same key twice, a weight of zero, and a total above
+    /// [`MAX_TOTAL_WEIGHT`].
     pub fn new(list: Vec<Member>) -> Result<Self, String> {
         if list.is_empty() || list.len() > MAX_MEMBERS {
             return Err(format!("{} members; 1 to {MAX_MEMBERS} are possible", list.len()));
@@ -86,13 +87,14 @@ impl Members {
         self.total
     }
 
-    /// Whether `weight` is a quorum: more than two thirds of all. Any two quorums then share more than a third of the
-    /// weight, so at least one honest member.
+    /// Whether `weight` is a quorum: more than two thirds of all. Any two quorums then share more
+    /// than a third of the weight, so at least one honest member.
     pub fn is_quorum(&self, weight: Weight) -> bool {
         3 * u128::from(weight.0) > 2 * u128::from(self.total.0)
     }
 
-    /// The weight of several members, each counted once however often it is named; those who are none count nothing.
+    /// The weight of several members, each counted once however often it is named; those who are
+    /// none count nothing.
     pub fn weight_of(&self, who: impl Iterator<Item = MemberIndex>) -> Weight {
         let mut seen = vec![false; self.list.len()];
         let mut sum: u64 = 0;

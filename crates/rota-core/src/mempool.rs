@@ -1,8 +1,9 @@
 //! Envelopes on their way into the chain, in order of arrival. Step 3, and where step 4 takes from.
 //!
-//! Bounded in number and bytes. Peers' envelopes may fill half of it, so that a flooding peer cannot shut out this server's
-//! own clients. What has become final is remembered for a while, so that a late copy is not proposed again; it would do no
-//! harm (ids are checked when a block is applied) but waste room.
+//! Bounded in number and bytes. Peers' envelopes may fill half of it, so that a flooding peer
+//! cannot shut out this server's own clients. What has become final is remembered for a while, so
+//! that a late copy is not proposed again; it would do no harm (ids are checked when a block is
+//! applied) but waste room.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -107,7 +108,8 @@ impl Mempool {
         self.entries.len()
     }
 
-    /// The oldest envelopes that fit a block of this height and time and are not `taken` by its ancestors.
+    /// The oldest envelopes that fit a block of this height and time and are not `taken` by its
+    /// ancestors.
     pub fn select(
         &self,
         taken: &BTreeSet<EnvelopeId>,
@@ -157,8 +159,8 @@ impl Mempool {
         }
     }
 
-    /// Forgets what can no longer enter the chain after a final block of this height and time; gives back what of it was
-    /// this server's own.
+    /// Forgets what can no longer enter the chain after a final block of this height and time;
+    /// gives back what of it was this server's own.
     pub fn remove_expired(&mut self, height: Height, time: Time) -> Vec<Arc<Envelope>> {
         let expired: Vec<u64> = self
             .entries
@@ -188,8 +190,9 @@ impl Mempool {
             .collect()
     }
 
-    /// Our own envelopes that are due to be sent to all members and stand in no block of `taken`. What is sent is due
-    /// again after twice the time, since a message can be lost; what stands in a block, after the same.
+    /// Our own envelopes that are due to be sent to all members and stand in no block of `taken`.
+    /// What is sent is due again after twice the time, since a message can be lost; what stands in
+    /// a block, after the same.
     pub fn take_overdue(
         &mut self,
         taken: &BTreeSet<EnvelopeId>,

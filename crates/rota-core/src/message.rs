@@ -8,7 +8,8 @@ use crate::block::{Block, Certificate, Proposal, Vote};
 use crate::transaction::Envelope;
 use crate::types::{BlockId, Height, NodeId, Slot};
 
-/// The largest encoded message: an answer with blocks (see [`MAX_ANSWER_BYTES`]) or the largest proposal, and framing.
+/// The largest encoded message: an answer with blocks (see [`MAX_ANSWER_BYTES`]) or the largest
+/// proposal, and framing.
 pub const MAX_MESSAGE_BYTES: usize = 24 << 20;
 
 /// An answer holds whole blocks up to this size, and always at least one.
@@ -27,7 +28,8 @@ pub enum Message {
     Certificate(Certificate),
     /// "I miss this": answered by `Final`, `Pending` or `Certificate`, or not at all.
     Fetch(Fetch),
-    /// Final blocks by rising height, and the certificate that makes the last of them, and so all, final.
+    /// Final blocks by rising height, and the certificate that makes the last of them, and so all,
+    /// final.
     Final(FinalBlocks),
     /// A block that is not final yet, asked for by id.
     Pending(Arc<Block>),
@@ -40,7 +42,8 @@ pub enum Fetch {
     FinalAfter(Height),
     /// The body of a certified block that is not final yet.
     Block(BlockId),
-    /// The certificates of slots after this one that are not final yet. Answered by `Certificate`s, never from disk.
+    /// The certificates of slots after this one that are not final yet. Answered by `Certificate`s,
+    /// never from disk.
     CertificatesAfter(Slot),
 }
 

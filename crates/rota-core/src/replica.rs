@@ -4,7 +4,8 @@
 //!   Input ──► Replica::step(now, input) ──► Vec<Output>, carried out strictly in order by rota-store's `host`
 //! ```
 //!
-//! This file only dispatches. Steps 3 to 7 of a transaction's life (crate docs) each have a file here.
+//! This file only dispatches. Steps 3 to 7 of a transaction's life (crate docs) each have a file
+//! here.
 
 mod admit;
 mod finalize;
@@ -51,7 +52,8 @@ pub enum Input {
     Applied(Applied),
 }
 
-/// What a server is to do, in this order. Nothing may be sent before every `Persist` that stands before it is on disk.
+/// What a server is to do, in this order. Nothing may be sent before every `Persist` that stands
+/// before it is on disk.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Write down, durably.
@@ -63,14 +65,16 @@ pub enum Output {
         /// What.
         message: Message,
     },
-    /// Answer a peer from the log of final blocks: `Message::Final`, or nothing if there is nothing.
+    /// Answer a peer from the log of final blocks: `Message::Final`, or nothing if there is
+    /// nothing.
     Serve {
         /// Who asks.
         to: NodeId,
         /// For what.
         fetch: Fetch,
     },
-    /// Execute a final block. Each is applied once, by rising height, and answered by `Input::Applied`.
+    /// Execute a final block. Each is applied once, by rising height, and answered by
+    /// `Input::Applied`.
     Apply(Arc<Block>),
     /// Step with `Input::Woken` at this instant; replaces what was asked for before.
     Wake {
@@ -86,7 +90,8 @@ pub enum Output {
     },
     /// For the log: something that an operator should know. Nothing depends on it.
     Report(String),
-    /// Our state after `height` is not the one that a quorum finalized: stop serving, find out where.
+    /// Our state after `height` is not the one that a quorum finalized: stop serving, find out
+    /// where.
     Diverged {
         /// The last block in both states.
         height: Height,
@@ -118,8 +123,8 @@ pub struct Status {
     pub chain_time: Time,
     /// Envelopes waiting here to become final.
     pub pending: usize,
-    /// Whether a block proposed since this server started is final here: before that, `chain_time` may be as old as its
-    /// files.
+    /// Whether a block proposed since this server started is final here: before that, `chain_time`
+    /// may be as old as its files.
     pub live: bool,
 }
 
@@ -154,8 +159,9 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A server's replica as its files leave it, and the first things to do. `applied` is what `state.db` holds: every final
-    /// block up to `recovered.last`, which the caller has replayed. A block above it, or below, is a fault.
+    /// A server's replica as its files leave it, and the first things to do. `applied` is what
+    /// `state.db` holds: every final block up to `recovered.last`, which the caller has replayed. A
+    /// block above it, or below, is a fault.
     pub fn new(
         genesis: &Genesis,
         key: SecretKey,
@@ -263,7 +269,8 @@ impl Replica {
         }
     }
 
-    /// Steps the method until it has nothing more to say, then looks after what depends on the time.
+    /// Steps the method until it has nothing more to say, then looks after what depends on the
+    /// time.
     fn run(&mut self) {
         self.look_after_load();
         while let Some(event) = self.events.pop_front() {

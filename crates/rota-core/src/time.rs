@@ -1,7 +1,7 @@
-//! Two kinds of time, never mixed. A [`Time`] is a date and is agreed (a block's) or claimed (a vote's). An [`Instant`] is
-//! a point on this machine's own monotonic clock; only differences between two of them mean anything, and nothing but
-//! those differences decides whether a block's time is acceptable (DESIGN section 4). Both are passed in: core has no
-//! clock.
+//! Two kinds of time, never mixed. A [`Time`] is a date and is agreed (a block's) or claimed (a
+//! vote's). An [`Instant`] is a point on this machine's own monotonic clock; only differences
+//! between two of them mean anything, and nothing but those differences decides whether a block's
+//! time is acceptable. Both are passed in: core has no clock.
 
 use std::fmt;
 use std::time::Duration;

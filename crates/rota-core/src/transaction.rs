@@ -10,16 +10,19 @@ use crate::error::Invalid;
 use crate::time::Time;
 use crate::types::{ChainId, Digest, EnvelopeId, Height, PublicKey, TransactionId};
 
-/// The largest encoded envelope. Smaller than the smallest allowed block less its header and certificate.
+/// The largest encoded envelope. Smaller than the smallest allowed block less its header and
+/// certificate.
 pub const MAX_ENVELOPE_BYTES: usize = 3 << 20;
 
-/// How far ahead of a block's time an envelope's expiry may lie: transaction ids are remembered that long.
+/// How far ahead of a block's time an envelope's expiry may lie: transaction ids are remembered
+/// that long.
 pub const MAX_EXPIRY: Duration = Duration::from_secs(3600);
 
 /// The same in blocks.
 pub const MAX_EXPIRY_BLOCKS: u64 = 1_000_000;
 
-/// A value as SQLite stores it. Reals are compared and hashed by their bits; NaN is stored as NULL, as SQLite does.
+/// A value as SQLite stores it. Reals are compared and hashed by their bits; NaN is stored as NULL,
+/// as SQLite does.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Value {
     /// NULL.
@@ -70,8 +73,8 @@ pub struct Statement {
 /// The session settings that the meaning of a statement depends on.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Settings {
-    /// Whether "double-quoted" words that name no column are string literals: rqlite's clients rely on it, PostgreSQL's
-    /// must not.
+    /// Whether "double-quoted" words that name no column are string literals: rqlite's clients rely
+    /// on it, PostgreSQL's must not.
     pub double_quoted_strings: bool,
     /// The session's time zone; only `UTC` as yet.
     pub time_zone: String,
@@ -83,7 +86,7 @@ impl Default for Settings {
     }
 }
 
-/// What an interactive transaction was shown on its draft (DESIGN section 5).
+/// What an interactive transaction was shown on its draft.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Interactive {
     /// The time of BEGIN, which is `now` on the draft and at apply.
@@ -108,7 +111,8 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// Known before anything is sent; covers neither content nor signature, so that a retry has the same id.
+    /// Known before anything is sent; covers neither content nor signature, so that a retry has the
+    /// same id.
     pub fn id(&self, chain: ChainId, signer: PublicKey) -> TransactionId {
         TransactionId(rota_hash::hash("rota transaction", &[&chain.0, &signer.0, &self.salt]))
     }

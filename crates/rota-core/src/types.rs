@@ -1,7 +1,9 @@
-//! The numbers and names that everything else is about: newtypes, so that a height is never passed where a slot belongs.
+//! The numbers and names that everything else is about: newtypes, so that a height is never passed
+//! where a slot belongs.
 //!
-//! There is no `From<u64>` for them: to make one is to say what the number means. Arithmetic that could overflow panics
-//! (`next`), since no honest cluster lives through 2⁶⁴ of anything; numbers from peers are compared, never added to.
+//! There is no `From<u64>` for them: to make one is to say what the number means. Arithmetic that
+//! could overflow panics (`next`), since no honest cluster lives through 2⁶⁴ of anything; numbers
+//! from peers are compared, never added to.
 
 use std::fmt;
 
@@ -26,7 +28,8 @@ macro_rules! number {
 macro_rules! counted {
     ($name:ident) => {
         impl $name {
-            /// The next one. Panics at the end of the number range, which nothing reaches by counting.
+            /// The next one. Panics at the end of the number range, which nothing reaches by
+            /// counting.
             pub fn next(self) -> Self {
                 Self(self.0.checked_add(1).expect("counted past the end of u64"))
             }
@@ -40,15 +43,17 @@ macro_rules! counted {
 }
 
 number! {
-    /// A block's place in the chain of final blocks: genesis is 0. Blocks have heights, slots may stay empty.
+    /// A block's place in the chain of final blocks: genesis is 0. Blocks have heights, slots may
+    /// stay empty.
     Height(u64)
 }
 number! {
-    /// A turn to propose a block; Simplex calls it a view. Genesis stands in slot 0, the first turn is slot 1.
+    /// A turn to propose a block; Simplex calls it a view. Genesis stands in slot 0, the first turn
+    /// is slot 1.
     Slot(u64)
 }
 number! {
-    /// A span of blocks with one method, one set of members and one schedule (DESIGN section 4).
+    /// A span of blocks with one method, one set of members and one schedule.
     Epoch(u64)
 }
 number! {
@@ -123,7 +128,7 @@ bytes32! {
     BlockId
 }
 bytes32! {
-    /// `H(chain, signer, salt)`: known before anything is sent, never a hash of the content (DESIGN section 5).
+    /// `H(chain, signer, salt)`: known before anything is sent, never a hash of the content.
     TransactionId
 }
 bytes32! {

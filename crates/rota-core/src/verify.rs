@@ -1,7 +1,8 @@
-//! Checks of what peers send, before it reaches the replica: form, then signatures, many in one batch. Stands between
-//! steps 5 and 6; runs on the node's workers, and in the simulator.
+//! Checks of what peers send, before it reaches the replica: form, then signatures, many in one
+//! batch. Stands between steps 5 and 6; runs on the node's workers, and in the simulator.
 //!
-//! What was verified once is remembered by its hash: votes come again inside certificates, envelopes inside blocks.
+//! What was verified once is remembered by its hash: votes come again inside certificates,
+//! envelopes inside blocks.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -42,7 +43,8 @@ impl Verifier {
         }
     }
 
-    /// Checks messages; the answers stand in the same order. `entropy` is for the batch equation (`crypto`).
+    /// Checks messages; the answers stand in the same order. `entropy` is for the batch equation
+    /// (`crypto`).
     pub fn check(&mut self, messages: &[Message], entropy: [u8; 32]) -> Vec<Result<(), Invalid>> {
         let mut claims = Vec::new();
         let mut owners = Vec::new();
@@ -156,8 +158,8 @@ impl Verifier {
             .collect()
     }
 
-    /// Only the last block's certificate is checked: the others hang on it by their hashes, and a quorum that finalized
-    /// them has checked their envelopes.
+    /// Only the last block's certificate is checked: the others hang on it by their hashes, and a
+    /// quorum that finalized them has checked their envelopes.
     fn final_blocks(&self, answer: &FinalBlocks) -> Result<Vec<Signed>, Invalid> {
         let Some(last) = answer.blocks.last() else {
             return Err(Invalid::Rule("an answer without blocks"));

@@ -1,7 +1,8 @@
-//! SHA-256, the one hash of Rota (DESIGN section 5): hardware has it, browsers have it, Bitcoin and Solana prove with it.
+//! SHA-256, the one hash of Rota: hardware has it, browsers have it, Bitcoin and Solana prove with
+//! it.
 //!
-//! Everything hashed here is **domain-separated**: the first thing hashed is the length and name of what it is, so that
-//! the bytes of a vote can never be read as the bytes of a block.
+//! Everything hashed here is **domain-separated**: the first thing hashed is the length and name of
+//! what it is, so that the bytes of a vote can never be read as the bytes of a block.
 
 use sha2::{Digest, Sha256};
 
@@ -43,7 +44,8 @@ pub fn hash(domain: &str, parts: &[&[u8]]) -> Sha256Digest {
     hasher.finish()
 }
 
-/// Plain SHA-256 without a domain, for what other programs define: Bitcoin's headers, the hash-chain clock.
+/// Plain SHA-256 without a domain, for what other programs define: Bitcoin's headers, the
+/// hash-chain clock.
 pub fn sha256(bytes: &[u8]) -> Sha256Digest {
     Sha256::digest(bytes).into()
 }

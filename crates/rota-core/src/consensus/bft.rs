@@ -1,7 +1,8 @@
-//! Weighted Simplex (Chan and Pass, *Simplex Consensus*, 2023): votes and certificates for `poa`, later for `pos` and
-//! `poh`. Steps 6 and 7.
+//! Weighted Simplex (Chan and Pass, *Simplex Consensus*, 2023): votes and certificates for `poa`,
+//! later for `pos` and `poh`. Steps 6 and 7.
 //!
-//! A *slot* is a view with one leader. A block takes two message hops to be notarized, and is final after a third:
+//! A *slot* is a view with one leader. A block takes two message hops to be notarized, and is final
+//! after a third:
 //!
 //! ```text
 //!   leader   ── proposal ──►  members ── notarize ──► all: quorum = notarization, enter the next slot
@@ -11,22 +12,27 @@
 //!
 //! The rules, named in the code where they are kept, for a member in slot *s*:
 //! - R1 enter *s* only by a certificate for *s − 1*; never by time.
-//! - R2 leader: build on the newest notarized block whose slot is followed only by nullified slots; propose once.
-//! - R3 first valid proposal of *s*, parent notarized, every slot between nullified: vote `notarize`, unless we voted
-//!   `nullify(s)`.
-//! - R4 quorum of `notarize(s, b)`: if we did not vote `nullify(s)`, vote `finalize(s, b)`; enter *s + 1*. The next
-//!   proposal carries the notarization, and R8 repeats it: it is not sent on its own.
-//! - R5 timer over: vote `nullify(s)`; repeat it, with the certificate that let us in, until something moves.
+//! - R2 leader: build on the newest notarized block whose slot is followed only by nullified slots;
+//!   propose once.
+//! - R3 first valid proposal of *s*, parent notarized, every slot between nullified: vote
+//!   `notarize`, unless we voted `nullify(s)`.
+//! - R4 quorum of `notarize(s, b)`: if we did not vote `nullify(s)`, vote `finalize(s, b)`; enter
+//!   *s + 1*. The next proposal carries the notarization, and R8 repeats it: it is not sent on its
+//!   own.
+//! - R5 timer over: vote `nullify(s)`; repeat it, with the certificate that let us in, until
+//!   something moves.
 //! - R6 quorum of `nullify(s)`: pass it on, enter *s + 1*.
 //! - R7 quorum of `finalize(s, b)`: *b* and all its ancestors are final.
-//! - R8 repeat votes and the newest certificate every slot time-out until what they concern is final; send them first on
-//!   every new stream.
+//! - R8 repeat votes and the newest certificate every slot time-out until what they concern is
+//!   final; send them first on every new stream.
 //!
-//! Why two blocks can never be final at one height: a finalization of (s, b) and a nullification of s share an honest
-//! member, which never votes both; so after b is final every later proposal that gets an honest vote has b as ancestor.
+//! Why two blocks can never be final at one height: a finalization of (s, b) and a nullification of
+//! s share an honest member, which never votes both; so after b is final every later proposal that
+//! gets an honest vote has b as ancestor.
 //!
-//! Files: `slots` holds what is known of one slot, `peers` is what is said to others (R8, catching up), `pace` decides when
-//! (timers, idling, silent leaders). What is deliberately absent: any comparison with another server's clock.
+//! Files: `slots` holds what is known of one slot, `peers` is what is said to others (R8, catching
+//! up), `pace` decides when (timers, idling, silent leaders). What is deliberately absent: any
+//! comparison with another server's clock.
 
 mod pace;
 mod peers;
@@ -50,7 +56,8 @@ use pace::Pace;
 use peers::Peers;
 use slots::{Added, Check, Kind, SlotState};
 
-/// How far ahead of the current slot proposals and votes are kept: a server that lags by more asks for certificates.
+/// How far ahead of the current slot proposals and votes are kept: a server that lags by more asks
+/// for certificates.
 const AHEAD: u64 = 16;
 
 /// The last final block, and what its children need to know of it.
@@ -357,7 +364,7 @@ impl Bft {
         if slot != self.slot || !self.may_propose() {
             return;
         }
-        // R2, and trap 1: the proposal, its block and our vote for it are on disk before any of them is sent.
+        // R2: the proposal, its block and our vote for it are on disk before any of them is sent.
         let proposal = Proposal::sign(self.chain, &self.key, Arc::clone(&block));
         let id = block.id(self.chain);
         let state = self.state(slot);
@@ -477,8 +484,8 @@ impl Bft {
         }
     }
 
-    /// Whether the clocks in a slot's notarization were read after this server started: it voted itself, or it saw the
-    /// votes come in after it had said something in an earlier slot.
+    /// Whether the clocks in a slot's notarization were read after this server started: it voted
+    /// itself, or it saw the votes come in after it had said something in an earlier slot.
     fn is_recent(&self, slot: Slot, state: &SlotState) -> bool {
         let spoke_before = self.first_vote.is_some_and(|first| first < slot);
         let only_follows = self.me.is_none();
@@ -567,7 +574,8 @@ impl Bft {
         }
     }
 
-    /// R3: the parent is notarized, every slot between is nullified; then the content is the replica's to check.
+    /// R3: the parent is notarized, every slot between is nullified; then the content is the
+    /// replica's to check.
     fn ask_for_verdict(&mut self, slot: Slot, block: Arc<Block>) {
         let header = &block.header;
         if header.kind != BlockKind::Ordinary {
@@ -593,15 +601,15 @@ impl Bft {
         self.actions.push(Action::Validate(Validate { block, parent: parent.block, latest_time }));
     }
 
-    /// The parent of a block of `slot`, if it is notarized (or the last final block) and all slots between are nullified;
-    /// and when we voted for it in this run.
+    /// The parent of a block of `slot`, if it is notarized (or the last final block) and all slots
+    /// between are nullified; and when we voted for it in this run.
     fn parent_of(&self, id: BlockId, slot: Slot) -> Option<(Parent, Option<Instant>)> {
         let (parent, voted) = self.newest_notarized(slot, |candidate| candidate == id)?;
         (parent.id == id).then_some((parent, voted))
     }
 
-    /// R2 and R3: going down from `slot`, over nullified slots, the first notarized block that is `wanted`. A slot may be
-    /// both notarized and nullified.
+    /// R2 and R3: going down from `slot`, over nullified slots, the first notarized block that is
+    /// `wanted`. A slot may be both notarized and nullified.
     fn newest_notarized(
         &self,
         slot: Slot,

@@ -1,4 +1,4 @@
-//! Who leads which slot (PROTOCOLS section 2).
+//! Who leads which slot.
 
 use crate::types::{MemberIndex, Slot};
 

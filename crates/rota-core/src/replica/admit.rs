@@ -1,6 +1,7 @@
-//! Step 3: envelopes are checked, remembered in the mempool, and forwarded to this turn's leader and the next. Nobody
-//! floods everybody: the schedule is known to all. Only an envelope that stands in no proposal after half a slot time-out
-//! is sent to all members, so that they notice if the leader is gone.
+//! Step 3: envelopes are checked, remembered in the mempool, and forwarded to this turn's leader
+//! and the next. Nobody floods everybody: the schedule is known to all. Only an envelope that
+//! stands in no proposal after half a slot time-out is sent to all members, so that they notice if
+//! the leader is gone.
 
 use std::sync::Arc;
 
@@ -99,7 +100,8 @@ impl Replica {
         }
     }
 
-    /// What stands in no proposal after a while goes to all members: they notice if the leader is gone.
+    /// What stands in no proposal after a while goes to all members: they notice if the leader is
+    /// gone.
     pub(super) fn send_overdue_to_all(&mut self) {
         let now = self.now.instant;
         if self.mempool.next_overdue().is_none_or(|at| at > now) {

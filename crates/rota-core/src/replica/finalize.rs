@@ -1,5 +1,5 @@
-//! Step 7: blocks can no longer change. Only now does anything reach the database; and what a final header says of the
-//! executed state is compared with ours.
+//! Step 7: blocks can no longer change. Only now does anything reach the database; and what a final
+//! header says of the executed state is compared with ours.
 
 use std::sync::Arc;
 
@@ -50,7 +50,8 @@ impl Replica {
         self.validate_postponed();
     }
 
-    /// A root that differs from one leader's is that leader's fault; one that differs from a final header's is ours.
+    /// A root that differs from one leader's is that leader's fault; one that differs from a final
+    /// header's is ours.
     fn compare_final(&mut self, agreed: Applied) {
         if agreed.height > self.applied.height {
             self.awaited.insert(agreed.height, agreed.root);

@@ -50,8 +50,8 @@ impl Replica {
         Some(Block { header, body })
     }
 
-    /// The greatest height that a quorum has reached, with our own root for it; the parent's word where we know no better
-    /// (DESIGN section 4).
+    /// The greatest height that a quorum has reached, with our own root for it; the parent's word
+    /// where we know no better.
     fn agreed_state(&self, parent: Applied, reached: Height) -> Applied {
         let height = reached.min(self.applied.height);
         match self.roots.get(&height) {

@@ -1,5 +1,5 @@
-//! Step 6: is a block's content right? Whose turn it was, votes and certificates are the method's business (`consensus`);
-//! encodings and signatures were checked before (`verify`).
+//! Step 6: is a block's content right? Whose turn it was, votes and certificates are the method's
+//! business (`consensus`); encodings and signatures were checked before (`verify`).
 
 use super::Replica;
 use crate::block::{Applied, Block, Header};
@@ -63,7 +63,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Executed state is agreed and never waited for (DESIGN section 4): who has not executed that far does not vote yet.
+    /// Executed state is agreed and never waited for (docs/methods/poa.md): who has not executed
+    /// that far does not vote yet.
     fn check_applied(&self, header: &Header, parent: Applied) -> Verdict {
         let Applied { height, root } = header.applied;
         if height < parent.height || height >= header.height {

@@ -1,13 +1,14 @@
-//! When a member acts without being spoken to: the slot timer, idling, silent leaders (R5, traps 7 to 9).
+//! When a member acts without being spoken to: the slot timer, idling, silent leaders (R5).
 //!
-//! All of it is a local choice: only liveness depends on it, never safety. Only durations on this machine's monotonic
-//! clock are compared.
+//! All of it is a local choice: only liveness depends on it, never safety. Only durations on this
+//! machine's monotonic clock are compared.
 //!
 //! ```text
 //!   a block is due ── half a time-out ──► the leader repeats itself ── half ──► members vote to skip, and repeat (R8)
 //! ```
 //!
-//! Nothing is due while all is quiet: the leader holds its proposal until an envelope comes or `idle` has passed.
+//! Nothing is due while all is quiet: the leader holds its proposal until an envelope comes or
+//! `idle` has passed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,16 +22,19 @@ use crate::message::{Message, Recipient};
 use crate::time::Instant;
 use crate::types::{MemberIndex, Slot};
 
-/// How much later than our own measure a block's time may be, beyond the slot's time-out (DESIGN section 4).
+/// How much later than our own measure a block's time may be, beyond the slot's time-out.
 pub(super) const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 
-/// The same for a block whose parent we did not vote for in this run: we learnt of it too late to measure from it.
+/// The same for a block whose parent we did not vote for in this run: we learnt of it too late to
+/// measure from it.
 pub(super) const UNKNOWN_CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
 
-/// How long after the last block an empty one follows, so that the state root of the last full one becomes final.
+/// How long after the last block an empty one follows, so that the state root of the last full one
+/// becomes final.
 const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 
-/// Time-outs double with each slot that fails, up to 2⁵ times the genesis' one, and recover by half with each success.
+/// Time-outs double with each slot that fails, up to 2⁵ times the genesis' one, and recover by half
+/// with each success.
 const MAX_DOUBLINGS: u32 = 5;
 
 /// A leader whose slot was skipped.
@@ -112,8 +116,8 @@ impl Pace {
         self.silent.remove(&leader);
     }
 
-    /// A slot of this leader was skipped: it counts as silent for the rest of its turn and until it is heard again. Only
-    /// the first such slot says anything about how long slots should take.
+    /// A slot of this leader was skipped: it counts as silent for the rest of its turn and until it
+    /// is heard again. Only the first such slot says anything about how long slots should take.
     pub fn failed(&mut self, leader: MemberIndex, slot: Slot, turn_end: Slot) {
         if !self.is_silent(leader, slot) {
             self.failures = (self.failures + 1).min(MAX_DOUBLINGS);
@@ -164,7 +168,7 @@ impl Bft {
         self.pace.entered_at.plus(self.pace.timeout() / 2)
     }
 
-    /// Trap 8: whether this member knows of anything unfinished, so that the slot's timer runs.
+    /// Whether this member knows of anything unfinished, so that the slot's timer runs.
     fn is_unfinished(&self) -> bool {
         let begun = self
             .slots
@@ -241,7 +245,8 @@ impl Bft {
         self.repeat();
     }
 
-    /// R8: says again what concerns blocks that are not final: our votes, the certificate that let us in, our proposal.
+    /// R8: says again what concerns blocks that are not final: our votes, the certificate that let
+    /// us in, our proposal.
     pub(super) fn repeat(&mut self) {
         for message in self.own_words() {
             self.send(Recipient::Members, message);
@@ -250,7 +255,8 @@ impl Bft {
 
     /// What `repeat` says, and what a member hears first on a new stream.
     pub(super) fn own_words(&self) -> Vec<Message> {
-        /// The newest slots that votes are repeated for: an older one's block becomes final with theirs.
+        /// The newest slots that votes are repeated for: an older one's block becomes final with
+        /// theirs.
         const REPEATED_SLOTS: usize = 8;
         let mut words = Vec::new();
         if let Some(certificate) = self.entering_certificate() {

@@ -1,7 +1,8 @@
-//! What members tell each other beside votes: help for who lags, and fetching what we lack ourselves (R8, traps 3 and 4).
+//! What members tell each other beside votes: help for who lags, and fetching what we lack
+//! ourselves (R8).
 //!
-//! A certificate proves that something exists before anybody is asked for it: nothing that a peer merely claims makes us
-//! fetch.
+//! A certificate proves that something exists before anybody is asked for it: nothing that a peer
+//! merely claims makes us fetch.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +23,8 @@ const MAX_HELP: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Missing {
     wanted: Fetch,
-    /// Asked for on every second attempt: a certified body may be with members for whom it is not final yet.
+    /// Asked for on every second attempt: a certified body may be with members for whom it is not
+    /// final yet.
     or_else: Option<BlockId>,
     voters: Vec<MemberIndex>,
 }
@@ -44,7 +46,8 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// Something asked for has come: what is missing next is asked for without waiting whether it comes by itself.
+    /// Something asked for has come: what is missing next is asked for without waiting whether it
+    /// comes by itself.
     pub fn fetched(&mut self) {
         self.fetching = None;
         self.eager = true;
@@ -104,7 +107,8 @@ impl Bft {
         notarized.or(state.nullification.as_ref())
     }
 
-    /// Asks for what is missing, one thing and one member at a time, the next member after each time-out.
+    /// Asks for what is missing, one thing and one member at a time, the next member after each
+    /// time-out.
     pub(super) fn fetch_missing(&mut self) {
         let now = self.now.instant;
         let Some(missing) = self.missing() else {
@@ -145,7 +149,8 @@ impl Bft {
         self.missing_final().or_else(|| self.missing_body()).or_else(|| self.missing_certificate())
     }
 
-    /// A finalization proves blocks that are not here. Nothing is fetched that the executor could not keep up with.
+    /// A finalization proves blocks that are not here. Nothing is fetched that the executor could
+    /// not keep up with.
     fn missing_final(&self) -> Option<Missing> {
         let height = self.last.block.header.height;
         if height.0.saturating_sub(self.applied.0) > self.lag {
@@ -168,7 +173,7 @@ impl Bft {
         })
     }
 
-    /// Trap 3: a notarized block whose body is not here.
+    /// A notarized block whose body is not here.
     fn missing_body(&self) -> Option<Missing> {
         self.slots.values().rev().find_map(|state| {
             let certificate = state.notarization.as_ref()?;
@@ -182,8 +187,9 @@ impl Bft {
         })
     }
 
-    /// Trap 4: a slot below ours, above the block to build on, that we do not know to be nullified. A slot can be both
-    /// notarized and nullified, so what a leader builds on decides which slots must be nullified.
+    /// A slot below ours, above the block to build on, that we do not know to be nullified. A slot
+    /// can be both notarized and nullified, so what a leader builds on decides which slots must be
+    /// nullified.
     fn missing_certificate(&self) -> Option<Missing> {
         let proposal = self.slots.get(&self.slot).and_then(|state| state.proposal.as_ref());
         let parent = proposal.map(|proposal| proposal.block.header.parent);

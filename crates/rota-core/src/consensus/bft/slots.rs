@@ -8,7 +8,8 @@ use crate::members::Members;
 use crate::time::Instant;
 use crate::types::{BlockId, Epoch, MemberIndex, Slot, Weight};
 
-/// A leader that signs more than one block for a slot is remembered with two of them: enough for evidence.
+/// A leader that signs more than one block for a slot is remembered with two of them: enough for
+/// evidence.
 const MAX_BODIES: usize = 2;
 
 /// Where the content check of the slot's proposal stands.
@@ -76,7 +77,8 @@ pub(super) struct SlotState {
     pub check: Check,
     /// When this server first knew of the notarization.
     pub notarized_at: Option<Instant>,
-    /// Whether the notarization was made of votes that came in one by one in this run, so that its clocks are recent.
+    /// Whether the notarization was made of votes that came in one by one in this run, so that its
+    /// clocks are recent.
     pub notarized_live: bool,
     /// When our `notarize` vote was cast in this run.
     pub voted_at: Option<Instant>,
@@ -131,7 +133,8 @@ impl SlotState {
         }
     }
 
-    /// Makes a certificate of the votes for a choice, if they are a quorum: by rising index, no more than needed.
+    /// Makes a certificate of the votes for a choice, if they are a quorum: by rising index, no
+    /// more than needed.
     pub fn form(
         &self,
         members: &Members,

@@ -1,7 +1,7 @@
 //! Protocol tests of one member: what it hears goes in, what it does comes out as text.
 //!
-//! Members are 0 to 3, the tested one is 2; `turn_length` is 4, so 0 leads slots 1 to 3, 1 leads 4 to 7, 2 leads 8 to 11.
-//! Blocks are named after their slot, with a letter where a slot has two.
+//! Members are 0 to 3, the tested one is 2; `turn_length` is 4, so 0 leads slots 1 to 3, 1 leads 4
+//! to 7, 2 leads 8 to 11. Blocks are named after their slot, with a letter where a slot has two.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -118,8 +118,8 @@ impl Table {
         state.form(&self.bft.members, Epoch(0), slot, choice).unwrap()
     }
 
-    /// Lets the member hear one line: `propose NAME SLOT on PARENT`, `notarize|finalize NAME by 0 1`, `nullify SLOT by 0 1`,
-    /// `wait MILLISECONDS`, `pending`; gives back what it does.
+    /// Lets the member hear one line: `propose NAME SLOT on PARENT`, `notarize|finalize NAME by 0
+    /// 1`, `nullify SLOT by 0 1`, `wait MILLISECONDS`, `pending`; gives back what it does.
     fn hear(&mut self, line: &str) -> String {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
@@ -169,7 +169,8 @@ impl Table {
         self.event(Event::Message { from: key(from).public(), message })
     }
 
-    /// Steps, plays the replica (every block's content is right), and puts what was done into words.
+    /// Steps, plays the replica (every block's content is right), and puts what was done into
+    /// words.
     fn event(&mut self, event: Event) -> String {
         let mut words = Vec::new();
         let mut events = std::collections::VecDeque::from([event]);
@@ -296,7 +297,7 @@ fn a_slot_without_a_block_in_time_is_skipped_and_never_finalized() {
          propose 1 1 on genesis =>
          notarize 1 by 0 1 3    => write entered 2",
     );
-    // Trap 2: what excludes `finalize` outlives a crash.
+    // What excludes `finalize` outlives a crash.
     let (mut again, said) = table.restart();
     assert_eq!(again.hear("finalize 1 by 0 1"), "", "no vote of ours to make it three: {said}");
     assert_eq!(again.bft.slot, Slot(2));
