@@ -1,7 +1,7 @@
 //! A server's deciding part: everything that moves goes through [`Replica::step`].
 //!
 //! ```text
-//!   Input ──► Replica::step(now, input) ──► Vec<Output>, carried out strictly in order by rota-store's `host`
+//! Input ──► Replica::step(now, input) ──► Vec<Output>, carried out in order by rota-store's `host`
 //! ```
 //!
 //! This file only dispatches. Steps 3 to 7 of a transaction's life (crate docs) each have a file

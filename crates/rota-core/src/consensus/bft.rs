@@ -5,9 +5,9 @@
 //! after a third:
 //!
 //! ```text
-//!   leader   ── proposal ──►  members ── notarize ──► all: quorum = notarization, enter the next slot
-//!                                     ── finalize ──► all: quorum = finalization, the block and its ancestors are final
-//!   no block in time:         members ── nullify  ──► all: quorum = nullification, enter the next slot
+//! leader ─ proposal ─► members ─ notarize ─► all: a quorum is a notarization, enter the next slot
+//!                              ─ finalize ─► all: a quorum makes the block and its ancestors final
+//! no block in time:    members ─ nullify  ─► all: a quorum is a nullification, enter the next slot
 //! ```
 //!
 //! The rules, named in the code where they are kept, for a member in slot *s*:
@@ -290,7 +290,7 @@ impl Bft {
         match known {
             Some(known) if known == choice => {}
             Some(_) => self.report(format!(
-                "two certificates for slot {slot} contradict each other: more than a third of the members lie"
+                "two certificates contradict each other in slot {slot}: a third of the members lie"
             )),
             None => {
                 match choice {

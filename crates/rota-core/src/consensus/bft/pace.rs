@@ -4,7 +4,7 @@
 //! machine's monotonic clock are compared.
 //!
 //! ```text
-//!   a block is due ── half a time-out ──► the leader repeats itself ── half ──► members vote to skip, and repeat (R8)
+//! block due ─ half a time-out ─► leader repeats itself ─ half ─► members vote to skip (R5)
 //! ```
 //!
 //! Nothing is due while all is quiet: the leader holds its proposal until an envelope comes or

@@ -263,7 +263,8 @@ fn a_block_is_notarized_then_final() {
 fn the_next_proposal_carries_the_notarization_that_was_missed() {
     Table::new().play(
         "propose 1 1 on genesis => write notarize 1; say notarize 1
-         propose 2 2 on 1       => write finalize 1; say finalize 1; write notarize 2; say notarize 2",
+         propose 2 2 on 1       => \
+             write finalize 1; say finalize 1; write notarize 2; say notarize 2",
     );
 }
 
