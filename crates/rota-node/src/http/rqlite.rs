@@ -1,0 +1,285 @@
+//! rqlite's data API: `/db/execute`, `/db/query`, `/db/request`.
+//!
+//! Every statement is a transaction of its own, one after the other, each whatever became of those before; with
+//! `?transaction` all are one. An answer comes after its writes are executed here, so that the next read sees them.
+//! Status 503 always means that nothing was done: a client may repeat the request. What failed afterwards is told inside
+//! the results.
+
+use std::time::Instant;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use rota_core::error::{Refusal, sqlstate};
+use rota_core::transaction::{Parameters, Settings, Statement};
+use rota_core::types::Height;
+use rota_store::sql::{Access, classify};
+use rota_store::{StatementKind, StatementResult};
+use serde_json::{Map, Value as JsonValue, json};
+
+use super::json::{self, Shape};
+use super::{Door, MAX_BODY_BYTES, refuse};
+use crate::driver::{WriteError, Written};
+
+/// In whose name everything happens until there are users.
+const USER: &str = "rota";
+
+/// The parameters of an address: `?transaction&timings`.
+type Options = Query<Vec<(String, String)>>;
+
+type Result<T, E = Response> = std::result::Result<T, E>;
+
+/// What may stand in a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Writes,
+    Reads,
+    Both,
+}
+
+/// `POST /db/execute`.
+pub(crate) async fn execute(
+    State(door): State<Door>,
+    Query(options): Options,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    answer(&door, &options, body, Takes::Writes).await.unwrap_or_else(|refused| refused)
+}
+
+/// `POST /db/query`.
+pub(crate) async fn query(
+    State(door): State<Door>,
+    Query(options): Options,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    answer(&door, &options, body, Takes::Reads).await.unwrap_or_else(|refused| refused)
+}
+
+/// `POST /db/request`.
+pub(crate) async fn request(
+    State(door): State<Door>,
+    Query(options): Options,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    answer(&door, &options, body, Takes::Both).await.unwrap_or_else(|refused| refused)
+}
+
+/// `GET /db/query?q=SELECT…`.
+pub(crate) async fn query_of_address(
+    State(door): State<Door>,
+    Query(options): Options,
+) -> Response {
+    let sql = options.iter().find(|(name, _)| name == "q").map(|(_, sql)| sql.clone());
+    let Some(sql) = sql else {
+        return refuse(StatusCode::BAD_REQUEST, "?q= with a SELECT is missing");
+    };
+    let statements = vec![Statement { sql, parameters: Parameters::Positional(Vec::new()) }];
+    match check_level(&options) {
+        Err(refused) => refused,
+        Ok(()) => run(&door, &options, statements, Takes::Reads).await,
+    }
+}
+
+async fn answer(
+    door: &Door,
+    options: &[(String, String)],
+    body: Result<Bytes, BytesRejection>,
+    takes: Takes,
+) -> Result<Response> {
+    let body = body.map_err(|rejection| {
+        let code = rejection.status();
+        if code == StatusCode::PAYLOAD_TOO_LARGE {
+            let reason =
+                format!("a body of more than {MAX_BODY_BYTES} bytes: send several requests");
+            refuse(code, &reason)
+        } else {
+            refuse(StatusCode::BAD_REQUEST, &rejection.body_text())
+        }
+    })?;
+    check_level(options)?;
+    let statements =
+        json::statements(&body).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
+    Ok(run(door, options, statements, takes).await)
+}
+
+/// Whether an option is given, and not as `=false`.
+fn flag(options: &[(String, String)], wanted: &str) -> bool {
+    options.iter().any(|(name, value)| name == wanted && value != "false" && value != "0")
+}
+
+/// rqlite's consistency levels: what is not kept is not promised.
+fn check_level(options: &[(String, String)]) -> Result<()> {
+    let level = options.iter().find(|(name, _)| name == "level").map(|(_, level)| level.as_str());
+    match level {
+        None | Some("none" | "weak" | "auto" | "") => Ok(()),
+        Some(other) => Err(refuse(
+            StatusCode::BAD_REQUEST,
+            &format!(
+                "level={other:.20} is not offered yet: reads are of this server's newest final state, \
+                 which includes every write that it has acknowledged"
+            ),
+        )),
+    }
+}
+
+async fn run(
+    door: &Door,
+    options: &[(String, String)],
+    statements: Vec<Statement>,
+    takes: Takes,
+) -> Response {
+    let started = Instant::now();
+    let run = Run {
+        door,
+        takes,
+        timings: flag(options, "timings"),
+        shape: Shape {
+            associative: flag(options, "associative"),
+            blob_array: flag(options, "blob_array"),
+        },
+    };
+    let together = flag(options, "transaction") && takes != Takes::Reads;
+    let (code, results) =
+        if together { run.together(statements).await } else { run.each(statements).await };
+    let mut body = Map::new();
+    body.insert("results".into(), JsonValue::Array(results));
+    if run.timings {
+        body.insert("time".into(), started.elapsed().as_secs_f64().into());
+    }
+    (code, Json(JsonValue::Object(body))).into_response()
+}
+
+struct Run<'a> {
+    door: &'a Door,
+    takes: Takes,
+    timings: bool,
+    shape: Shape,
+}
+
+impl Run<'_> {
+    /// All statements as one transaction, or none.
+    async fn together(&self, statements: Vec<Statement>) -> (StatusCode, Vec<JsonValue>) {
+        let started = Instant::now();
+        if let Some(refusal) = statements.iter().find_map(|statement| self.check(statement).err()) {
+            return (StatusCode::OK, vec![self.failed(&refusal.into(), started)]);
+        }
+        match self.write(statements).await {
+            Ok(written) => {
+                let results = written.results.iter();
+                let results = results.map(|result| self.done(result, &written, started));
+                (StatusCode::OK, results.collect())
+            }
+            Err(error) => (status(&error), vec![self.failed(&error, started)]),
+        }
+    }
+
+    /// Every statement for itself.
+    async fn each(&self, statements: Vec<Statement>) -> (StatusCode, Vec<JsonValue>) {
+        let mut results = Vec::with_capacity(statements.len());
+        for statement in statements {
+            let started = Instant::now();
+            match self.one(statement, started).await {
+                Ok(result) => results.push(result),
+                Err(error) => {
+                    let code = status(&error);
+                    results.push(self.failed(&error, started));
+                    if results.len() == 1 && code != StatusCode::OK {
+                        return (code, results);
+                    }
+                }
+            }
+        }
+        (StatusCode::OK, results)
+    }
+
+    async fn one(&self, statement: Statement, started: Instant) -> Result<JsonValue, WriteError> {
+        let access = self.check(&statement)?;
+        if access == Access::Read {
+            // What this server has acknowledged it has executed, so its newest state is new enough.
+            let read = self.door.driver.read(statement, settings(), Height::default());
+            let result = json::rows(&read.await?, self.shape);
+            return Ok(self.timed(result, started));
+        }
+        let written = self.write(vec![statement]).await?;
+        let result = written.results.first().map(|result| self.done(result, &written, started));
+        Ok(result.unwrap_or_else(|| json!({})))
+    }
+
+    async fn write(&self, statements: Vec<Statement>) -> Result<Written, WriteError> {
+        self.door.driver.write(USER, statements, settings()).await
+    }
+
+    /// Whether a statement may stand in this request.
+    fn check(&self, statement: &Statement) -> Result<Access, Refusal> {
+        let unsupported = |why: &str| Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, why));
+        let access = classify(&statement.sql).access;
+        match (access, self.takes) {
+            (Access::Empty, _) => Err(Refusal::new(sqlstate::SYNTAX_ERROR, "an empty statement")),
+            (Access::Session, _) => unsupported(
+                "BEGIN, COMMIT, SET and the like have no meaning over HTTP: use ?transaction",
+            ),
+            (Access::Write, Takes::Reads) => Err(Refusal::new(
+                sqlstate::READ_ONLY,
+                "this statement writes: send it to /db/execute or /db/request",
+            )),
+            (Access::Read, Takes::Writes) => {
+                unsupported("this statement only reads: send it to /db/query or /db/request")
+            }
+            (access, _) => Ok(access),
+        }
+    }
+
+    fn done(&self, result: &StatementResult, written: &Written, started: Instant) -> JsonValue {
+        let mut json = Map::new();
+        if !result.rows.columns.is_empty() {
+            json = json::rows(&result.rows, self.shape);
+        }
+        if result.kind != StatementKind::Select {
+            if result.kind == StatementKind::Insert {
+                json.insert("last_insert_id".into(), result.last_insert_rowid.into());
+            }
+            json.insert("rows_affected".into(), result.rows_affected.into());
+        }
+        json.insert(
+            "rota".into(),
+            json!({
+                "height": written.height.0,
+                "index": written.index,
+                "id": written.id.to_string(),
+            }),
+        );
+        self.timed(json, started)
+    }
+
+    fn failed(&self, error: &WriteError, started: Instant) -> JsonValue {
+        let mut json = Map::new();
+        json.insert("error".into(), error.refusal.message.clone().into());
+        json.insert("sqlstate".into(), error.refusal.code().into());
+        if let Some(id) = error.id {
+            json.insert("rota".into(), json!({ "id": id.to_string() }));
+        }
+        self.timed(json, started)
+    }
+
+    fn timed(&self, mut result: Map<String, JsonValue>, started: Instant) -> JsonValue {
+        if self.timings {
+            result.insert("time".into(), started.elapsed().as_secs_f64().into());
+        }
+        JsonValue::Object(result)
+    }
+}
+
+/// rqlite's clients write strings in double quotes.
+fn settings() -> Settings {
+    Settings { double_quoted_strings: true, ..Settings::default() }
+}
+
+/// 503 where nothing was done and trying again is right, here or at another server.
+fn status(error: &WriteError) -> StatusCode {
+    match error.refusal.code() {
+        sqlstate::BUSY | sqlstate::CANNOT_CONNECT_NOW => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::OK,
+    }
+}
