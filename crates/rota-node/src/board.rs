@@ -34,6 +34,7 @@ pub struct Board {
     peers: BTreeMap<NodeId, AtomicBool>,
     replica: Mutex<(Status, Instant)>,
     applied: watch::Sender<Height>,
+    live: watch::Sender<bool>,
     roots: Mutex<VecDeque<HeightRoot>>,
     diverged: Mutex<Option<String>>,
     transactions: AtomicU64,
@@ -52,7 +53,7 @@ impl Board {
         status: Status,
     ) -> Self {
         let others = members.iter().map(|(_, member)| member.key).filter(|other| *other != key);
-        let applied = status.applied;
+        let (applied, live) = (status.applied, status.live);
         Self {
             chain: genesis.chain_id(),
             key,
@@ -61,6 +62,7 @@ impl Board {
             config,
             replica: Mutex::new((status, Instant::now())),
             applied: watch::Sender::new(applied.height),
+            live: watch::Sender::new(live),
             roots: Mutex::new(VecDeque::from([applied.into()])),
             diverged: Mutex::new(None),
             transactions: AtomicU64::new(0),
@@ -72,8 +74,10 @@ impl Board {
 
     /// The replica's newest word on itself, and the flushes so far.
     pub fn replica_is(&self, status: Status, fsyncs: u64) {
+        let live = status.live;
         *lock(&self.replica) = (status, Instant::now());
         self.fsyncs.store(fsyncs, Ordering::Relaxed);
+        self.live.send_if_modified(|was| std::mem::replace(was, live) != live);
     }
 
     /// A block is executed and committed.
@@ -128,6 +132,12 @@ impl Board {
         self.applied.subscribe()
     }
 
+    /// Whether a block proposed since this server started is final here, and news of it. Before that chain time may be
+    /// as old as the files, and nothing can be signed that would not have expired.
+    pub fn live(&self) -> watch::Receiver<bool> {
+        self.live.subscribe()
+    }
+
     /// In one word.
     pub fn state(&self) -> State {
         let (status, _) = &*lock(&self.replica);
@@ -136,7 +146,7 @@ impl Board {
             State::Diverged
         } else if !self.quorum_in_reach() {
             State::NoQuorum
-        } else if lag > CATCHING_UP_LAG {
+        } else if lag > CATCHING_UP_LAG || !status.live {
             State::CatchingUp
         } else {
             State::Ready

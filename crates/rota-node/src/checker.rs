@@ -10,13 +10,13 @@ use rota_core::verify::Verifier;
 use tokio::sync::mpsc::Receiver;
 
 use crate::queues;
-use crate::transport::{Incoming, Transport};
+use crate::transport::{Incoming, Room, Transport};
 
 /// Checks until no more comes or nobody wants it.
 pub fn run(
     mut inbox: Receiver<Incoming>,
     mut verifier: Verifier,
-    inputs: &Sender<Input>,
+    inputs: &Sender<Arrival>,
     transport: &Transport,
 ) -> Result<(), Fault> {
     while let Some(first) = inbox.blocking_recv() {
@@ -36,10 +36,24 @@ pub fn run(
     Ok(())
 }
 
+/// What reaches the replica, and the room that it takes until the replica has seen it.
+pub struct Arrival {
+    /// What.
+    pub input: Input,
+    /// For what peers sent.
+    pub room: Option<Room>,
+}
+
+impl From<Input> for Arrival {
+    fn from(input: Input) -> Self {
+        Self { input, room: None }
+    }
+}
+
 #[derive(Default)]
 struct Batch {
     connected: Vec<NodeId>,
-    senders: Vec<NodeId>,
+    senders: Vec<(NodeId, Room)>,
     messages: Vec<Message>,
 }
 
@@ -50,8 +64,8 @@ impl Batch {
 
     fn add(&mut self, incoming: Incoming) {
         match incoming {
-            Incoming::Message(from, message) => {
-                self.senders.push(from);
+            Incoming::Message(from, message, room) => {
+                self.senders.push((from, room));
                 self.messages.push(message);
             }
             Incoming::Connected(peer) => self.connected.push(peer),
@@ -59,14 +73,19 @@ impl Batch {
     }
 
     /// What may reach the replica. A peer pays for what is invalid with its connection, and nothing more of it counts.
-    fn check(self, verifier: &mut Verifier, transport: &Transport) -> Result<Vec<Input>, Fault> {
+    fn check(self, verifier: &mut Verifier, transport: &Transport) -> Result<Vec<Arrival>, Fault> {
         let answers = verifier.check(&self.messages, entropy()?);
-        let mut inputs: Vec<Input> = self.connected.into_iter().map(Input::Connected).collect();
+        let connected = self.connected.into_iter().map(Input::Connected);
+        let mut inputs: Vec<Arrival> = connected.map(Arrival::from).collect();
         let mut punished: Vec<NodeId> = Vec::new();
-        for ((from, message), answer) in self.senders.into_iter().zip(self.messages).zip(answers) {
+        let messages = self.senders.into_iter().zip(self.messages).zip(answers);
+        for (((from, room), message), answer) in messages {
             match answer {
                 _ if punished.contains(&from) => {}
-                Ok(()) => inputs.push(Input::Message { from, message }),
+                Ok(()) => {
+                    let input = Input::Message { from, message };
+                    inputs.push(Arrival { input, room: Some(room) });
+                }
                 Err(invalid) => {
                     punished.push(from);
                     transport.punish(from, invalid);

@@ -8,7 +8,7 @@
 //! ```
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::{Settings, Statement, Transaction};
 use rota_core::types::{Height, TransactionId};
 use rota_store::query::Description;
+use rota_store::sql::{Access, classify, forbidden};
 use rota_store::{Receipt, Rows, StatementResult};
 use tokio::sync::oneshot;
 
@@ -33,6 +34,9 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a read waits for the height that it must see.
 pub const READ_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a write waits for a server that has just started.
+pub const LIVE_WAIT: Duration = Duration::from_secs(5);
 
 /// What an envelope has besides its transactions: signer, expiry, signature, counts.
 pub(crate) const ENVELOPE_FRAME_BYTES: usize = 256;
@@ -116,6 +120,7 @@ impl Driver {
         if !inner.board.quorum_in_reach() {
             return Err(no_quorum().into());
         }
+        self.wait_until_live().await?;
         let salt = salt()?;
         let transaction =
             Transaction { salt, user: user.into(), statements, settings, interactive: None };
@@ -163,6 +168,22 @@ impl Driver {
     /// Where this server stands.
     pub fn status(&self) -> ServerStatus {
         self.0.board.status()
+    }
+
+    /// Returns when this server has taken part in a decision since it started: a moment after that, as a rule.
+    async fn wait_until_live(&self) -> Result<(), Refusal> {
+        let mut live = self.0.board.live();
+        if *live.borrow_and_update() {
+            return Ok(());
+        }
+        match tokio::time::timeout(LIVE_WAIT, live.wait_for(|live| *live)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Refusal::new(
+                sqlstate::CANNOT_CONNECT_NOW,
+                "this server has just started and is catching up: nothing was written; try again, \
+                 or use another server",
+            )),
+        }
     }
 
     /// Returns when this server has executed the block at `height`.
@@ -222,6 +243,8 @@ pub(crate) struct Pending {
     waiting: Mutex<HashMap<TransactionId, Waiter>>,
     /// How many of them are signed.
     in_flight: AtomicUsize,
+    /// Nothing will be answered any more.
+    closed: AtomicBool,
 }
 
 struct Waiter {
@@ -246,7 +269,12 @@ impl Pending {
     fn wait_for(&self, id: TransactionId) -> Result<Waiting<'_>, Refusal> {
         let (sender, answer) = oneshot::channel();
         let waiter = Waiter { answer: sender, signed: false };
-        if self.map().insert(id, waiter).is_some() {
+        let mut map = self.map();
+        // Read under the lock: `close` sets it before it takes the lock to answer all who wait.
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(stopping());
+        }
+        if map.insert(id, waiter).is_some() {
             return Err(Refusal::new(sqlstate::INTERNAL, "the random source repeats itself"));
         }
         Ok(Waiting { pending: self, id, answer })
@@ -299,6 +327,7 @@ impl Pending {
 
     /// Nothing more will be answered: everybody hears what is known of theirs.
     pub(crate) fn close(&self, why: &str) {
+        self.closed.store(true, Ordering::Relaxed);
         let all: Vec<TransactionId> = self.map().keys().copied().collect();
         for id in all {
             let Some(waiter) = self.take(&id) else { continue };
@@ -324,6 +353,21 @@ impl Pending {
 fn check_statements(statements: &[Statement]) -> Result<(), Refusal> {
     if statements.is_empty() {
         return Err(Refusal::new(sqlstate::PROTOCOL_VIOLATION, "a transaction needs a statement"));
+    }
+    for statement in statements {
+        let found = classify(&statement.sql);
+        match found.access {
+            Access::Read | Access::Write => forbidden(&statement.sql, found.kind)?,
+            Access::Empty => {
+                let message = "a statement without words in a transaction";
+                return Err(Refusal::new(sqlstate::SYNTAX_ERROR, message));
+            }
+            Access::Session => {
+                let message = "BEGIN, COMMIT, SET and their like cannot be part of a transaction \
+                               that is sent as a whole";
+                return Err(Refusal::new(sqlstate::INVALID_TRANSACTION_STATE, message));
+            }
+        }
     }
     Ok(())
 }

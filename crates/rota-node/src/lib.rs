@@ -23,6 +23,8 @@ pub mod clock;
 pub mod config;
 pub mod driver;
 mod executor;
+pub mod http;
+pub mod pg;
 pub mod queues;
 pub mod readers;
 mod replica_thread;
@@ -34,5 +36,5 @@ pub mod transport;
 
 pub use config::{HomeLock, PeerConfig, ServerConfig, create_home};
 pub use driver::{Driver, WriteError, Written};
-pub use server::{RunOptions, Server, ServerError, Shutdown, run};
+pub use server::{RunOptions, Server, ServerError, run};
 pub use status::{ServerStatus, State};

@@ -22,11 +22,12 @@ pub const WRITES_BYTES: usize = 64 << 20;
 /// Reads that wait for a reader: some hundred milliseconds of small ones.
 pub const READS: usize = 4_096;
 
-/// Messages of one stream kind that wait to be checked. Large ones are up to 24 MiB, so few of those may wait.
-pub const CHECKS_VOTES: usize = 4_096;
+/// Messages of one stream kind that wait to be checked.
+pub const CHECKS: usize = 1_024;
 
-/// See [`CHECKS_VOTES`].
-pub const CHECKS_BLOCKS: usize = 16;
+/// Bytes of peers' messages of one stream kind, from the socket until the replica has seen them: a few of the largest.
+/// Peers wait their turn for it, one message each, so that none can keep the others out.
+pub const CHECKS_BYTES: usize = 64 << 20;
 
 /// Checked inputs that wait for the replica.
 pub const INPUTS: usize = 1_024;

@@ -16,12 +16,13 @@ use rota_store::chain_db::ChainDb;
 use rota_store::host::{Host, Io};
 
 use crate::board::Board;
+use crate::checker::Arrival;
 use crate::clock::Clock;
 use crate::driver::Pending;
 use crate::executor::{Executed, Job};
 use crate::queues;
 use crate::threads::Stop;
-use crate::transport::Transport;
+use crate::transport::{Room, Transport};
 
 /// With nothing to wait for, the thread looks up this seldom; it need not at all.
 const LONG: Duration = Duration::from_secs(3600);
@@ -31,7 +32,7 @@ pub(crate) struct ReplicaThread {
     pub(crate) host: Host<ChainDb>,
     pub(crate) clock: Clock,
     pub(crate) board: Arc<Board>,
-    pub(crate) inputs: Receiver<Input>,
+    pub(crate) inputs: Receiver<Arrival>,
     pub(crate) results: Receiver<Executed>,
     pub(crate) stop: Stop,
     pub(crate) outside: Outside,
@@ -57,7 +58,10 @@ impl ReplicaThread {
         while self.wait(&mut batch) {
             self.outside.drain_backlog();
             if self.board.refuse_if_diverged().is_ok() {
-                self.host.handle(self.clock.now(), batch.drain(..), &mut self.outside)?;
+                let (inputs, rooms): (Vec<Input>, Vec<Option<Room>>) =
+                    batch.drain(..).map(|arrival| (arrival.input, arrival.room)).unzip();
+                self.host.handle(self.clock.now(), inputs, &mut self.outside)?;
+                drop(rooms);
             }
             batch.clear();
             self.publish();
@@ -66,14 +70,14 @@ impl ReplicaThread {
     }
 
     /// Waits for something to do and puts it into `batch`. False when the server stops.
-    fn wait(&mut self, batch: &mut Vec<Input>) -> bool {
+    fn wait(&mut self, batch: &mut Vec<Arrival>) -> bool {
         let held_up = !self.outside.backlog.is_empty();
         let nothing = never();
         let inputs = if held_up { &nothing } else { &self.inputs };
         select! {
             recv(self.stop.receiver()) -> _ => return false,
             recv(self.results) -> result => match result {
-                Ok(result) => batch.push(self.executed(result)),
+                Ok(result) => batch.push(self.executed(result).into()),
                 Err(_) => return false,
             },
             recv(inputs) -> input => match input {
@@ -83,7 +87,7 @@ impl ReplicaThread {
             default(self.patience()) => {}
         }
         while let Ok(result) = self.results.try_recv() {
-            batch.push(self.executed(result));
+            batch.push(self.executed(result).into());
         }
         while !held_up
             && batch.len() < queues::INPUT_BATCH
@@ -94,7 +98,7 @@ impl ReplicaThread {
         let now = self.clock.now().instant;
         if self.outside.wake.is_some_and(|at| at <= now) {
             self.outside.wake = None;
-            batch.push(Input::Woken);
+            batch.push(Input::Woken.into());
         }
         true
     }

@@ -18,7 +18,8 @@ use rota_store::StateDb;
 use rota_store::chain_db::ChainDb;
 use rota_store::host::Host;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use crate::board::Board;
 use crate::clock::Clock;
@@ -27,9 +28,9 @@ use crate::driver::{Driver, Pending};
 use crate::executor::{Executor, replay};
 use crate::replica_thread::{Outside, ReplicaThread};
 use crate::signer::{EnvelopeLimits, Signer};
-use crate::threads::StopSender;
+use crate::threads::{Faults, StopSender};
 use crate::transport::{Inboxes, Peer, Transport, TransportError};
-use crate::{checker, queues, readers, threads};
+use crate::{checker, http, pg, queues, readers, threads};
 
 /// How long a stopping server waits for its threads: one block's execution and one flush. What is cut short is done
 /// again at the next start.
@@ -41,9 +42,6 @@ pub struct RunOptions {
     /// Accept clients from other machines, although there are no passwords and no TLS yet.
     pub insecure: bool,
 }
-
-/// Becomes true, or its sender goes away, when the doors are to close.
-pub type Shutdown = watch::Receiver<bool>;
 
 /// A server that did not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +129,7 @@ pub struct Server {
     transport: Transport,
     pending: Arc<Pending>,
     raised: mpsc::Receiver<Fault>,
-    doors: watch::Sender<bool>,
+    doors: Vec<AbortHandle>,
     stop: StopSender,
     /// Those that write files.
     threads: Vec<JoinHandle<()>>,
@@ -164,7 +162,9 @@ impl Server {
 
     /// Closes the doors, says goodbye to peers, ends the threads: well under a second.
     pub async fn stop(self) {
-        self.doors.send_replace(true);
+        for door in &self.doors {
+            door.abort();
+        }
         self.pending.close("this server stopped");
         self.transport.stop().await;
         drop(self.stop);
@@ -202,6 +202,21 @@ fn local(
     listener: &TcpListener,
 ) -> Result<SocketAddr, ServerError> {
     listener.local_addr().map_err(|error| ServerError::Listen { what, address, error })
+}
+
+/// Serves at a door until the server stops. A server that cannot be reached is of no use: it stops.
+fn door(
+    name: &'static str,
+    serve: impl Future<Output = std::io::Result<()>> + Send + 'static,
+    faults: &Faults,
+) -> AbortHandle {
+    let faults = faults.clone();
+    let serving = tokio::spawn(async move {
+        let ended = serve.await;
+        let why = ended.err().map_or_else(|| "it ended".into(), |error| error.to_string());
+        faults.raise(Fault::storage(format!("serving {name} clients"), why));
+    });
+    serving.abort_handle()
 }
 
 /// The files, brought up to date, and the replica that starts from them.
@@ -252,9 +267,7 @@ impl Parts<'_> {
             replica.status(clock.now()),
         ));
         let pending = Arc::new(Pending::default());
-        let (votes, votes_inbox) = mpsc::channel(queues::CHECKS_VOTES);
-        let (blocks, blocks_inbox) = mpsc::channel(queues::CHECKS_BLOCKS);
-        let inboxes = Inboxes { votes, blocks };
+        let (inboxes, votes, blocks) = Inboxes::new();
         let transport =
             Transport::start(&self.key, self.config.peer, self.peers(), inboxes, board.clone())
                 .await?;
@@ -300,7 +313,7 @@ impl Parts<'_> {
             stop: stop.clone(),
         };
         readers::start(self.home, &reader_jobs)?;
-        for (name, inbox) in [("check-votes", votes_inbox), ("check-blocks", blocks_inbox)] {
+        for (name, inbox) in [("check-votes", votes), ("check-blocks", blocks)] {
             let verifier = Verifier::new(&self.genesis, self.members.clone());
             let (inputs, transport) = (inputs.clone(), transport.clone());
             let body = move || checker::run(inbox, verifier, &inputs, &transport);
@@ -313,11 +326,13 @@ impl Parts<'_> {
             threads::spawn("replica", &faults, move || replica_thread.run(first))?,
         ];
         let driver = Driver::new(board, pending.clone(), writes, reads, limits);
-        let (doors, shutdown) = watch::channel(false);
         let peer = transport.address;
         let pg = local("PostgreSQL clients", self.config.pg, &self.pg)?;
         let http = local("HTTP clients", self.config.http, &self.http)?;
-        let _ = shutdown;
+        let doors = vec![
+            door("PostgreSQL", pg::serve(self.pg, driver.clone()), &faults),
+            door("HTTP", http::serve(self.http, driver.clone()), &faults),
+        ];
         tracing::info!(name = self.config.name, %pg, %http, %peer, "serving");
         Ok(Server {
             driver,

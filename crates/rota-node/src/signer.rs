@@ -16,6 +16,7 @@ use rota_core::transaction::{Envelope, Expiry, MAX_ENVELOPE_BYTES, Transaction};
 use rota_core::types::Height;
 
 use crate::board::Board;
+use crate::checker::Arrival;
 use crate::driver::{ENVELOPE_FRAME_BYTES, Pending, QueuedWrite};
 
 /// An envelope that did not enter the chain after this time never will: its clients have long been told that the outcome
@@ -43,7 +44,7 @@ pub(crate) struct Signer {
     pub(crate) board: Arc<Board>,
     pub(crate) pending: Arc<Pending>,
     pub(crate) writes: Receiver<QueuedWrite>,
-    pub(crate) inputs: Sender<Input>,
+    pub(crate) inputs: Sender<Arrival>,
     pub(crate) limits: EnvelopeLimits,
 }
 
@@ -116,6 +117,6 @@ impl Signer {
             time: time.plus(EXPIRY),
         };
         let envelope = Envelope::sign(self.board.chain, &self.key, expiry, transactions);
-        self.inputs.send(Input::Submit(Arc::new(envelope))).is_ok()
+        self.inputs.send(Input::Submit(Arc::new(envelope)).into()).is_ok()
     }
 }

@@ -28,13 +28,15 @@ use rota_core::crypto::SecretKey;
 use rota_core::error::Invalid;
 use rota_core::message::{Message, Recipient};
 use rota_core::types::NodeId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use frames::End;
 use links::{Direction, Kind, Links, StreamEvent};
 use outbox::Outbox;
+
+use crate::queues;
 
 /// A quiet connection sends a packet this often: twice between two servers, some 40 bytes each.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
@@ -86,18 +88,58 @@ pub struct Peer {
 #[derive(Debug)]
 pub enum Incoming {
     /// A peer's message: canonical, not otherwise checked.
-    Message(NodeId, Message),
+    Message(NodeId, Message, Room),
     /// Streams to this peer were opened (again): it may have missed everything.
     Connected(NodeId),
 }
+
+/// What a message takes of [`queues::CHECKS_BYTES`], until this is dropped.
+pub type Room = OwnedSemaphorePermit;
 
 /// Where messages go, one queue per kind of stream, so that no vote waits behind a body.
 #[derive(Clone)]
 pub struct Inboxes {
     /// Votes, certificates, requests, and `Connected`.
-    pub votes: mpsc::Sender<Incoming>,
+    votes: Inbox,
     /// Blocks, envelopes, answers.
-    pub blocks: mpsc::Sender<Incoming>,
+    blocks: Inbox,
+}
+
+#[derive(Clone)]
+struct Inbox {
+    queue: mpsc::Sender<Incoming>,
+    bytes: Arc<Semaphore>,
+}
+
+impl Inboxes {
+    /// Both, and the other ends: votes, then blocks.
+    pub fn new() -> (Self, mpsc::Receiver<Incoming>, mpsc::Receiver<Incoming>) {
+        let (votes, votes_out) = Inbox::new();
+        let (blocks, blocks_out) = Inbox::new();
+        (Self { votes, blocks }, votes_out, blocks_out)
+    }
+
+    fn of(&self, kind: Kind) -> &Inbox {
+        match kind {
+            Kind::Votes => &self.votes,
+            Kind::Blocks => &self.blocks,
+        }
+    }
+}
+
+impl Inbox {
+    fn new() -> (Self, mpsc::Receiver<Incoming>) {
+        let (queue, out) = mpsc::channel(queues::CHECKS);
+        (Self { queue, bytes: Arc::new(Semaphore::new(queues::CHECKS_BYTES)) }, out)
+    }
+
+    /// Waits for room. False when nobody wants messages any more.
+    async fn put(&self, from: NodeId, message: Message, bytes: u32) -> bool {
+        let Ok(room) = Arc::clone(&self.bytes).acquire_many_owned(bytes).await else {
+            return false;
+        };
+        self.queue.send(Incoming::Message(from, message, room)).await.is_ok()
+    }
 }
 
 /// Who hears how the connections are.
@@ -445,7 +487,7 @@ impl Network {
         if complete {
             tracing::info!(peer = %key, "connected");
             self.transport.observer.peer_is(&key, true);
-            let votes = self.inboxes.votes.clone();
+            let votes = self.inboxes.votes.queue.clone();
             let announce = tokio::spawn(async move {
                 let _ = votes.send(Incoming::Connected(key)).await;
             });
@@ -560,10 +602,7 @@ impl Transport {
         let orders = self.orders.clone();
         let task = match direction {
             Direction::Incoming => {
-                let inbox = match kind {
-                    Kind::Votes => inboxes.votes.clone(),
-                    Kind::Blocks => inboxes.blocks.clone(),
-                };
+                let inbox = inboxes.of(kind).clone();
                 tokio::spawn(async move {
                     let end = receive(&mut stream, kind, key, &inbox).await;
                     let _ = orders.send(Order::Ended(key, id, end)).await;
@@ -585,18 +624,13 @@ impl Transport {
 }
 
 /// Passes a stream's messages on. When the inbox is full this waits, and through QUIC's flow control so does the peer.
-async fn receive(
-    stream: &mut libp2p::Stream,
-    kind: Kind,
-    from: NodeId,
-    inbox: &mpsc::Sender<Incoming>,
-) -> End {
+async fn receive(stream: &mut libp2p::Stream, kind: Kind, from: NodeId, inbox: &Inbox) -> End {
     let mut stream = futures::io::BufReader::new(stream);
     loop {
         match frames::read(&mut stream, kind).await {
             Err(end) => return end,
-            Ok(message) => {
-                if inbox.send(Incoming::Message(from, message)).await.is_err() {
+            Ok((message, bytes)) => {
+                if !inbox.put(from, message, bytes).await {
                     return End::Closed;
                 }
             }

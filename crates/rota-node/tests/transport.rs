@@ -46,10 +46,8 @@ fn peer(key: &SecretKey, at: Option<&Endpoint>) -> Peer {
 
 impl Endpoint {
     async fn start(key: &SecretKey, peers: Vec<Peer>) -> Self {
-        let (votes_in, votes) = mpsc::channel(64);
-        let (blocks_in, blocks) = mpsc::channel(64);
+        let (inboxes, votes, blocks) = Inboxes::new();
         let (links_in, links) = mpsc::unbounded_channel();
-        let inboxes = Inboxes { votes: votes_in, blocks: blocks_in };
         let observer = Arc::new(Links2(links_in));
         let listen = "127.0.0.1:0".parse().unwrap();
         let transport = Transport::start(key, listen, peers, inboxes, observer).await.unwrap();
@@ -66,7 +64,7 @@ impl Endpoint {
     async fn message(inbox: &mut mpsc::Receiver<Incoming>) -> (NodeId, Message) {
         loop {
             match timeout(PATIENCE, inbox.recv()).await.expect("no message").unwrap() {
-                Incoming::Message(from, message) => return (from, message),
+                Incoming::Message(from, message, _) => return (from, message),
                 Incoming::Connected(_) => {}
             }
         }

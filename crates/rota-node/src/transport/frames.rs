@@ -49,9 +49,9 @@ pub fn frame(message: &Message) -> Option<Bytes> {
     Some([&length.to_le_bytes()[..], &body].concat().into())
 }
 
-/// The next message of a stream. The length is checked before anything is read; memory grows with what has come, not
+/// The next message of a stream and its size. The length is checked before anything is read; memory grows with what has come, not
 /// with what was announced.
-pub async fn read(stream: &mut (impl AsyncRead + Unpin), on: Kind) -> Result<Message, End> {
+pub async fn read(stream: &mut (impl AsyncRead + Unpin), on: Kind) -> Result<(Message, u32), End> {
     let mut length = [0; 4];
     stream.read_exact(&mut length).await.map_err(|_| End::Closed)?;
     let length = u32::from_le_bytes(length);
@@ -68,7 +68,7 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin), on: Kind) -> Result<Mes
     if kind(&message) != on {
         return Err(End::Invalid(Invalid::Rule("a message on the wrong stream")));
     }
-    Ok(message)
+    Ok((message, length))
 }
 
 /// Writes what comes into an outbox until the stream breaks.
@@ -92,7 +92,7 @@ mod tests {
     }
 
     async fn check(bytes: &[u8], on: Kind) -> Result<Message, End> {
-        read(&mut futures::io::Cursor::new(bytes), on).await
+        read(&mut futures::io::Cursor::new(bytes), on).await.map(|(message, _)| message)
     }
 
     #[tokio::test]
