@@ -288,8 +288,11 @@ impl Context {
     }
 
     fn show(&self, name: &str) -> Result<String, Refusal> {
-        if name != "rota.last" {
-            return self.variables.get(name);
+        match name {
+            "rota.last" => {}
+            // The other door, where `/status` is.
+            "rota.http" => return Ok(self.driver.status().http.to_string()),
+            _ => return self.variables.get(name),
         }
         Ok(self.last.map_or_else(String::new, |Position { height, index, id }| {
             format!("{height} {index} {id}")

@@ -24,7 +24,15 @@ impl Script {
         }
         let probed = format!("{}{PROBE}", self.text);
         let mut statements = split(&probed);
-        let rest = statements.pop().and_then(|last| last.strip_suffix(PROBE)).unwrap_or_default();
+        let end = |piece: &str| piece.as_ptr() as usize - probed.as_ptr() as usize + piece.len();
+        // The last piece holds the probe, unless that fell into a comment: then there is no such piece.
+        let unfinished = statements.pop_if(|last| end(last) == probed.len());
+        let rest = match (unfinished, statements.last()) {
+            (Some(last), _) => last.strip_suffix(PROBE).unwrap_or_default(),
+            (None, Some(last)) => self.text.get(end(last)..).unwrap_or_default(),
+            (None, None) => &self.text,
+        };
+        let rest = rest.trim_start_matches(|c: char| c == ';' || c.is_whitespace());
         let complete = statements.into_iter().map(str::to_owned).collect();
         self.text = if blank(rest) { String::new() } else { rest.to_owned() };
         complete
@@ -99,7 +107,7 @@ mod tests {
         case(&["SELECT ';", "';"], &["SELECT ';\n'"], None);
         case(&["SELECT 1; -- done;"], &["SELECT 1"], None);
         case(&["-- first", "SELECT 1;"], &["SELECT 1"], None);
-        case(&["/* a;", "b */ SELECT 1;"], &["/* a;\nb */ SELECT 1"], None);
+        case(&["/* a;", "b */ SELECT 1;"], &["SELECT 1"], None);
         case(&["SELECT 1"], &[], Some("SELECT 1"));
         case(&[""], &[], None);
     }
