@@ -1,4 +1,5 @@
-//! Where this server stands: written by its threads, read by the driver and by whoever asks for its status.
+//! Where this server stands: written by its threads, read by the driver and by whoever asks for its
+//! status.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,8 +19,8 @@ use crate::config::ServerConfig;
 use crate::status::{HeightRoot, Named, PeerStatus, ROOTS_TOLD, ServerStatus, State};
 use crate::transport::Observer;
 
-/// With more final blocks than this not yet executed, a server says that it is catching up. Under load a few are always
-/// on their way.
+/// With more final blocks than this not yet executed, a server says that it is catching up. Under
+/// load a few are always on their way.
 const CATCHING_UP_LAG: u64 = 16;
 
 /// Where this server stands.
@@ -132,8 +133,9 @@ impl Board {
         self.applied.subscribe()
     }
 
-    /// Whether a block proposed since this server started is final here, and news of it. Before that chain time may be
-    /// as old as the files, and nothing can be signed that would not have expired.
+    /// Whether a block proposed since this server started is final here, and news of it. Before
+    /// that chain time may be as old as the files, and nothing can be signed that would not have
+    /// expired.
     pub fn live(&self) -> watch::Receiver<bool> {
         self.live.subscribe()
     }

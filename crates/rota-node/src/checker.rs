@@ -1,5 +1,6 @@
-//! Between steps 5 and 6: what peers sent is checked, many signatures in one batch, before the replica sees it. One
-//! thread for votes and one for blocks, so that no vote waits until the envelopes of a large block are verified.
+//! Between steps 5 and 6: what peers sent is checked, many signatures in one batch, before the
+//! replica sees it. One thread for votes and one for blocks, so that no vote waits until the
+//! envelopes of a large block are verified.
 
 use crossbeam_channel::Sender;
 use rota_core::error::Fault;
@@ -72,7 +73,8 @@ impl Batch {
         }
     }
 
-    /// What may reach the replica. A peer pays for what is invalid with its connection, and nothing more of it counts.
+    /// What may reach the replica. A peer pays for what is invalid with its connection, and nothing
+    /// more of it counts.
     fn check(self, verifier: &mut Verifier, transport: &Transport) -> Result<Vec<Arrival>, Fault> {
         let answers = verifier.check(&self.messages, entropy()?);
         let connected = self.connected.into_iter().map(Input::Connected);

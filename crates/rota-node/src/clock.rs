@@ -14,7 +14,8 @@ impl Clock {
         Self { origin: std::time::Instant::now() }
     }
 
-    /// Both clocks. A wall clock before 1970 says 1970: it is only ever claimed in votes, and outvoted.
+    /// Both clocks. A wall clock before 1970 says 1970: it is only ever claimed in votes, and
+    /// outvoted.
     pub fn now(&self) -> Now {
         let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let millis = wall.map_or(0, |since| since.as_millis());

@@ -199,7 +199,8 @@ pub struct HomeLock {
 }
 
 impl HomeLock {
-    /// Takes the home, or says who has it. The lock is the kernel's, so a killed server leaves none behind.
+    /// Takes the home, or says who has it. The lock is the kernel's, so a killed server leaves none
+    /// behind.
     pub fn take(home: &Path) -> Result<Self, ConfigError> {
         let path = home.join(LOCK_FILE);
         let mut file = OpenOptions::new()

@@ -1,5 +1,6 @@
-//! Steps 2 and 9 of a transaction's life: a client's write becomes part of a signed envelope, and its receipt an answer.
-//! Reads go to the pool of readers. This is all that the front doors see of a server.
+//! Steps 2 and 9 of a transaction's life: a client's write becomes part of a signed envelope, and
+//! its receipt an answer. Reads go to the pool of readers. This is all that the front doors see of
+//! a server.
 //!
 //! ```text
 //!  door ── write() ──► pending (id ► who waits) ──► WRITES ──► signer ──► envelope ──► replica
@@ -28,8 +29,8 @@ use crate::readers::ReadJob;
 use crate::signer::EnvelopeLimits;
 use crate::status::ServerStatus;
 
-/// How long a client waits for its write to become final and be executed before it hears that the outcome is unknown.
-/// Well above any election of a new leader, below the patience of most clients.
+/// How long a client waits for its write to become final and be executed before it hears that the
+/// outcome is unknown. Well above any election of a new leader, below the patience of most clients.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a read waits for the height that it must see.
@@ -74,7 +75,8 @@ pub struct Written {
 pub struct WriteError {
     /// What the client is told.
     pub refusal: Refusal,
-    /// Present once the transaction was signed; with 40003 the client asks what became of it by this.
+    /// Present once the transaction was signed; with 40003 the client asks what became of it by
+    /// this.
     pub id: Option<TransactionId>,
 }
 
@@ -104,10 +106,12 @@ impl Driver {
         Self(Arc::new(Inner { board, pending, writes, reads, limits, bytes }))
     }
 
-    /// Executes statements as one transaction, in the name of `user`; answers when it is final and executed here.
+    /// Executes statements as one transaction, in the name of `user`; answers when it is final and
+    /// executed here.
     ///
-    /// `57P03` before signing: no quorum in reach, or stopping. `53000`: busy. `54000`: too large for an envelope.
-    /// `40003`: signed, outcome unknown. Anything else: it was executed and failed, and changed nothing.
+    /// `57P03` before signing: no quorum in reach, or stopping. `53000`: busy. `54000`: too large
+    /// for an envelope. `40003`: signed, outcome unknown. Anything else: it was executed and
+    /// failed, and changed nothing.
     pub async fn write(
         &self,
         user: &str,
@@ -143,7 +147,8 @@ impl Driver {
         }
     }
 
-    /// Executes a statement that only reads, on this server's newest final state, once that includes `after`.
+    /// Executes a statement that only reads, on this server's newest final state, once that
+    /// includes `after`.
     pub async fn read(
         &self,
         statement: Statement,
@@ -170,7 +175,8 @@ impl Driver {
         self.0.board.status()
     }
 
-    /// Returns when this server has taken part in a decision since it started: a moment after that, as a rule.
+    /// Returns when this server has taken part in a decision since it started: a moment after that,
+    /// as a rule.
     async fn wait_until_live(&self) -> Result<(), Refusal> {
         let mut live = self.0.board.live();
         if *live.borrow_and_update() {
@@ -280,7 +286,8 @@ impl Pending {
         Ok(Waiting { pending: self, id, answer })
     }
 
-    /// Notes that this transaction is about to be sent. False if nobody waits for it any more: it need not be.
+    /// Notes that this transaction is about to be sent. False if nobody waits for it any more: it
+    /// need not be.
     pub(crate) fn signed(&self, id: &TransactionId) -> bool {
         match self.map().get_mut(id) {
             Some(waiter) => {
@@ -297,7 +304,8 @@ impl Pending {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Answers those of our clients whose transactions were in a block that is executed and committed.
+    /// Answers those of our clients whose transactions were in a block that is executed and
+    /// committed.
     pub(crate) fn executed(&self, receipts: &[Receipt]) {
         for receipt in receipts {
             let Some(waiter) = self.take(&receipt.id) else { continue };

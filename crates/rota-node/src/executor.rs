@@ -1,4 +1,5 @@
-//! Steps 8 and 9: the thread that owns `state.db` executes final blocks, and answers clients once a block is committed.
+//! Steps 8 and 9: the thread that owns `state.db` executes final blocks, and answers clients once a
+//! block is committed.
 
 use std::sync::Arc;
 
@@ -51,7 +52,8 @@ impl Executor {
             }
             match job {
                 Job::Rescan => self.rescan()?,
-                // What comes after a divergence would be executed on a wrong state, and answered wrongly.
+                // What comes after a divergence would be executed on a wrong state, and answered
+                // wrongly.
                 Job::Apply(_) if self.board.refuse_if_diverged().is_err() => {}
                 Job::Apply(block) => match self.apply(&block) {
                     Ok(true) => {}
@@ -79,28 +81,29 @@ impl Executor {
 
     fn rescan(&mut self) -> Result<(), Fault> {
         let found = self.state.rescan()?;
-        tracing::error!(root = %found.root, rows = found.differing.len(), "rescanned this server's state");
+        let rows = found.differing.len();
+        tracing::error!(root = %found.root, rows, "rescanned this server's state");
         for row in &found.differing {
             tracing::error!(table = row.table, key = row.key, "this row is not what was executed");
         }
         if found.differing.is_empty() {
             tracing::error!(
-                "every row is what was executed here: the execution itself differed; keep this home \
-                 for a report, and start the server anew from an empty one"
+                "every row is what was executed here: the execution itself differed; keep this \
+                 home for a report, and start a server anew from an empty one"
             );
         }
         Ok(())
     }
 }
 
-/// Executes the final blocks that `state.db` lacks, before anything is served: it may have lost its newest commits, or
-/// the server was killed between finality and execution.
+/// Executes the final blocks that `state.db` lacks, before anything is served: it may have lost its
+/// newest commits, or the server was killed between finality and execution.
 pub(crate) fn replay(state: &mut StateDb, chain: &mut ChainDb, last: Height) -> Result<(), Fault> {
     let first = state.applied().height;
     if first > last {
         return Err(Fault::WrongFiles(format!(
-            "state.db is at height {first}, chain.db only at {last}: they are not of one server, or chain.db lost \
-             blocks; restore both, or start from an empty home under a new key"
+            "state.db is at height {first}, chain.db only at {last}: they are not of one server, \
+             or chain.db lost blocks; restore both, or start from an empty home under a new key"
         )));
     }
     let mut height = first;

@@ -14,8 +14,9 @@
 //!           state.db ◄─────────────────────────────────────────── (state.db)
 //! ```
 //!
-//! One thread owns the replica and the durable log, one the users' database, so neither needs a lock. [`queues`] lists
-//! what lies between. A thread that cannot go on (a `Fault`) stops the server.
+//! One thread owns the replica and the durable log, one the users' database, so neither needs a
+//! lock. [`queues`] lists what lies between. A thread that cannot go on (a `Fault`) stops the
+//! server.
 
 pub mod board;
 mod checker;

@@ -1,4 +1,5 @@
-//! Every queue of a server, and how much it holds. Nothing in a server waits in anything that is not bounded here.
+//! Every queue of a server, and how much it holds. Nothing in a server waits in anything that is
+//! not bounded here.
 //!
 //! ```text
 //!  doors ──WRITES──► signer ──┐                       ┌──EXECUTION──► executor ──► receipts
@@ -8,15 +9,18 @@
 //!                                            └ clock
 //! ```
 //!
-//! What happens when one is full: WRITES and READS refuse the client (53000). CHECKS and INPUTS make the sender wait,
-//! and so, through QUIC's flow control, the peer. An outbox drops its oldest message: the protocol repeats. The replica
-//! never waits for the executor: what does not fit in EXECUTION stays with it, and until that has drained it takes no
-//! more inputs but RESULTS, so the two can never wait for each other.
+//! What happens when one is full: WRITES and READS refuse the client (53000). CHECKS and INPUTS
+//! make the sender wait, and so, through QUIC's flow control, the peer. An outbox drops its oldest
+//! message: the protocol repeats. The replica never waits for the executor: what does not fit in
+//! EXECUTION stays with it, and until that has drained it takes no more inputs but RESULTS, so the
+//! two can never wait for each other.
 
-/// Transactions of this server's clients that wait to be signed: two full blocks of single-statement transactions.
+/// Transactions of this server's clients that wait to be signed: two full blocks of
+/// single-statement transactions.
 pub const WRITES: usize = 16_384;
 
-/// Bytes of statements and parameters among them: with the envelopes in flight, what clients can make a server hold.
+/// Bytes of statements and parameters among them: with the envelopes in flight, what clients can
+/// make a server hold.
 pub const WRITES_BYTES: usize = 64 << 20;
 
 /// Reads that wait for a reader: some hundred milliseconds of small ones.
@@ -25,25 +29,27 @@ pub const READS: usize = 4_096;
 /// Messages of one stream kind that wait to be checked.
 pub const CHECKS: usize = 1_024;
 
-/// Bytes of peers' messages of one stream kind, from the socket until the replica has seen them: a few of the largest.
-/// Peers wait their turn for it, one message each, so that none can keep the others out.
+/// Bytes of peers' messages of one stream kind, from the socket until the replica has seen them: a
+/// few of the largest. Peers wait their turn for it, one message each, so that none can keep the
+/// others out.
 pub const CHECKS_BYTES: usize = 64 << 20;
 
 /// Checked inputs that wait for the replica.
 pub const INPUTS: usize = 1_024;
 
-/// Final blocks that wait for the executor: more than the default `lag`, at which leaders stop filling blocks.
+/// Final blocks that wait for the executor: more than the default `lag`, at which leaders stop
+/// filling blocks.
 pub const EXECUTION: usize = 128;
 
 /// Executed blocks whose receipts wait for the replica to write them down.
 pub const RESULTS: usize = 128;
 
-/// The most inputs that the replica takes before it makes what they ask for durable: one flush for all of them, and no
-/// longer than some milliseconds until the first of them is answered.
+/// The most inputs that the replica takes before it makes what they ask for durable: one flush for
+/// all of them, and no longer than some milliseconds until the first of them is answered.
 pub const INPUT_BATCH: usize = 128;
 
-/// The most messages that a checker takes at once: a batch of this size verifies two to three times as fast per
-/// signature as single ones; larger ones gain little.
+/// The most messages that a checker takes at once: a batch of this size verifies two to three times
+/// as fast per signature as single ones; larger ones gain little.
 pub const CHECK_BATCH: usize = 64;
 
 /// Messages to one peer that wait for its votes stream.

@@ -1,4 +1,5 @@
-//! The pool of readers: each a thread with a read-only connection of its own, all taking jobs from one bounded queue.
+//! The pool of readers: each a thread with a read-only connection of its own, all taking jobs from
+//! one bounded queue.
 
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -11,7 +12,8 @@ use rota_store::Rows;
 use rota_store::query::{Description, ReadLimits, Reader};
 use tokio::sync::oneshot;
 
-/// How many readers: enough that one slow query does not stop all others; each holds a connection and a page cache.
+/// How many readers: enough that one slow query does not stop all others; each holds a connection
+/// and a page cache.
 pub const READERS: usize = 3;
 
 /// How long one read may run.

@@ -1,5 +1,6 @@
-//! The thread that owns the replica and `chain.db`: takes inputs in batches, so that one flush makes all of a batch's
-//! promises durable, and carries out what follows. Never waits but for inputs, time and the disk.
+//! The thread that owns the replica and `chain.db`: takes inputs in batches, so that one flush
+//! makes all of a batch's promises durable, and carries out what follows. Never waits but for
+//! inputs, time and the disk.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -44,8 +45,8 @@ pub(crate) struct Outside {
     pub(crate) jobs: Sender<Job>,
     pub(crate) pending: Arc<Pending>,
     pub(crate) board: Arc<Board>,
-    /// Blocks that the executor's queue had no room for: at most what one batch of inputs made final, since no inputs
-    /// are taken until they are gone.
+    /// Blocks that the executor's queue had no room for: at most what one batch of inputs made
+    /// final, since no inputs are taken until they are gone.
     pub(crate) backlog: VecDeque<Job>,
     pub(crate) wake: Option<Instant>,
 }

@@ -1,4 +1,5 @@
-//! A server from its start to its stop: opens the home, executes what was missed, starts threads, transport and doors.
+//! A server from its start to its stop: opens the home, executes what was missed, starts threads,
+//! transport and doors.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -32,8 +33,8 @@ use crate::threads::{Faults, StopSender};
 use crate::transport::{Inboxes, Peer, Transport, TransportError};
 use crate::{checker, http, pg, queues, readers, threads};
 
-/// How long a stopping server waits for its threads: one block's execution and one flush. What is cut short is done
-/// again at the next start.
+/// How long a stopping server waits for its threads: one block's execution and one flush. What is
+/// cut short is done again at the next start.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How a server is started.
@@ -62,7 +63,7 @@ pub enum ServerError {
     /// An address that other machines can reach.
     #[error(
         "{what} would listen on {address}, which other machines can reach, and there are no \
-         passwords and no TLS yet: use 127.0.0.1, or start with --insecure if the network is trusted"
+         passwords and no TLS yet: use 127.0.0.1, or --insecure if the network can be trusted"
     )]
     NotLoopback {
         /// Which door.
@@ -103,7 +104,8 @@ pub async fn run(home: PathBuf, options: RunOptions) -> Result<(), ServerError> 
 
 async fn asked_to_stop() {
     use tokio::signal::unix::{SignalKind, signal};
-    // Where a signal cannot be caught, the kernel ends the process: that is as good for a server that survives kill -9.
+    // Where a signal cannot be caught, the kernel ends the process: that is as good for a server
+    // that survives kill -9.
     let (Ok(mut term), Ok(mut int)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {

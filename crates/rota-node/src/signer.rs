@@ -1,7 +1,7 @@
 //! Step 2: transactions of this server's clients become envelopes signed with its key.
 //!
-//! A lone write is signed at once. While some are in flight, those that come are gathered for a moment: one signature for
-//! all of them here, and one to verify on every other server.
+//! A lone write is signed at once. While some are in flight, those that come are gathered for a
+//! moment: one signature for all of them here, and one to verify on every other server.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,14 +19,15 @@ use crate::board::Board;
 use crate::checker::Arrival;
 use crate::driver::{ENVELOPE_FRAME_BYTES, Pending, QueuedWrite};
 
-/// An envelope that did not enter the chain after this time never will: its clients have long been told that the outcome
-/// is unknown, and should not have to wonder for longer.
+/// An envelope that did not enter the chain after this time never will: its clients have long been
+/// told that the outcome is unknown, and should not have to wonder for longer.
 const EXPIRY: Duration = Duration::from_secs(60);
 
 /// The same in blocks: far more than can be made in [`EXPIRY`], so that the time is what counts.
 const EXPIRY_BLOCKS: u64 = 100_000;
 
-/// The most transactions in an envelope: one signature for that many costs next to nothing for each.
+/// The most transactions in an envelope: one signature for that many costs next to nothing for
+/// each.
 const MOST_TRANSACTIONS: usize = 500;
 
 /// No more is added to an envelope of this size, so that several servers' envelopes share a block.

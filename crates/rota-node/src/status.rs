@@ -1,4 +1,5 @@
-//! What a server tells people and programs about itself: HTTP's `/status`, `rota status`, `rota dev`'s live line.
+//! What a server tells people and programs about itself: HTTP's `/status`, `rota status`, `rota
+//! dev`'s live line.
 
 use std::net::SocketAddr;
 
@@ -6,8 +7,8 @@ use rota_core::block::Applied;
 use rota_core::types::{NodeId, StateRoot};
 use serde::{Deserialize, Serialize};
 
-/// How many of the newest heights' roots are told: enough for servers asked one after the other, some seconds and
-/// hundreds of blocks apart, to have a height in common.
+/// How many of the newest heights' roots are told: enough for servers asked one after the other,
+/// some seconds and hundreds of blocks apart, to have a height in common.
 pub const ROOTS_TOLD: usize = 256;
 
 /// Whether a server can be used, in one word.
@@ -76,7 +77,8 @@ pub struct ServerStatus {
     pub fsyncs: u64,
     /// Messages to peers dropped because a queue was full.
     pub dropped: u64,
-    /// The roots of the newest heights executed by this process, oldest first: at most [`ROOTS_TOLD`].
+    /// The roots of the newest heights executed by this process, oldest first: at most
+    /// [`ROOTS_TOLD`].
     pub roots: Vec<HeightRoot>,
 }
 

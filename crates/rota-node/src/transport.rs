@@ -3,12 +3,15 @@
 //! ```text
 //!              replica ── send ──► outbox per peer and kind ──► writer ══► stream ══► peer
 //!   votes checker  ◄── inbox ◄── decoded, canonical ◄── reader ◄══ stream ◄══ peer
-//!   blocks checker ◄── inbox ◄──────┘                        any trouble closes the connection, and a new one is made
+//!   blocks checker ◄── inbox ◄──────┘
 //! ```
 //!
-//! A server's identity is its Ed25519 key, and only members may connect. Between two servers there is one connection; if
-//! a second one appears the older is closed, since a peer that connects again has lost the other. Of two servers the one
-//! with the lower key dials at once and the other a little later, so that they rarely dial each other at the same time.
+//! Any trouble with a stream closes its connection, and a new one is made.
+//!
+//! A server's identity is its Ed25519 key, and only members may connect. Between two servers there
+//! is one connection; if a second one appears the older is closed, since a peer that connects again
+//! has lost the other. Of two servers the one with the lower key dials at once and the other a
+//! little later, so that they rarely dial each other at the same time.
 
 pub mod frames;
 pub mod links;
@@ -44,20 +47,22 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// A connection on which nothing came for this long is dead: three keep-alives missed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// A connection is made within this time or tried again: one round trip and two signatures, and one lost packet.
+/// A connection is made within this time or tried again: one round trip and two signatures, and one
+/// lost packet.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the server with the higher key waits before it dials.
 const POLITE_WAIT: Duration = Duration::from_millis(300);
 
-/// After a failed dial the next one comes after this time, then twice as long, up to [`MAX_BACKOFF`].
+/// After a failed dial the next one comes after this time, then twice as long, up to
+/// [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 
 /// A server that comes back is connected at most this much later, if it does not dial itself.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
-/// How long a peer that sent invalid bytes is kept out: long enough that it costs nothing, short enough that a member
-/// whose memory flipped a bit returns.
+/// How long a peer that sent invalid bytes is kept out: long enough that it costs nothing, short
+/// enough that a member whose memory flipped a bit returns.
 const COOL_DOWN: Duration = Duration::from_secs(10);
 
 /// How long a stopping server waits for its goodbyes to leave.
@@ -69,7 +74,8 @@ const MAX_HANDSHAKES: u32 = 64;
 /// The connection in use, the one that replaces it, and old ones that are closing.
 const MAX_CONNECTIONS_PER_PEER: u32 = 4;
 
-/// Streams that a peer may open on a connection: the two it needs, and room while they are negotiated.
+/// Streams that a peer may open on a connection: the two it needs, and room while they are
+/// negotiated.
 const MAX_STREAMS: u32 = 8;
 
 /// Orders to the transport that wait: one for each peer and reason at most, as a rule.
@@ -623,7 +629,8 @@ impl Transport {
     }
 }
 
-/// Passes a stream's messages on. When the inbox is full this waits, and through QUIC's flow control so does the peer.
+/// Passes a stream's messages on. When the inbox is full this waits, and through QUIC's flow
+/// control so does the peer.
 async fn receive(stream: &mut libp2p::Stream, kind: Kind, from: NodeId, inbox: &Inbox) -> End {
     let mut stream = futures::io::BufReader::new(stream);
     loop {
@@ -638,7 +645,8 @@ async fn receive(stream: &mut libp2p::Stream, kind: Kind, from: NodeId, inbox: &
     }
 }
 
-/// Finds a peer's IP addresses and orders a dial. A name may mean another address tomorrow, so this is done each time.
+/// Finds a peer's IP addresses and orders a dial. A name may mean another address tomorrow, so this
+/// is done each time.
 fn look_up(key: NodeId, address: String, orders: mpsc::Sender<Order>) {
     tokio::spawn(async move {
         match tokio::net::lookup_host(&address).await {

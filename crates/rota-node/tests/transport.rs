@@ -1,4 +1,5 @@
-//! Servers' connections on real sockets: who gets in, what arrives, and what a peer that sends garbage gains.
+//! Servers' connections on real sockets: who gets in, what arrives, and what a peer that sends
+//! garbage gains.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Messages as bytes on a stream: a length of four bytes, little-endian, and the canonical encoding of the message.
+//! Messages as bytes on a stream: a length of four bytes, little-endian, and the canonical encoding
+//! of the message.
 
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -9,8 +10,8 @@ use rota_core::message::{MAX_MESSAGE_BYTES, Message};
 use super::links::Kind;
 use super::outbox::Outbox;
 
-/// The largest message on a votes stream: a certificate of the most members that there can be, at 82 bytes a vote, is
-/// 21 KB.
+/// The largest message on a votes stream: a certificate of the most members that there can be, at
+/// 82 bytes a vote, is 21 KB.
 pub const MAX_VOTES_BYTES: usize = 64 << 10;
 
 /// How a stream came to its end.
@@ -49,8 +50,8 @@ pub fn frame(message: &Message) -> Option<Bytes> {
     Some([&length.to_le_bytes()[..], &body].concat().into())
 }
 
-/// The next message of a stream and its size. The length is checked before anything is read; memory grows with what has come, not
-/// with what was announced.
+/// The next message of a stream and its size. The length is checked before anything is read; memory
+/// grows with what has come, not with what was announced.
 pub async fn read(stream: &mut (impl AsyncRead + Unpin), on: Kind) -> Result<(Message, u32), End> {
     let mut length = [0; 4];
     stream.read_exact(&mut length).await.map_err(|_| End::Closed)?;

@@ -1,10 +1,11 @@
-//! The part of the transport that lives inside libp2p: who may connect, and the four streams of a connection.
+//! The part of the transport that lives inside libp2p: who may connect, and the four streams of a
+//! connection.
 //!
 //! ```text
-//!   connection to a member    ours ── votes  ──►        each direction of each kind is one stream,
-//!                             ours ── blocks ──►        opened by the side that writes to it, for as
-//!                                  ◄── votes  ── theirs long as the connection lives
-//!                                  ◄── blocks ── theirs
+//!   connection to a member    ours ── votes  ──►           each direction of each kind is
+//!                             ours ── blocks ──►           one stream, opened by the side
+//!                                  ◄── votes  ── theirs    that writes to it, for as long
+//!                                  ◄── blocks ── theirs    as the connection lives
 //! ```
 //!
 //! Whoever is not on the list is denied when its key is known and before any stream is accepted.

@@ -1,5 +1,6 @@
-//! Messages that wait for one stream to one peer. Bounded: when it is full the oldest goes, since the protocol repeats
-//! what matters (PROTOCOLS R8) and a newer message is worth more than an older one.
+//! Messages that wait for one stream to one peer. Bounded: when it is full the oldest goes, since
+//! the protocol repeats what matters (PROTOCOLS R8) and a newer message is worth more than an older
+//! one.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,8 @@ use tokio::sync::Notify;
 use super::links::Kind;
 use crate::queues;
 
-/// Small frames that are ready at once go out in one write of up to this size: one system call, one packet or a few.
+/// Small frames that are ready at once go out in one write of up to this size: one system call, one
+/// packet or a few.
 const WRITE_BYTES: usize = 64 << 10;
 
 /// What waits for one stream.
@@ -68,10 +70,12 @@ impl Outbox {
         dropped
     }
 
-    /// Waits for frames; returns those for one write: one large one, or all small ones that are there.
+    /// Waits for frames; returns those for one write: one large one, or all small ones that are
+    /// there.
     pub async fn next(&self) -> Bytes {
         loop {
-            // `notify_one` leaves a permit if nobody waits yet, so a frame pushed between these two lines is seen.
+            // `notify_one` leaves a permit if nobody waits yet, so a frame pushed between these two
+            // lines is seen.
             if let Some(write) = self.lock().write() {
                 return write;
             }
