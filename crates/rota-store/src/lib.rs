@@ -15,13 +15,24 @@
 //! A block and its certificate are in `chain.db`, fsynced, before it is applied; so `state.db` is never ahead of it, and
 //! is rebuilt from it after a power loss.
 
+mod apply;
 pub mod bind;
+mod capture;
 pub mod chain_db;
+pub mod determinism;
 pub mod error;
+mod fold;
 pub mod host;
+pub mod merkle;
+pub mod policy;
+pub mod query;
+mod run;
+mod schema;
 pub mod sql;
+pub mod sqlite;
 pub mod state;
 pub mod value;
+pub use query::{Description, Parameter, ReadLimits, Reader};
 
 pub use state::{AppliedBlock, DifferingRow, Rescan, StateDb};
 pub use value::{Column, Receipt, Rows, StatementKind, StatementResult};

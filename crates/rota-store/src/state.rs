@@ -1,20 +1,81 @@
-//! `state.db`: the state machine.
+//! `state.db`: the users' tables and what goes with them, in one plain SQLite file. Opening and creating it, and reading
+//! all of it again; `apply` changes it, block by block.
+//!
+//! ```text
+//!   users' tables        ┐
+//!   rota_transactions    ┘ under the root; ids that may not be applied a second time, until they expire
+//!   rota_meta            one row: whose file this is; height, block and root that it holds
+//!   rota_tables          the number of each table: names change, numbers do not
+//!   rota_buckets, rota_hashes    the root's leaves and hashes (`merkle`), so that opening reads no rows
+//! ```
+//! Everything is written in the block's own transaction, so the file is always at one height, wholly.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rota_core::block::{Applied, Block};
 use rota_core::error::Fault;
-use rota_core::genesis::Genesis;
-use rota_core::types::StateRoot;
+use rota_core::genesis::{Genesis, Parameters};
+use rota_core::types::{ChainId, Height, PublicKey, StateRoot};
+use rusqlite::Connection;
+use rusqlite::OptionalExtension;
+use rusqlite::types::ValueRef;
 
+use crate::capture::{Capture, RowHasher};
+use crate::determinism::{self, Context};
+use crate::merkle::{self, Bucket, Entries, Hash, Key, TableId, Tree};
+use crate::schema::{Schema, Table};
+use crate::sqlite::{self, Database};
 use crate::value::Receipt;
+
+/// The file's name in a home folder.
+pub const STATE_FILE: &str = "state.db";
+
+/// The only system table under the root.
+pub const TRANSACTIONS_TABLE: &str = "rota_transactions";
+
+/// All that is in a new file.
+pub const SYSTEM_NAMES: [&str; 5] =
+    ["rota_meta", TRANSACTIONS_TABLE, "rota_tables", "rota_buckets", "rota_hashes"];
+
+/// The layout of the file; another one is refused.
+const LAYOUT: i64 = 1;
+
+/// Statements kept prepared.
+const CACHED_STATEMENTS: usize = 256;
+
+const CREATE: &str = "
+CREATE TABLE rota_meta(one INTEGER PRIMARY KEY CHECK (one = 1), layout INTEGER NOT NULL,
+    chain BLOB NOT NULL, sqlite TEXT NOT NULL, height INTEGER NOT NULL, block BLOB NOT NULL,
+    root BLOB NOT NULL, next_table INTEGER NOT NULL, next_transaction INTEGER NOT NULL);
+CREATE TABLE rota_transactions(seq INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE,
+    height INTEGER NOT NULL, idx INTEGER NOT NULL, expiry_time INTEGER NOT NULL,
+    expiry_height INTEGER NOT NULL, sqlstate TEXT, message TEXT);
+CREATE TABLE rota_tables(schema_rowid INTEGER PRIMARY KEY, id INTEGER NOT NULL);
+CREATE TABLE rota_buckets(key INTEGER PRIMARY KEY, leaves BLOB NOT NULL);
+CREATE TABLE rota_hashes(key INTEGER PRIMARY KEY, hash BLOB NOT NULL);
+";
 
 /// The executor's side of `state.db`: one per server, owned by one thread.
 pub struct StateDb {
-    applied: Applied,
+    pub(crate) database: Database,
+    pub(crate) context: Arc<Context>,
+    pub(crate) capture: Arc<Mutex<Capture>>,
+    pub(crate) trees: BTreeMap<TableId, Tree>,
+    pub(crate) schema: Arc<Schema>,
+    pub(crate) sequence: Hash,
+    pub(crate) next_table: TableId,
+    pub(crate) next_transaction: i64,
+    pub(crate) applied: Applied,
+    pub(crate) chain: ChainId,
+    pub(crate) parameters: Parameters,
+    pub(crate) signers: BTreeSet<PublicKey>,
+    pub(crate) quoting: bool,
 }
 
 /// What applying a block gave.
+#[derive(Debug)]
 pub struct AppliedBlock {
     /// The block's height and the root after it.
     pub applied: Applied,
@@ -41,11 +102,42 @@ pub struct DifferingRow {
 }
 
 impl StateDb {
-    /// Opens `home/state.db`, or creates it with the state of the genesis. Refuses another chain's, format's or
-    /// SQLite's file.
+    /// Opens `home/state.db`, or creates it with the state of the genesis. Refuses another chain's, layout's or SQLite's
+    /// file.
     pub fn open(home: &Path, genesis: &Genesis) -> Result<Self, Fault> {
-        let _ = (home, genesis);
-        Err(Fault::WrongFiles("not built".into()))
+        let path = home.join(STATE_FILE);
+        let doing = |error| Fault::storage(format!("opening {}", path.display()), error);
+        let mut database = Database::open(&path).map_err(doing)?;
+        let context = Arc::new(Context::default());
+        let capture = Arc::new(Mutex::new(Capture::default()));
+        let (hook, stop) = (Arc::clone(&capture), Arc::clone(&context));
+        database.observe(move |change| {
+            if !lock(&hook).observe(change) {
+                stop.stop();
+            }
+        });
+        determinism::prepare_connection(&mut database, &context).map_err(doing)?;
+        database.connection().set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+        let mut state = Self {
+            database,
+            context,
+            capture,
+            trees: BTreeMap::new(),
+            schema: Arc::default(),
+            sequence: [0; 32],
+            next_table: 1,
+            next_transaction: 1,
+            applied: Applied::default(),
+            chain: genesis.chain_id(),
+            parameters: genesis.parameters.clone(),
+            signers: genesis.members.iter().map(|member| member.key).collect(),
+            quoting: false,
+        };
+        if !state.is_made()? {
+            state.create(genesis)?;
+        }
+        state.load()?;
+        Ok(state)
     }
 
     /// The height and root that the file holds; height 0 and the empty database's root after creation.
@@ -53,14 +145,335 @@ impl StateDb {
         self.applied
     }
 
-    /// Applies the block after [`Self::applied`], wholly or not at all.
-    pub fn apply(&mut self, block: &Block) -> Result<AppliedBlock, Fault> {
-        let _ = block;
-        Err(Fault::WrongFiles("not built".into()))
-    }
-
     /// The root from all rows, and where it differs from what is stored.
     pub fn rescan(&mut self) -> Result<Rescan, Fault> {
-        Err(Fault::WrongFiles("not built".into()))
+        let mut trees = BTreeMap::new();
+        let mut differing = Vec::new();
+        for (_, table) in self.schema.tables() {
+            let buckets = self.read_rows(table)?;
+            self.compare(table, &buckets, &mut differing)?;
+            let hashes: Vec<_> = buckets
+                .iter()
+                .map(|(&bucket, rows)| (bucket, merkle::bucket_hash(&rows.entries.bytes())))
+                .collect();
+            let mut tree = Tree::default();
+            tree.set(&hashes);
+            trees.insert(table.id, tree);
+        }
+        let schema = self.read_schema()?.digest;
+        let sequence = self.read_sequence()?;
+        let root =
+            merkle::state_root(&schema, &sequence, trees.iter().map(|(&id, tree)| (id, tree)));
+        Ok(Rescan { root, differing })
     }
+
+    pub(crate) fn capture(&self) -> MutexGuard<'_, Capture> {
+        lock(&self.capture)
+    }
+
+    /// Does something of our own: nothing is refused, counted or captured.
+    pub(crate) fn ours<T>(
+        &self,
+        doing: &str,
+        run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Fault> {
+        self.context.trust();
+        let was = std::mem::replace(&mut self.capture().on, false);
+        let result = run(self.database.connection());
+        self.capture().on = was;
+        result.map_err(|error| Fault::storage(doing, error))
+    }
+
+    fn is_made(&self) -> Result<bool, Fault> {
+        self.ours("looking for rota_meta", |connection| {
+            connection
+                .prepare("SELECT 1 FROM main.sqlite_schema WHERE name = 'rota_meta'")?
+                .exists([])
+        })
+    }
+
+    fn create(&mut self, genesis: &Genesis) -> Result<(), Fault> {
+        self.ours("creating state.db", |connection| {
+            connection.execute_batch("BEGIN IMMEDIATE")?;
+            connection.execute_batch(CREATE)
+        })?;
+        // The system's tables take the first numbers.
+        self.schema = Arc::new(self.renumber()?);
+        self.sequence = self.read_sequence()?;
+        self.trees = self.schema.tables().map(|(_, table)| (table.id, Tree::default())).collect();
+        let root = self.root();
+        let block = Block::genesis(genesis).id(self.chain);
+        self.ours("creating state.db", |connection| {
+            connection.execute(
+                "INSERT INTO rota_meta VALUES (1, ?1, ?2, ?3, 0, ?4, ?5, ?6, 1)",
+                (LAYOUT, self.chain.0, sqlite::identity(), block.0, root.0, self.next_table),
+            )?;
+            connection.execute_batch("COMMIT")
+        })
+    }
+
+    fn load(&mut self) -> Result<(), Fault> {
+        let (layout, chain, sqlite, height, root, next_table, next_transaction) =
+            self.ours("reading rota_meta", |connection| {
+                connection.query_row("SELECT * FROM rota_meta", [], |row| {
+                    Ok((
+                        row.get::<_, i64>("layout")?,
+                        row.get::<_, [u8; 32]>("chain")?,
+                        row.get::<_, String>("sqlite")?,
+                        row.get::<_, i64>("height")?,
+                        row.get::<_, [u8; 32]>("root")?,
+                        row.get::<_, TableId>("next_table")?,
+                        row.get::<_, i64>("next_transaction")?,
+                    ))
+                })
+            })?;
+        if layout != LAYOUT || chain != self.chain.0 {
+            return Err(Fault::WrongFiles(format!(
+                "state.db belongs to the database {} in layout {layout}; this server has {} in layout {LAYOUT}",
+                ChainId(chain),
+                self.chain
+            )));
+        }
+        if sqlite != sqlite::identity() {
+            return Err(Fault::WrongFiles(format!(
+                "state.db was made by another SQLite: {sqlite}; use the program that made it"
+            )));
+        }
+        self.next_table = next_table;
+        self.next_transaction = next_transaction;
+        self.applied =
+            Applied { height: Height(height.try_into().unwrap_or(0)), root: StateRoot(root) };
+        self.schema = Arc::new(self.read_schema()?);
+        self.sequence = self.read_sequence()?;
+        self.capture().set_schema(Arc::clone(&self.schema));
+        self.trees = self.read_trees()?;
+        if self.root() != self.applied.root {
+            return Err(Fault::Diverged(format!(
+                "state.db at height {height} says its root is {}, but its hashes make {}",
+                self.applied.root,
+                self.root()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The root of what is in memory.
+    pub(crate) fn root(&self) -> StateRoot {
+        let trees = self.trees.iter().map(|(&id, tree)| (id, tree));
+        merkle::state_root(&self.schema.digest, &self.sequence, trees)
+    }
+
+    /// The schema with the numbers that the file has for its tables.
+    pub(crate) fn read_schema(&self) -> Result<Schema, Fault> {
+        self.ours("reading the schema", |connection| {
+            let mut numbers = BTreeMap::new();
+            let mut statement =
+                connection.prepare_cached("SELECT schema_rowid, id FROM rota_tables")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                numbers.insert(row.get::<_, i64>(0)?, row.get::<_, TableId>(1)?);
+            }
+            Schema::read(connection, |rowid, _| numbers.get(&rowid).copied().unwrap_or(0))
+        })
+    }
+
+    /// The schema after a change of it: tables that were there keep their numbers, new ones get the next.
+    pub(crate) fn renumber(&mut self) -> Result<Schema, Fault> {
+        let before: BTreeMap<i64, TableId> =
+            self.schema.tables().map(|(rowid, table)| (rowid, table.id)).collect();
+        let mut next = self.next_table;
+        let mut added = Vec::new();
+        let after = self.ours("reading the schema", |connection| {
+            let schema = Schema::read(connection, |rowid, _| {
+                before.get(&rowid).copied().unwrap_or_else(|| {
+                    let id = next;
+                    next = next.saturating_add(1);
+                    added.push((rowid, id));
+                    id
+                })
+            })?;
+            for rowid in before.keys() {
+                if !schema.tables().any(|(kept, _)| kept == *rowid) {
+                    connection
+                        .prepare_cached("DELETE FROM rota_tables WHERE schema_rowid = ?1")?
+                        .execute([rowid])?;
+                }
+            }
+            for added in &added {
+                connection
+                    .prepare_cached("INSERT INTO rota_tables VALUES (?1, ?2)")?
+                    .execute(*added)?;
+            }
+            Ok(schema)
+        })?;
+        self.next_table = next;
+        Ok(after)
+    }
+
+    /// The digest of AUTOINCREMENT's counters.
+    pub(crate) fn read_sequence(&self) -> Result<Hash, Fault> {
+        let mut hasher = rota_hash::Hasher::new("rota sequence");
+        if !self.schema.has_sequence {
+            return Ok(hasher.finish());
+        }
+        self.ours("reading sqlite_sequence", |connection| {
+            let mut statement = connection
+                .prepare_cached("SELECT rowid, name, seq FROM sqlite_sequence ORDER BY rowid")?;
+            let mut rows = statement.query([])?;
+            let mut buffer = Vec::new();
+            while let Some(row) = rows.next()? {
+                buffer.clear();
+                for column in 0..3 {
+                    merkle::encode_value(&mut buffer, row.get_ref(column)?, false);
+                }
+                hasher.update(&buffer);
+            }
+            Ok(hasher.finish())
+        })
+    }
+
+    fn read_trees(&self) -> Result<BTreeMap<TableId, Tree>, Fault> {
+        let mut buckets: BTreeMap<TableId, Vec<(Bucket, Hash)>> =
+            self.schema.tables().map(|(_, table)| (table.id, Vec::new())).collect();
+        self.ours("reading rota_hashes", |connection| {
+            let mut statement =
+                connection.prepare("SELECT key, hash FROM rota_hashes ORDER BY key")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let (table, bucket) = split_key(row.get(0)?);
+                buckets.entry(table).or_default().push((bucket, row.get(1)?));
+            }
+            Ok(())
+        })?;
+        Ok(buckets
+            .into_iter()
+            .map(|(id, buckets)| {
+                let mut tree = Tree::default();
+                tree.set(&buckets);
+                (id, tree)
+            })
+            .collect())
+    }
+
+    /// All entries of a table, from its rows.
+    fn read_rows(&self, table: &Table) -> Result<BTreeMap<Bucket, ReadBucket>, Fault> {
+        self.ours("reading all rows", |connection| {
+            let mut statement = connection.prepare(&table.scan(connection)?)?;
+            let mut rows = statement.query([])?;
+            let mut buckets: BTreeMap<Bucket, ReadBucket> = BTreeMap::new();
+            let mut hasher = RowHasher::default();
+            while let Some(row) = rows.next()? {
+                let read = |position: usize, _| row.get_ref(position + 1);
+                let entry = hasher.entry(&table.shape, row.get(0)?, read)?;
+                let bucket = buckets.entry(entry.key.bucket()).or_default();
+                bucket.entries.set(entry.key, Some(entry.leaf));
+                if !table.shape.key.is_empty() {
+                    bucket.names.insert(entry.key, key_text(table, &|position| read(position, 0)));
+                }
+            }
+            Ok(buckets)
+        })
+    }
+
+    fn compare(
+        &self,
+        table: &Table,
+        rows: &BTreeMap<Bucket, ReadBucket>,
+        differing: &mut Vec<DifferingRow>,
+    ) -> Result<(), Fault> {
+        let stored = self.ours("reading rota_buckets", |connection| {
+            let mut statement = connection
+                .prepare("SELECT key, leaves FROM rota_buckets WHERE key BETWEEN ?1 AND ?2")?;
+            let mut rows =
+                statement.query([join_key(table.id, 0), join_key(table.id, u16::MAX)])?;
+            let mut stored: BTreeMap<Bucket, Entries> = BTreeMap::new();
+            while let Some(row) = rows.next()? {
+                let (_, bucket) = split_key(row.get(0)?);
+                let blob = row.get_ref(1)?.as_blob().unwrap_or_default();
+                stored.insert(bucket, Entries::read(blob).unwrap_or_default());
+            }
+            Ok(stored)
+        })?;
+        let none = ReadBucket::default();
+        let no_entries = Entries::default();
+        let buckets: BTreeSet<&Bucket> = rows.keys().chain(stored.keys()).collect();
+        for bucket in buckets {
+            let ours = rows.get(bucket).unwrap_or(&none);
+            let theirs = stored.get(bucket).unwrap_or(&no_entries);
+            let keys: BTreeSet<Key> =
+                ours.entries.iter().chain(theirs.iter()).map(|entry| entry.key).collect();
+            for key in keys.into_iter().filter(|key| ours.entries.get(key) != theirs.get(key)) {
+                let key = ours.names.get(&key).cloned().unwrap_or_else(|| name_of(&key));
+                differing.push(DifferingRow { table: table.name.clone(), key });
+            }
+        }
+        Ok(())
+    }
+
+    /// Names the row of a table with this key.
+    pub(crate) fn name_row(&self, table: TableId, key: &Key) -> DifferingRow {
+        let Some(table) = self.schema.table_by_id(table) else {
+            return DifferingRow { table: format!("number {table}"), key: name_of(key) };
+        };
+        let rows = self.read_rows(table).unwrap_or_default();
+        let name = rows.get(&key.bucket()).and_then(|bucket| bucket.names.get(key)).cloned();
+        DifferingRow { table: table.name.clone(), key: name.unwrap_or_else(|| name_of(key)) }
+    }
+
+    /// The bucket's entries as they are in the file.
+    pub(crate) fn read_bucket(
+        connection: &Connection,
+        key: i64,
+    ) -> rusqlite::Result<Option<Entries>> {
+        connection
+            .prepare_cached("SELECT leaves FROM rota_buckets WHERE key = ?1")?
+            .query_row([key], |row| Ok(Entries::read(row.get_ref(0)?.as_blob().unwrap_or(&[0]))))
+            .optional()
+            .map(|found| found.unwrap_or_else(|| Some(Entries::default())))
+    }
+}
+
+#[derive(Default)]
+struct ReadBucket {
+    entries: Entries,
+    names: BTreeMap<Key, String>,
+}
+
+/// A row's name if nothing but its key is known.
+fn name_of(key: &Key) -> String {
+    if key.declared == [0; 32] {
+        format!("rowid {}", key.rowid)
+    } else {
+        format!("hash of its key {}", hex::encode(key.declared))
+    }
+}
+
+/// A declared key's values as text.
+fn key_text<'v>(table: &Table, read: &dyn Fn(usize) -> rusqlite::Result<ValueRef<'v>>) -> String {
+    let columns = table.shape.columns.iter().enumerate();
+    let values: Vec<String> = columns
+        .filter(|(_, column)| table.shape.key.contains(&column.number))
+        .map(|(position, _)| match read(position) {
+            Ok(ValueRef::Integer(number)) => number.to_string(),
+            Ok(ValueRef::Real(number)) => number.to_string(),
+            Ok(ValueRef::Text(text)) => format!("'{}'", String::from_utf8_lossy(text)),
+            Ok(ValueRef::Blob(blob)) => format!("x'{}'", hex::encode(blob)),
+            _ => "NULL".into(),
+        })
+        .collect();
+    values.join(", ")
+}
+
+/// A bucket's number in the file.
+pub(crate) fn join_key(table: TableId, bucket: Bucket) -> i64 {
+    i64::from(table) << 16 | i64::from(bucket)
+}
+
+fn split_key(key: i64) -> (TableId, Bucket) {
+    let table = TableId::try_from(key >> 16).unwrap_or(TableId::MAX);
+    (table, Bucket::try_from(key & 0xffff).unwrap_or(0))
+}
+
+fn lock(capture: &Mutex<Capture>) -> MutexGuard<'_, Capture> {
+    capture.lock().unwrap_or_else(PoisonError::into_inner)
 }

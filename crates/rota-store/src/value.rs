@@ -31,6 +31,13 @@ pub struct StatementResult {
     pub rows: Rows,
 }
 
+impl StatementResult {
+    /// Of a statement that did nothing.
+    pub fn nothing(kind: StatementKind) -> Self {
+        Self { kind, rows_affected: 0, last_insert_rowid: 0, rows: Rows::default() }
+    }
+}
+
 /// A table of values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rows {

@@ -1,0 +1,327 @@
+//! Step 8, apply: one block is one SQLite transaction, one client transaction is one savepoint in it.
+//!
+//! ```text
+//!   BEGIN ── forget expired ids ── transaction, transaction, … ── leaves, root, height ── COMMIT
+//!                                   │
+//!                                   ├─ known id: skipped, no receipt
+//!                                   ├─ expired, no member, …: a receipt that says so
+//!                                   └─ SAVEPOINT, statements, RELEASE  or  ROLLBACK TO; its id is remembered
+//! ```
+//! A statement that ends the block's transaction in spite of everything makes the whole block run again, with that client
+//! transaction failed from the start. Trouble with the machine is a [`Fault`]: the server stops, the block is not applied.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rota_core::block::{Applied, Block};
+use rota_core::error::{Fault, Refusal, sqlstate};
+use rota_core::time::Time;
+use rota_core::transaction::{Envelope, Transaction};
+use rota_core::types::{Height, PublicKey, TransactionId};
+
+use crate::merkle::TableId;
+use crate::run::{Budget, Failure};
+use crate::schema::Schema;
+use crate::state::{AppliedBlock, StateDb};
+use crate::value::Receipt;
+
+/// After so many transactions of one signer that broke out of a block, the signer's later ones in it fail unexecuted:
+/// each costs a run of the whole block.
+const BREAK_OUTS_PER_SIGNER: usize = 2;
+
+/// The same for all signers together, and all later transactions.
+const BREAK_OUTS_PER_BLOCK: usize = 8;
+
+/// Expired ids are forgotten so many a block, and so many more for each transaction in it, so that no block pays for an
+/// hour of them.
+const FORGOTTEN_PER_BLOCK: usize = 1_000;
+const FORGOTTEN_PER_TRANSACTION: usize = 4;
+
+/// Transactions that broke out of the block in an earlier run, by their place in it.
+type BrokenOut = BTreeMap<u32, (PublicKey, Refusal)>;
+
+enum Attempt {
+    Done(AppliedBlock),
+    BrokeOut(u32, PublicKey, Refusal),
+}
+
+/// What rolling back does not restore by itself.
+pub(crate) struct Mark {
+    schema: Arc<Schema>,
+    next_table: TableId,
+    next_transaction: i64,
+    events: usize,
+}
+
+impl StateDb {
+    /// Applies the block after [`Self::applied`], wholly or not at all.
+    pub fn apply(&mut self, block: &Block) -> Result<AppliedBlock, Fault> {
+        if self.applied.height.next() != block.header.height {
+            return Err(Fault::WrongFiles(format!(
+                "block {} cannot follow height {}",
+                block.header.height, self.applied.height
+            )));
+        }
+        let mut broken_out = BrokenOut::new();
+        loop {
+            match self.attempt(block, &broken_out)? {
+                Attempt::Done(applied) => return Ok(applied),
+                Attempt::BrokeOut(index, signer, refusal) => {
+                    broken_out.insert(index, (signer, refusal));
+                }
+            }
+        }
+    }
+
+    fn attempt(&mut self, block: &Block, broken_out: &BrokenOut) -> Result<Attempt, Fault> {
+        let header = &block.header;
+        let (height, time) = (header.height, header.time);
+        let now = i64::try_from(time.0).unwrap_or(i64::MAX);
+        self.database.set_clock(now);
+        self.context.set_now(now);
+        self.capture().events.clear();
+        let start = self.mark();
+        self.run_ours("BEGIN IMMEDIATE")?;
+        self.forget_expired(block)?;
+        let mut budget = Budget::of_block(&self.parameters);
+        let mut receipts = Vec::with_capacity(block.transaction_count());
+        let mut index = 0;
+        for envelope in &block.body.envelopes {
+            for transaction in &envelope.transactions {
+                let id = transaction.id(self.chain, envelope.signer);
+                if !self.is_known(id)? {
+                    let refused = self
+                        .check(envelope, transaction, height, time)
+                        .and_then(|()| check_broken_out(broken_out, index, envelope.signer));
+                    let remembered = refused.as_ref().map_or_else(|no| no.remembered, |()| true);
+                    let outcome = match refused {
+                        Err(no) => Err(no.refusal),
+                        Ok(()) => match self.run(transaction, id, &mut budget)? {
+                            Err(Failure::BrokeOut(refusal)) => {
+                                self.abandon(&start)?;
+                                return Ok(Attempt::BrokeOut(index, envelope.signer, refusal));
+                            }
+                            Err(Failure::Refused(refusal)) => Err(refusal),
+                            Ok(results) => Ok(results),
+                        },
+                    };
+                    let receipt = Receipt { id, height, index, outcome };
+                    if remembered {
+                        self.remember(&receipt, envelope)?;
+                    }
+                    receipts.push(receipt);
+                }
+                index += 1;
+            }
+        }
+        let applied = self.finish(block)?;
+        Ok(Attempt::Done(AppliedBlock { applied, receipts }))
+    }
+
+    /// What every server must find wrong with a transaction before running it.
+    fn check(
+        &self,
+        envelope: &Envelope,
+        transaction: &Transaction,
+        height: Height,
+        time: Time,
+    ) -> Result<(), No> {
+        let expiry = &envelope.expiry;
+        if expiry.has_passed(height, time) {
+            return Err(No::forgotten(sqlstate::SERIALIZATION_FAILURE, "expired; send it again"));
+        }
+        if expiry.is_too_far(height, time) {
+            let message = "its expiry is further ahead than transaction ids are remembered";
+            return Err(No::forgotten(sqlstate::PROTOCOL_VIOLATION, message));
+        }
+        if !self.signers.contains(&envelope.signer) {
+            let message = format!("{} may not sign transactions", envelope.signer);
+            return Err(No::remembered(sqlstate::INSUFFICIENT_PRIVILEGE, message));
+        }
+        if transaction.user != USER {
+            let message = format!("there is no user {:?}", truncated(&transaction.user));
+            return Err(No::remembered(sqlstate::INSUFFICIENT_PRIVILEGE, message));
+        }
+        if transaction.interactive.is_some() {
+            let message =
+                "interactive transactions are not supported yet; send all statements at once";
+            return Err(No::remembered(sqlstate::FEATURE_NOT_SUPPORTED, message));
+        }
+        if transaction.settings.time_zone != "UTC" {
+            return Err(No::remembered(
+                sqlstate::FEATURE_NOT_SUPPORTED,
+                "the time zone must be UTC",
+            ));
+        }
+        Ok(())
+    }
+
+    fn is_known(&self, id: TransactionId) -> Result<bool, Fault> {
+        self.ours("looking for a transaction id", |connection| {
+            connection
+                .prepare_cached("SELECT 1 FROM rota_transactions WHERE id = ?1")?
+                .exists([id.0])
+        })
+    }
+
+    fn remember(&mut self, receipt: &Receipt, envelope: &Envelope) -> Result<(), Fault> {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let refusal = receipt.outcome.as_ref().err();
+        self.context.trust();
+        self.begin_capture(u64::MAX);
+        let result = self
+            .database
+            .connection()
+            .prepare_cached("INSERT INTO rota_transactions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")
+            .and_then(|mut statement| {
+                statement.execute((
+                    self.next_transaction,
+                    receipt.id.0,
+                    number(receipt.height.0),
+                    receipt.index,
+                    number(envelope.expiry.time.0),
+                    number(envelope.expiry.height.0),
+                    refusal.map(Refusal::code),
+                    refusal.map(|refusal| refusal.message.as_str()),
+                ))
+            });
+        self.end_capture()?;
+        result.map_err(|error| Fault::storage("remembering a transaction id", error))?;
+        self.next_transaction += 1;
+        Ok(())
+    }
+
+    /// Ids are remembered in the order in which they came, and forgotten in it, once their expiry has passed.
+    fn forget_expired(&mut self, block: &Block) -> Result<(), Fault> {
+        let most = block
+            .transaction_count()
+            .saturating_mul(FORGOTTEN_PER_TRANSACTION)
+            .saturating_add(FORGOTTEN_PER_BLOCK);
+        let time = i64::try_from(block.header.time.0).unwrap_or(i64::MAX);
+        self.context.trust();
+        self.begin_capture(u64::MAX);
+        let result = (|| {
+            let connection = self.database.connection();
+            let mut oldest = connection
+                .prepare_cached("SELECT seq, expiry_time FROM rota_transactions ORDER BY seq")?;
+            let mut end = None;
+            let mut rows = oldest.query([])?;
+            for _ in 0..most {
+                match rows.next()? {
+                    Some(row) if row.get::<_, i64>(1)? < time => end = Some(row.get::<_, i64>(0)?),
+                    _ => break,
+                }
+            }
+            drop(rows);
+            if let Some(end) = end {
+                connection
+                    .prepare_cached("DELETE FROM rota_transactions WHERE seq <= ?1")?
+                    .execute([end])?;
+            }
+            Ok(())
+        })();
+        self.end_capture()?;
+        result.map_err(|error: rusqlite::Error| Fault::storage("forgetting expired ids", error))
+    }
+
+    /// Leaves, hashes, root and height, and then everything at once into the file.
+    fn finish(&mut self, block: &Block) -> Result<Applied, Fault> {
+        self.fold()?;
+        let applied = Applied { height: block.header.height, root: self.root() };
+        let height = i64::try_from(applied.height.0).unwrap_or(i64::MAX);
+        let id = block.id(self.chain);
+        self.ours("writing the height", |connection| {
+            connection
+                .prepare_cached(
+                    "UPDATE rota_meta SET height = ?1, block = ?2, root = ?3, next_table = ?4,
+                     next_transaction = ?5",
+                )?
+                .execute((height, id.0, applied.root.0, self.next_table, self.next_transaction))?;
+            connection.prepare_cached("COMMIT")?.execute([])
+        })?;
+        self.applied = applied;
+        Ok(applied)
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            schema: Arc::clone(&self.schema),
+            next_table: self.next_table,
+            next_transaction: self.next_transaction,
+            events: self.capture().events.len(),
+        }
+    }
+
+    /// After SQLite has rolled back: forgets what happened since.
+    pub(crate) fn restore(&mut self, mark: &Mark) -> Result<(), Fault> {
+        self.capture().events.truncate(mark.events);
+        self.next_table = mark.next_table;
+        self.next_transaction = mark.next_transaction;
+        if !Arc::ptr_eq(&self.schema, &mark.schema) {
+            self.set_schema(Arc::clone(&mark.schema))?;
+        }
+        Ok(())
+    }
+
+    /// Ends a run of the block whose transaction has been broken.
+    fn abandon(&mut self, start: &Mark) -> Result<(), Fault> {
+        if !self.database.connection().is_autocommit() {
+            self.run_ours("ROLLBACK")?;
+        }
+        self.restore(start)?;
+        // Whatever SQLite has forgotten with the transaction, the next run starts as the first did.
+        self.set_schema(Arc::clone(&start.schema))
+    }
+
+    /// Another schema from now on: nothing prepared for the old one is used again, and what SQLite has to read anew it
+    /// reads now, not at the cost of the next statement.
+    pub(crate) fn set_schema(&mut self, schema: Arc<Schema>) -> Result<(), Fault> {
+        self.capture().set_schema(Arc::clone(&schema));
+        self.schema = schema;
+        self.database.connection().flush_prepared_statement_cache();
+        self.ours("reading the schema", |connection| {
+            connection.prepare("SELECT 1 FROM rota_meta")?.exists([]).map(drop)
+        })
+    }
+
+    pub(crate) fn run_ours(&self, sql: &str) -> Result<(), Fault> {
+        self.ours(sql, |connection| connection.prepare_cached(sql)?.execute([]).map(drop))
+    }
+}
+
+/// The only user there is.
+const USER: &str = "rota";
+
+/// Not run at all.
+struct No {
+    refusal: Refusal,
+    remembered: bool,
+}
+
+impl No {
+    fn forgotten(code: &'static str, message: impl Into<String>) -> Self {
+        Self { refusal: Refusal::new(code, message), remembered: false }
+    }
+
+    fn remembered(code: &'static str, message: impl Into<String>) -> Self {
+        Self { refusal: Refusal::new(code, message), remembered: true }
+    }
+}
+
+fn check_broken_out(broken_out: &BrokenOut, index: u32, signer: PublicKey) -> Result<(), No> {
+    if let Some((_, refusal)) = broken_out.get(&index) {
+        return Err(No { refusal: refusal.clone(), remembered: true });
+    }
+    let before = || broken_out.range(..index);
+    let by_signer = before().filter(|(_, (by, _))| *by == signer).count();
+    if by_signer >= BREAK_OUTS_PER_SIGNER || before().count() >= BREAK_OUTS_PER_BLOCK {
+        let message =
+            "not run: too many transactions before it in its block could not be held in it";
+        return Err(No::remembered(sqlstate::STATEMENT_TOO_COMPLEX, message));
+    }
+    Ok(())
+}
+
+fn truncated(text: &str) -> String {
+    text.chars().take(64).collect()
+}

@@ -1,0 +1,264 @@
+//! What must not differ between servers, and how it is kept from differing (SQLite's own list of such functions, and
+//! what was measured).
+//!
+//! | hazard | closed by |
+//! |---|---|
+//! | `CURRENT_*`, `date('now')`, defaults that use them | the VFS's clock says the block's time (`sqlite`) |
+//! | `localtime`, `utc` | the time zone is UTC (`sqlite`) |
+//! | `random()`, `randomblob()` | drawn from (transaction id, statement, call) |
+//! | `changes()`, `last_insert_rowid()` | begin at 0 in each transaction; `total_changes()` refused |
+//! | `sqlite_version()` and all functions not on the list | refused, also in defaults |
+//! | rowids after 2^63 − 1 | that rowid is refused (`capture`) |
+//! | plans | no statistics, stable plans on, one SQLite for all (`sqlite::identity`) |
+//! | runaway statements | VM steps, counted from 0 for each run of a statement |
+//! | strings in double quotes | a flag of the transaction |
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rota_core::error::Refusal;
+use rota_core::types::TransactionId;
+use rusqlite::config::DbConfig;
+use rusqlite::functions::FunctionFlags;
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, Error};
+
+use crate::policy;
+use crate::sqlite::{Database, civil};
+
+/// The longest string, blob or row. VM steps do not count what one function costs, so that is bounded instead: the
+/// slowest of them take some milliseconds for as much.
+pub const MAX_VALUE_BYTES: i32 = 1_000_000;
+
+/// The longest statement. As long as the longest row, or a schema could hold SQL that it cannot read again.
+pub const MAX_SQL_BYTES: i32 = 1_000_000;
+
+/// How many VM steps between two looks at the budget: some microseconds.
+pub const STEPS_PER_CHECK: u64 = 1_000;
+
+/// How often preparing one statement may be looked at, each time after [`STEPS_PER_CHECK`] steps of the parser: a view
+/// of views of views grows without bound before a single VM step.
+const CHECKS_PER_PREPARE: u64 = 200;
+
+/// Pages of 4 KB in memory.
+const CACHE_KIB: i64 = 64 * 1024;
+
+/// What the callbacks of a connection know of the statement that runs.
+#[derive(Default)]
+pub struct Context {
+    trusted: AtomicBool,
+    schema_change: AtomicBool,
+    checks_left: AtomicU64,
+    changes: AtomicI64,
+    now_ms: AtomicI64,
+    draw: Mutex<Draw>,
+    denied: Mutex<Option<Refusal>>,
+}
+
+#[derive(Default)]
+struct Draw {
+    transaction: TransactionId,
+    statement: u32,
+    call: u64,
+}
+
+impl Draw {
+    fn next(&mut self) -> [u8; 32] {
+        let call = self.call.to_le_bytes();
+        self.call = self.call.wrapping_add(1);
+        rota_hash::hash("rota random", &[&self.transaction.0, &self.statement.to_le_bytes(), &call])
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Context {
+    /// From now on statements are ours: everything is allowed, nothing is counted.
+    pub fn trust(&self) {
+        self.trusted.store(true, Ordering::Relaxed);
+        self.checks_left.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// From now on a client's statement is prepared.
+    pub fn distrust(&self, schema_change: bool) {
+        self.trusted.store(false, Ordering::Relaxed);
+        self.schema_change.store(schema_change, Ordering::Relaxed);
+        self.checks_left.store(CHECKS_PER_PREPARE, Ordering::Relaxed);
+        *lock(&self.denied) = None;
+    }
+
+    /// From now on the prepared statement runs, with this many VM steps at most. It is stopped only when it has taken
+    /// more for certain; the exact count is compared after it.
+    pub fn allow_steps(&self, steps: u64) {
+        self.checks_left.store(steps / STEPS_PER_CHECK, Ordering::Relaxed);
+    }
+
+    /// Stops the running statement at the next look.
+    pub fn stop(&self) {
+        self.checks_left.store(0, Ordering::Relaxed);
+    }
+
+    /// Why the authorizer said no, if it did.
+    pub fn take_denied(&self) -> Option<Refusal> {
+        lock(&self.denied).take()
+    }
+
+    /// Which statement `random()` is asked in.
+    pub fn begin_statement(&self, transaction: TransactionId, statement: u32) {
+        *lock(&self.draw) = Draw { transaction, statement, call: 0 };
+        if statement == 0 {
+            self.set_changes(0);
+        }
+    }
+
+    /// What `changes()` says in the next statement.
+    pub fn set_changes(&self, changes: i64) {
+        self.changes.store(changes, Ordering::Relaxed);
+    }
+
+    /// What `now()` says, in milliseconds since 1970.
+    pub fn set_now(&self, unix_ms: i64) {
+        self.now_ms.store(unix_ms, Ordering::Relaxed);
+    }
+
+    fn goes_on(&self) -> bool {
+        let left = self.checks_left.load(Ordering::Relaxed);
+        if left == 0 {
+            return false;
+        }
+        if left != u64::MAX {
+            self.checks_left.store(left - 1, Ordering::Relaxed);
+        }
+        true
+    }
+}
+
+/// Settings, limits, functions and callbacks of the executor's connection.
+pub fn prepare_connection(database: &mut Database, context: &Arc<Context>) -> rusqlite::Result<()> {
+    context.trust();
+    settings(database.connection())?;
+    limits(database.connection())?;
+    functions(database.connection(), context)?;
+    let authorizer = Arc::clone(context);
+    database.connection_mut().authorizer(Some(
+        move |asked: rusqlite::hooks::AuthContext<'_>| {
+            if authorizer.trusted.load(Ordering::Relaxed) {
+                return rusqlite::hooks::Authorization::Allow;
+            }
+            match policy::authorize(&asked, authorizer.schema_change.load(Ordering::Relaxed)) {
+                Ok(()) => rusqlite::hooks::Authorization::Allow,
+                Err(refusal) => {
+                    lock(&authorizer.denied).get_or_insert(refusal);
+                    rusqlite::hooks::Authorization::Deny
+                }
+            }
+        },
+    ))?;
+    let progress = Arc::clone(context);
+    let interval = i32::try_from(STEPS_PER_CHECK).unwrap_or(i32::MAX);
+    database.connection_mut().progress_handler(interval, Some(move || !progress.goes_on()))
+}
+
+fn settings(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    // In memory, every RELEASE walks the whole sub-journal.
+    connection.pragma_update(None, "temp_store", 1)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "recursive_triggers", true)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+    for (setting, on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+        (DbConfig::SQLITE_DBCONFIG_LEGACY_ALTER_TABLE, false),
+    ] {
+        connection.set_db_config(setting, on)?;
+    }
+    Ok(())
+}
+
+fn limits(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_SQL_BYTES)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    // Patterns like '%a%a%a%…' take time that grows with every %, and no VM steps.
+    connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 100)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_EXPR_DEPTH, 500)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
+    Ok(())
+}
+
+/// Whether strings may be in double quotes. Statements that are cached must be forgotten when this changes.
+pub fn allow_double_quoted_strings(connection: &Connection, allow: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, allow)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, allow)?;
+    Ok(())
+}
+
+fn functions(connection: &Connection, context: &Arc<Context>) -> rusqlite::Result<()> {
+    // Innocuous: also for defaults, triggers and views.
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
+    refuse_others(connection, flags)?;
+    let draw = Arc::clone(context);
+    connection.create_scalar_function(c"random", 0, flags, move |_| {
+        let [a, b, c, d, e, f, g, h, ..] = lock(&draw.draw).next();
+        Ok(i64::from_le_bytes([a, b, c, d, e, f, g, h]))
+    })?;
+    let draw = Arc::clone(context);
+    connection.create_scalar_function(c"randomblob", 1, flags, move |call| {
+        let wanted = usize::try_from(call.get::<Option<i64>>(0)?.unwrap_or(1).max(1))
+            .ok()
+            .filter(|&wanted| i32::try_from(wanted).is_ok_and(|wanted| wanted <= MAX_VALUE_BYTES))
+            .ok_or_else(|| Error::UserFunctionError("string or blob too big".into()))?;
+        let mut blob = Vec::with_capacity(wanted + 32);
+        let mut draw = lock(&draw.draw);
+        while blob.len() < wanted {
+            blob.extend_from_slice(&draw.next());
+        }
+        blob.truncate(wanted);
+        Ok(blob)
+    })?;
+    let changes = Arc::clone(context);
+    connection.create_scalar_function(c"changes", 0, flags, move |_| {
+        Ok(changes.changes.load(Ordering::Relaxed))
+    })?;
+    let now = Arc::clone(context);
+    connection.create_scalar_function(c"now", 0, flags, move |_| {
+        Ok(timestamp(now.now_ms.load(Ordering::Relaxed)))
+    })?;
+    Ok(())
+}
+
+/// `2026-11-20 23:52:00.125`: as CURRENT_TIMESTAMP, with milliseconds.
+pub fn timestamp(unix_ms: i64) -> String {
+    let (seconds, ms) = (unix_ms.div_euclid(1000), unix_ms.rem_euclid(1000));
+    let (year, month, day) = civil(seconds.div_euclid(86_400));
+    let second = seconds.rem_euclid(86_400);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{ms:03}")
+}
+
+/// Replaces every function that is not on the list by one that fails: the authorizer is not asked about defaults.
+fn refuse_others(connection: &Connection, flags: FunctionFlags) -> rusqlite::Result<()> {
+    let names: Vec<String> = connection
+        .prepare("SELECT DISTINCT name FROM pragma_function_list")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for name in names.iter().filter(|name| !policy::is_allowed_function(name)) {
+        // Operators are functions too, and have their own names.
+        if name.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            let message = policy::refused_function(name).message;
+            connection.create_scalar_function(name.as_str(), -1, flags, move |_| {
+                Err::<i64, _>(Error::UserFunctionError(message.clone().into()))
+            })?;
+        }
+    }
+    Ok(())
+}
