@@ -1,0 +1,332 @@
+//! Clients: each writes one transaction after the other, asks another server when none answers, with the same id, and
+//! remembers what it was told. What they write is chosen to trip a replicated database: tables without a key, NULL keys,
+//! integers in REAL columns, statements that fail half-way, break out, cost too much or change the schema.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rota_core::crypto::SecretKey;
+use rota_core::time::Time;
+use rota_core::transaction::{
+    Envelope, Expiry, Parameters, Settings, Statement, Transaction, Value,
+};
+use rota_core::types::{ChainId, Height, TransactionId};
+
+use crate::Micros;
+use crate::random::Random;
+
+/// How long a client waits for an answer before it asks another server.
+pub const PATIENCE: Micros = 1_500_000;
+
+/// How long an envelope may enter the chain: long enough for any run.
+const EXPIRY: std::time::Duration = std::time::Duration::from_secs(3_000);
+
+/// The same in blocks.
+const EXPIRY_BLOCKS: u64 = 100_000;
+
+/// What clients write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mix {
+    /// One row each, which must succeed.
+    Plain,
+    /// The same, and a balance that all add to.
+    Sums,
+    /// Everything that SQL has to trip copies with; some of it must fail, alike everywhere.
+    Hostile,
+}
+
+/// What one client does.
+#[derive(Clone, Debug)]
+pub struct ClientPlan {
+    /// When it starts (never before the tables are there).
+    pub start: Micros,
+    /// How many transactions it writes.
+    pub writes: u64,
+    /// The longest pause between two of them.
+    pub think: Micros,
+    /// What it writes.
+    pub mix: Mix,
+}
+
+/// What became of a write, as its client knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Acknowledged: its row must be there once, everywhere.
+    Applied,
+    /// Answered with an error: its row must be nowhere.
+    Failed,
+    /// No answer yet: its row is there once or not at all, the same everywhere.
+    Unknown,
+}
+
+/// One write: a transaction with a row of its own in `ledger`.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The key of that row.
+    pub key: String,
+    /// The transaction's id.
+    pub id: TransactionId,
+    /// What is sent, the same on every try.
+    pub envelope: Arc<Envelope>,
+    /// When it was first sent.
+    pub started: Micros,
+    /// Whether it must succeed.
+    pub must_apply: bool,
+    /// The number of tries so far.
+    pub tries: u32,
+}
+
+/// A write that is over, or was when the run ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// The key of its row.
+    pub key: String,
+    /// What became of it.
+    pub fate: Fate,
+    /// When it was first sent.
+    pub started: Micros,
+    /// When it was answered.
+    pub finished: Micros,
+}
+
+/// One client.
+pub struct Client {
+    /// What it does.
+    pub plan: ClientPlan,
+    /// How many writes it has begun.
+    pub begun: u64,
+    /// What it waits for, and on which server.
+    pub waiting: Option<(usize, Write)>,
+    signer: SecretKey,
+    number: usize,
+    random: Random,
+}
+
+/// All clients, and what they were told.
+pub struct Clients {
+    /// By number; number 0 makes the tables.
+    pub all: Vec<Client>,
+    /// What is over.
+    pub finished: Vec<Finished>,
+    /// Which client waits for which transaction.
+    pub waiting: BTreeMap<TransactionId, usize>,
+    /// Whether the tables are there.
+    pub ready: bool,
+    chain: ChainId,
+}
+
+impl Clients {
+    /// Clients that sign with the keys of these servers, in turn.
+    pub fn new(
+        chain: ChainId,
+        plans: &[ClientPlan],
+        signers: &[SecretKey],
+        random: &mut Random,
+    ) -> Self {
+        let tables = ClientPlan { start: 0, writes: 1, think: 0, mix: Mix::Plain };
+        let all = std::iter::once(&tables)
+            .chain(plans)
+            .enumerate()
+            .map(|(number, plan)| Client {
+                plan: plan.clone(),
+                begun: 0,
+                waiting: None,
+                signer: signers[number % signers.len()].clone(),
+                number,
+                random: random.fork(),
+            })
+            .collect();
+        Self { all, finished: Vec::new(), waiting: BTreeMap::new(), ready: false, chain }
+    }
+
+    /// Whether nobody waits or wants to write any more.
+    pub fn are_done(&self) -> bool {
+        self.all.iter().all(|client| client.waiting.is_none() && client.begun == client.plan.writes)
+    }
+
+    /// Makes the client's next write, signed; `None` if it has none left.
+    pub fn next_write(
+        &mut self,
+        number: usize,
+        at: Micros,
+        height: Height,
+        time: Time,
+    ) -> Option<Write> {
+        let chain = self.chain;
+        let client = &mut self.all[number];
+        if client.begun == client.plan.writes {
+            return None;
+        }
+        client.begun += 1;
+        let key = format!("c{number}-{}", client.begun);
+        let statements = client.statements(&key);
+        let transaction = Transaction {
+            salt: client.random.bytes(),
+            user: "rota".into(),
+            statements,
+            settings: Settings::default(),
+            interactive: None,
+        };
+        let id = transaction.id(chain, client.signer.public());
+        let expiry = Expiry { height: Height(height.0 + EXPIRY_BLOCKS), time: time.plus(EXPIRY) };
+        let envelope = Envelope::sign(chain, &client.signer, expiry, vec![transaction]);
+        let must_apply = client.plan.mix != Mix::Hostile;
+        Some(Write { key, id, envelope: Arc::new(envelope), started: at, must_apply, tries: 0 })
+    }
+
+    /// A write has been sent to a server.
+    pub fn sent(&mut self, number: usize, server: usize, mut write: Write) {
+        write.tries += 1;
+        self.waiting.insert(write.id, number);
+        self.all[number].waiting = Some((server, write));
+    }
+
+    /// A client has its answer.
+    pub fn answered(&mut self, number: usize, fate: Fate, at: Micros) {
+        if let Some((_, write)) = self.all[number].waiting.take() {
+            self.waiting.remove(&write.id);
+            self.ready |= number == 0 && fate == Fate::Applied;
+            let Write { key, started, .. } = write;
+            self.finished.push(Finished { key, fate, started, finished: at });
+        }
+    }
+
+    /// All writes, those without an answer included.
+    pub fn fates(&self) -> impl Iterator<Item = (&str, Fate)> {
+        let over = self.finished.iter().map(|write| (write.key.as_str(), write.fate));
+        let open = self.all.iter().filter_map(|client| {
+            client.waiting.as_ref().map(|(_, write)| (write.key.as_str(), Fate::Unknown))
+        });
+        over.chain(open)
+    }
+
+    /// How long a client thinks before its next write.
+    pub fn think(&mut self, number: usize) -> Micros {
+        let client = &mut self.all[number];
+        client.random.below(client.plan.think + 1)
+    }
+}
+
+impl Client {
+    fn statements(&mut self, key: &str) -> Vec<Statement> {
+        if self.number == 0 {
+            let own = insert_row(key, 0);
+            return TABLES.iter().map(|sql| plain(*sql)).chain([own]).collect();
+        }
+        let own = insert_row(key, i64::try_from(self.begun).unwrap_or(i64::MAX));
+        if self.plan.mix == Mix::Plain {
+            return vec![own];
+        }
+        if self.plan.mix == Mix::Sums {
+            let sum = plain("UPDATE account SET balance = balance + 1 WHERE id = 1");
+            return vec![own, sum];
+        }
+        let mut statements: Vec<Statement> =
+            (0..self.random.between(1, 3)).flat_map(|_| self.hostile()).collect();
+        let place = self.random.index(statements.len() + 1);
+        statements.insert(place, own);
+        statements
+    }
+
+    /// Something that copies could differ on.
+    fn hostile(&mut self) -> Vec<Statement> {
+        let n = self.random.between(1, 12);
+        let many = self.random.between(1, 40_000);
+        let one = |sql: String| vec![plain(sql)];
+        match self.random.below(30) {
+            0..=3 => one(format!("INSERT INTO account(balance) VALUES ({n})")),
+            4..=6 => one(format!("UPDATE account SET balance = balance + {n} WHERE id % 3 = 1")),
+            7 => one(format!("UPDATE account SET balance = id * {n}")),
+            8 => one(format!("INSERT INTO parent VALUES ({n}, 'p{n}')")),
+            9 => one(format!("INSERT INTO child(parent) VALUES ({n})")),
+            10 => one(format!("DELETE FROM parent WHERE id = {n}")),
+            11 => one("INSERT INTO nullable VALUES (NULL, 1), (NULL, 1)".into()),
+            12 => one(format!("REPLACE INTO nullable VALUES ('k{n}', {many})")),
+            13 => one("INSERT INTO moments DEFAULT VALUES".into()),
+            14 => {
+                one(format!("INSERT INTO plain VALUES ('a{n}', random()) ON CONFLICT DO NOTHING"))
+            }
+            15 => one(format!("DELETE FROM plain WHERE a = 'a{n}'")),
+            16 => one(format!("INSERT INTO counter(x) VALUES ({n}), ({n} / 0.3)")),
+            17 => one("DELETE FROM counter WHERE id = (SELECT max(id) FROM counter)".into()),
+            18 => one(format!("DELETE FROM ledger WHERE k = 'none{n}'")),
+            19 | 20 => one(format!(
+                "UPDATE account SET balance = (WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL \
+                 SELECT x + 1 FROM c WHERE x < {many}) SELECT count(*) FROM c) WHERE id = {n}"
+            )),
+            21..=24 => one(self.reshape()),
+            25 => one(self.break_out()),
+            26 => one("INSERT INTO account(id, balance) VALUES (1, 1)".into()),
+            27 => one(format!("INSERT INTO missing VALUES ({n})")),
+            28 => one(format!("INSERT INTO same VALUES ({n}), ({n}), ('x')")),
+            _ => one(format!("DELETE FROM same WHERE rowid = {n}")),
+        }
+    }
+
+    fn reshape(&mut self) -> String {
+        let name = ["shape", "form", "figure"];
+        let (from, to) = (self.random.choose(&name), self.random.choose(&name));
+        let column = self.random.choose(&["a", "b", "c"]);
+        match self.random.below(10) {
+            0 | 1 => format!("ALTER TABLE {from} RENAME TO {to}"),
+            2 => format!("ALTER TABLE {from} DROP COLUMN {column}"),
+            3 => format!("ALTER TABLE {from} ADD COLUMN {column} REAL DEFAULT 7"),
+            4 => format!("ALTER TABLE {from} RENAME COLUMN a TO {column}"),
+            5 => format!("CREATE TABLE {to}(id INTEGER PRIMARY KEY, a, b REAL, c TEXT)"),
+            6 => format!("DROP TABLE {from}"),
+            7 => format!("CREATE INDEX i_{to} ON {from}({column})"),
+            _ => format!("INSERT INTO {from}(b) VALUES (3), (4.5), ('x')"),
+        }
+    }
+
+    fn break_out(&mut self) -> String {
+        self.random
+            .choose(&[
+                "COMMIT",
+                "ROLLBACK",
+                "INSERT OR ROLLBACK INTO account(id, balance) VALUES (1, 1)",
+                "PRAGMA foreign_keys = OFF",
+                "PRAGMA user_version = 7",
+                "ATTACH ':memory:' AS other",
+                "VACUUM",
+                "CREATE TABLE copied AS SELECT * FROM account",
+                "CREATE TEMP TABLE hidden(x)",
+                "DELETE FROM ledger LIMIT 1",
+                "ANALYZE",
+                "INSERT INTO account(id, balance) VALUES (9223372036854775807, 0)",
+                "SELECT 1; SELECT 2",
+                "",
+            ])
+            .into()
+    }
+}
+
+/// The tables, made by client 0 in one transaction.
+const TABLES: &[&str] = &[
+    "CREATE TABLE ledger(k TEXT, n INTEGER)",
+    "CREATE TABLE account(id INTEGER PRIMARY KEY, balance REAL NOT NULL)",
+    "CREATE TABLE parent(id INTEGER PRIMARY KEY, label TEXT UNIQUE)",
+    "CREATE TABLE child(id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parent(id) \
+     DEFERRABLE INITIALLY DEFERRED)",
+    "CREATE TABLE nullable(p TEXT PRIMARY KEY, v)",
+    "CREATE TABLE moments(id INTEGER PRIMARY KEY, at TEXT DEFAULT CURRENT_TIMESTAMP, \
+     luck DEFAULT (random()))",
+    "CREATE TABLE plain(a TEXT, b TEXT, PRIMARY KEY (a, b)) WITHOUT ROWID",
+    "CREATE TABLE counter(id INTEGER PRIMARY KEY AUTOINCREMENT, x REAL)",
+    "CREATE TABLE shape(id INTEGER PRIMARY KEY, a, b REAL, c TEXT)",
+    "CREATE TABLE same(v)",
+    "INSERT INTO account VALUES (1, 100)",
+    "CREATE TRIGGER touched AFTER UPDATE ON account WHEN new.id = 1 \
+     BEGIN INSERT INTO moments DEFAULT VALUES; END",
+];
+
+fn plain(sql: impl Into<String>) -> Statement {
+    Statement { sql: sql.into(), parameters: Parameters::Positional(Vec::new()) }
+}
+
+fn insert_row(key: &str, n: i64) -> Statement {
+    Statement {
+        sql: "INSERT INTO ledger(k, n) VALUES (?1, ?2)".into(),
+        parameters: Parameters::Positional(vec![Value::Text(key.into()), Value::Integer(n)]),
+    }
+}

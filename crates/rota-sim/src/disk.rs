@@ -1,0 +1,207 @@
+//! A server's files, and what a crash makes of them.
+//!
+//! ```text
+//!   Persist, Persist, Send, Apply, Send      the fuse burns by one at each; when it is out, the server is dead:
+//!      └───────┴─► one append                 in an append, a prefix of its records (or all, or none) is on disk
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::rc::Rc;
+
+use rota_core::block::Choice;
+use rota_core::error::Fault;
+use rota_core::journal::Record;
+use rota_core::message::{Fetch, Message};
+use rota_core::types::{BlockId, ChainId, Height, Slot};
+use rota_store::chain_db::ChainDb;
+use rota_store::host::Journal;
+
+use crate::random::Random;
+use crate::{Counters, Fault as Kind};
+
+/// Counts a server's outputs down to the one at which it dies.
+#[derive(Clone, Default)]
+pub struct Fuse(Rc<Cell<Option<u64>>>);
+
+impl Fuse {
+    /// Lights it: so many outputs are still carried out.
+    pub fn light(&self, outputs: u64) {
+        self.0.set(Some(outputs));
+    }
+
+    /// Puts it out.
+    pub fn put_out(&self) {
+        self.0.set(None);
+    }
+
+    /// Whether it is lit.
+    pub fn is_lit(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// Whether the server is dead.
+    pub fn is_out(&self) -> bool {
+        self.0.get() == Some(0)
+    }
+
+    /// One output is to be carried out; false if the server is dead.
+    pub fn burn(&self) -> bool {
+        match self.0.get() {
+            Some(0) => false,
+            Some(left) => {
+                self.0.set(Some(left - 1));
+                left > 1
+            }
+            None => true,
+        }
+    }
+}
+
+/// What a server ever had on disk of its own word, to hold against what it says.
+#[derive(Default)]
+pub struct Durable {
+    /// Its votes.
+    pub votes: BTreeSet<(Slot, Choice)>,
+    /// Its proposals.
+    pub proposals: BTreeSet<BlockId>,
+    /// Its highest final block.
+    pub height: Height,
+}
+
+impl Durable {
+    fn remember(&mut self, chain: ChainId, record: &Record) {
+        match record {
+            Record::Notarized { vote, .. }
+            | Record::Nullified(vote)
+            | Record::Finalizing { vote, .. } => {
+                self.votes.insert((vote.slot, vote.choice));
+            }
+            Record::Proposed(proposal) => {
+                self.proposals.insert(proposal.block.id(chain));
+            }
+            Record::Finalized { blocks, .. } => {
+                let highest = blocks.last().map_or(Height(0), |block| block.header.height);
+                self.height = self.height.max(highest);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The server's log, which a crash can cut short.
+pub struct SimJournal {
+    /// The real one, shared with whoever serves and replays.
+    pub chain_db: Rc<RefCell<ChainDb>>,
+    /// What was ever appended.
+    pub durable: Rc<RefCell<Durable>>,
+    /// How many records the step in progress appended.
+    pub appended: Rc<Cell<u64>>,
+    /// Where the crash comes.
+    pub fuse: Fuse,
+    /// Which database this is.
+    pub chain: ChainId,
+    /// Whether a crash keeps the append in progress.
+    pub random: Random,
+    /// What was met.
+    pub met: Rc<RefCell<Counters>>,
+}
+
+impl SimJournal {
+    fn write(&mut self, records: &[Record]) -> Result<(), Fault> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.chain_db.borrow_mut().append(records)?;
+        self.appended.set(self.appended.get() + records.len() as u64);
+        let mut durable = self.durable.borrow_mut();
+        for record in records {
+            durable.remember(self.chain, record);
+        }
+        Ok(())
+    }
+}
+
+impl Journal for SimJournal {
+    fn append(&mut self, records: &[Record]) -> Result<(), Fault> {
+        let reached = records.iter().take_while(|_| self.fuse.burn()).count();
+        if !self.fuse.is_out() {
+            return self.write(records);
+        }
+        let kept = self.random.choose(&[0, reached, records.len()]);
+        let kind = if kept < records.len() { Kind::LostRecords } else { Kind::KeptRecords };
+        self.met.borrow_mut().count(kind);
+        self.write(&records[..kept])?;
+        Err(Fault::storage("appending", "the power went away"))
+    }
+
+    fn serve(&mut self, fetch: &Fetch) -> Result<Option<Message>, Fault> {
+        self.chain_db.borrow_mut().serve(fetch)
+    }
+}
+
+/// The files of a home that a crash leaves.
+const FILES: [&str; 4] = ["state.db", "state.db-wal", "chain.db", "chain.db-wal"];
+
+/// A copy of some files, taken between two SQLite transactions.
+#[derive(Clone)]
+pub struct Copy(Vec<(&'static str, Option<Vec<u8>>)>);
+
+impl Copy {
+    /// Of all files: closing a database tidies up its write-ahead log, which a killed process never does.
+    pub fn of_all(home: &Path) -> Self {
+        Self::of(home, &FILES)
+    }
+
+    /// Of the state alone.
+    pub fn of_state(home: &Path) -> Self {
+        Self::of(home, &FILES[..2])
+    }
+
+    /// No state at all.
+    pub fn no_state() -> Self {
+        Self(FILES[..2].iter().map(|&name| (name, None)).collect())
+    }
+
+    fn of(home: &Path, names: &[&'static str]) -> Self {
+        Self(names.iter().map(|&name| (name, fs::read(home.join(name)).ok())).collect())
+    }
+
+    /// Puts the files back. The databases must be closed.
+    pub fn restore(&self, home: &Path) -> std::io::Result<()> {
+        for (name, bytes) in &self.0 {
+            let path = home.join(name);
+            match bytes {
+                Some(bytes) => fs::write(path, bytes)?,
+                None if path.exists() => fs::remove_file(path)?,
+                None => {}
+            }
+        }
+        for index in ["state.db-shm", "chain.db-shm"] {
+            let path = home.join(index);
+            if path.exists() {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fuse_lets_so_many_outputs_pass() {
+        let fuse = Fuse::default();
+        assert!(fuse.burn() && !fuse.is_out());
+        fuse.light(3);
+        assert_eq!(
+            [fuse.burn(), fuse.burn(), fuse.burn(), fuse.burn()],
+            [true, true, false, false]
+        );
+        assert!(fuse.is_out());
+    }
+}

@@ -1,0 +1,296 @@
+//! One simulated server: a real replica, executor and log in a home folder, with clocks of its own.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rota_core::block::Block;
+use rota_core::crypto::SecretKey;
+use rota_core::error::{Fault, Refusal};
+use rota_core::genesis::Genesis;
+use rota_core::message::{Message, Recipient};
+use rota_core::replica::{Input, Replica, Status};
+use rota_core::time::{Instant, Now, Time};
+use rota_core::types::{Height, NodeId, StateRoot, TransactionId};
+use rota_store::chain_db::ChainDb;
+use rota_store::host::{Host, Io};
+use rota_store::{AppliedBlock, StateDb};
+
+use crate::disk::{Copy, Durable, Fuse, SimJournal};
+use crate::random::Random;
+use crate::{Counters, Micros};
+
+/// What comes out of one step, in order.
+pub enum Effect {
+    /// A message leaves.
+    Send(Recipient, Message),
+    /// A block goes to the executor.
+    Apply(Arc<Block>),
+    /// A timer is set.
+    Wake(Instant),
+    /// Clients are told that these will not happen.
+    Dropped(Vec<TransactionId>, Refusal),
+    /// A line in the log.
+    Report(String),
+    /// The state is not the cluster's.
+    Diverged(Height, StateRoot, StateRoot),
+}
+
+/// What is to be done by a server, in the order of arrival.
+pub enum Work {
+    /// A peer's message, not yet checked.
+    Message(usize, Arc<Message>),
+    /// Anything of its own.
+    Input(Input),
+}
+
+/// What stays when a server is down.
+pub struct Server {
+    /// Who it is.
+    pub node: NodeId,
+    /// Its home folder.
+    pub home: PathBuf,
+    /// How far its wall clock is off, in milliseconds.
+    pub clock_off: i64,
+    /// Counts its starts: events of an earlier life are void.
+    pub life: u64,
+    /// What is in memory; `None` while it is down.
+    pub running: Option<Running>,
+    /// What it ever had on disk of its own word.
+    pub durable: Rc<RefCell<Durable>>,
+    /// Where it will crash.
+    pub fuse: Fuse,
+    /// Since when and until when it is doing nothing.
+    pub busy_until: Micros,
+    /// How long an append takes.
+    pub fsync: Micros,
+    /// How long executing a block takes.
+    pub apply: Micros,
+    /// Whether it found its own state to be wrong and serves no more.
+    pub quarantined: bool,
+    /// Older copies of `state.db`, newest last.
+    pub old_states: Vec<Copy>,
+    key: SecretKey,
+    origin: u64,
+    random: Random,
+    met: Rc<RefCell<Counters>>,
+}
+
+/// What is lost when a server stops.
+pub struct Running {
+    /// The deciding part, with its log.
+    pub host: Host<SimJournal>,
+    /// The log, shared with the host.
+    pub chain_db: Rc<RefCell<ChainDb>>,
+    /// The executor's database.
+    pub state: StateDb,
+    /// Blocks to execute.
+    pub to_apply: VecDeque<Arc<Block>>,
+    /// What has arrived.
+    pub inbox: Vec<Work>,
+    /// Whether a turn is scheduled.
+    pub scheduled: bool,
+    /// Counts timers: only the newest counts.
+    pub timer: u64,
+    /// Records appended by the turn in progress.
+    pub appended: Rc<Cell<u64>>,
+}
+
+/// Collects effects until the fuse is out.
+struct Outbox {
+    effects: Vec<Effect>,
+    fuse: Fuse,
+}
+
+impl Outbox {
+    fn push(&mut self, effect: Effect) {
+        if self.fuse.burn() {
+            self.effects.push(effect);
+        }
+    }
+}
+
+impl Io for Outbox {
+    fn send(&mut self, to: Recipient, message: Message) {
+        self.push(Effect::Send(to, message));
+    }
+
+    fn apply(&mut self, block: Arc<Block>) {
+        self.push(Effect::Apply(block));
+    }
+
+    fn wake(&mut self, at: Instant) {
+        self.push(Effect::Wake(at));
+    }
+
+    fn dropped(&mut self, transactions: Vec<TransactionId>, why: Refusal) {
+        self.push(Effect::Dropped(transactions, why));
+    }
+
+    fn report(&mut self, line: String) {
+        self.push(Effect::Report(line));
+    }
+
+    fn diverged(&mut self, height: Height, agreed: StateRoot, ours: StateRoot) {
+        self.push(Effect::Diverged(height, agreed, ours));
+    }
+}
+
+impl Server {
+    /// A server that is down, with an empty home.
+    pub fn new(
+        key: SecretKey,
+        home: PathBuf,
+        clock_off: i64,
+        mut random: Random,
+        met: Rc<RefCell<Counters>>,
+    ) -> Self {
+        Self {
+            node: key.public(),
+            home,
+            clock_off,
+            life: 0,
+            running: None,
+            durable: Rc::default(),
+            fuse: Fuse::default(),
+            busy_until: 0,
+            fsync: random.between(100, 600),
+            apply: random.between(100, 600),
+            quarantined: false,
+            old_states: Vec::new(),
+            key,
+            origin: 0,
+            random,
+            met,
+        }
+    }
+
+    /// What its clocks say.
+    pub fn now(&self, at: Micros, genesis: &Genesis) -> Now {
+        let true_ms = genesis.time_ms.saturating_add(at / 1_000);
+        let clock = Time(true_ms.saturating_add_signed(self.clock_off));
+        Now { instant: Instant(self.origin + at), clock }
+    }
+
+    /// When one of its instants is, in the world's time.
+    pub fn world_time(&self, instant: Instant) -> Micros {
+        instant.0.saturating_sub(self.origin)
+    }
+
+    /// Starts from what is on disk. Blocks that its state lacked are executed first; they are returned with the step's
+    /// effects.
+    pub fn start(
+        &mut self,
+        at: Micros,
+        genesis: &Genesis,
+    ) -> Result<(Vec<(Arc<Block>, AppliedBlock)>, Vec<Effect>), Fault> {
+        self.life += 1;
+        self.fuse.put_out();
+        self.busy_until = at;
+        // A monotonic clock begins anew with the machine.
+        self.origin = self.random.below(1 << 40);
+        let mut chain_db = ChainDb::open(&self.home, genesis)?;
+        let mut state = StateDb::open(&self.home, genesis)?;
+        let recovered = chain_db.recover()?;
+        let height = recovered.last.as_ref().map_or(Height(0), |(block, _)| block.header.height);
+        if state.applied().height > height {
+            return Err(Fault::WrongFiles("state.db is ahead of chain.db".into()));
+        }
+        let mut replayed = Vec::new();
+        while state.applied().height < height {
+            let next = state.applied().height.next();
+            let block = chain_db
+                .final_block(next)?
+                .ok_or_else(|| Fault::WrongFiles(format!("no block at height {next}")))?;
+            let applied = state.apply(&block)?;
+            replayed.push((block, applied));
+        }
+        let now = self.now(at, genesis);
+        let (replica, outputs) =
+            Replica::new(genesis, self.key.clone(), recovered, state.applied(), now)?;
+        let chain_db = Rc::new(RefCell::new(chain_db));
+        let appended = Rc::new(Cell::new(0));
+        let journal = SimJournal {
+            chain_db: chain_db.clone(),
+            durable: self.durable.clone(),
+            appended: appended.clone(),
+            fuse: self.fuse.clone(),
+            chain: genesis.chain_id(),
+            random: self.random.fork(),
+            met: self.met.clone(),
+        };
+        let mut outbox = Outbox { effects: Vec::new(), fuse: self.fuse.clone() };
+        let mut host = Host::new(replica, journal);
+        host.carry_out(outputs, &mut outbox)?;
+        self.running = Some(Running {
+            host,
+            chain_db,
+            state,
+            to_apply: VecDeque::new(),
+            inbox: Vec::new(),
+            scheduled: false,
+            timer: 0,
+            appended,
+        });
+        Ok((replayed, outbox.effects))
+    }
+
+    /// Lets the replica take some inputs. When the fuse burns out on the way, the effects before that are returned and
+    /// the server is dead.
+    pub fn take(
+        &mut self,
+        at: Micros,
+        genesis: &Genesis,
+        inputs: Vec<Input>,
+    ) -> Result<Vec<Effect>, Fault> {
+        let now = self.now(at, genesis);
+        let mut outbox = Outbox { effects: Vec::new(), fuse: self.fuse.clone() };
+        let Some(running) = &mut self.running else { return Ok(Vec::new()) };
+        running.appended.set(0);
+        match running.host.handle(now, inputs, &mut outbox) {
+            Err(fault) if !self.fuse.is_out() => Err(fault),
+            _ => Ok(outbox.effects),
+        }
+    }
+
+    /// Where it stands, if it runs.
+    pub fn status(&self, at: Micros, genesis: &Genesis) -> Option<Status> {
+        let now = self.now(at, genesis);
+        self.running.as_ref().map(|running| running.host.replica().status(now))
+    }
+
+    /// Stops without a word. What the files lose by it is drawn.
+    pub fn crash(&mut self) -> std::io::Result<Option<crate::Fault>> {
+        let killed = self.random.per_mille(500).then(|| Copy::of_all(&self.home));
+        self.running = None;
+        self.fuse.put_out();
+        if let Some(files) = &killed {
+            files.restore(&self.home)?;
+        }
+        let lost = match self.random.below(10) {
+            0 => Some((Copy::no_state(), crate::Fault::NoState)),
+            1..=3 if !self.old_states.is_empty() => {
+                let which = self.random.index(self.old_states.len());
+                self.old_states.truncate(which + 1);
+                Some((self.old_states[which].clone(), crate::Fault::OldState))
+            }
+            _ => None,
+        };
+        match lost {
+            Some((state, fault)) => state.restore(&self.home).map(|()| Some(fault)),
+            None => Ok(killed.map(|_| crate::Fault::Killed)),
+        }
+    }
+
+    /// Now and then keeps a copy of `state.db`, for a crash to bring back.
+    pub fn keep_state(&mut self) {
+        if self.random.per_mille(30) {
+            if self.old_states.len() == 3 {
+                self.old_states.remove(0);
+            }
+            self.old_states.push(Copy::of_state(&self.home));
+        }
+    }
+}
