@@ -159,8 +159,8 @@ fn names(source: &Source) -> Found {
     found
 }
 
-/// Whether this keyword is followed by a name that is ours to choose. An indented `type` stands in an
-/// `impl` of somebody else's trait, who chose it.
+/// Whether this keyword is followed by a name that is ours to choose. An indented `type` stands in
+/// an `impl` of somebody else's trait, who chose it.
 fn declares(code: &str, (at, keyword): (usize, &str)) -> bool {
     match keyword {
         "struct" | "enum" | "trait" | "union" | "mod" => true,
