@@ -32,6 +32,7 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use crate::host::Journal;
+use crate::sqlite::reserve_bytes;
 use crate::value::Receipt;
 
 /// The file's name in a server's home.
@@ -53,40 +54,51 @@ const CACHED_STATEMENTS: usize = 32;
 const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
 
 const SCHEMA: &str = "
-CREATE TABLE about (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE bodies (id BLOB PRIMARY KEY, block BLOB NOT NULL);
+CREATE TABLE rota_about (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE rota_bodies (id BLOB PRIMARY KEY, block BLOB NOT NULL);
 CREATE TABLE blocks (
     height INTEGER PRIMARY KEY, slot INTEGER NOT NULL, epoch INTEGER NOT NULL,
     leader TEXT NOT NULL, time TEXT NOT NULL, time_ms INTEGER NOT NULL,
     transactions INTEGER NOT NULL, bytes INTEGER NOT NULL, id TEXT NOT NULL
 );
-CREATE TABLE certificates (height INTEGER PRIMARY KEY, certificate BLOB NOT NULL);
-CREATE TABLE tail (
+CREATE TABLE rota_certificates (height INTEGER PRIMARY KEY, certificate BLOB NOT NULL);
+CREATE TABLE rota_tail (
     number INTEGER PRIMARY KEY, slot INTEGER NOT NULL, body BLOB, record BLOB NOT NULL
 );
 CREATE TABLE receipts (
     height INTEGER, position INTEGER, sqlstate TEXT, message TEXT, tag TEXT, key BLOB NOT NULL,
     id TEXT AS (lower(hex(key))), PRIMARY KEY (height, position)
 ) WITHOUT ROWID;
-CREATE TABLE runs (run INTEGER PRIMARY KEY, last_height INTEGER NOT NULL);
-CREATE TABLE receipt_runs (
+CREATE TABLE rota_runs (run INTEGER PRIMARY KEY, last_height INTEGER NOT NULL);
+CREATE TABLE rota_receipt_runs (
     run INTEGER, key BLOB, height INTEGER NOT NULL, position INTEGER NOT NULL,
     PRIMARY KEY (run, key)
 ) WITHOUT ROWID;
 ";
 
-/// The tables of which clients may read all columns. They are tables and not views of others, since SQLite's authorizer
+/// The tables of which clients may read all columns; the others have names that no table of a client can have, since the
+/// authorizer is not always told which file a table is in. They are tables and not views of others, since SQLite's authorizer
 /// can not tell a view from a subquery of the same name: what is in these is for everybody.
 pub(crate) const PUBLIC_TABLES: [&str; 2] = ["blocks", "receipts"];
+
+/// All others.
+pub(crate) const PRIVATE_TABLES: [&str; 6] = [
+    "rota_about",
+    "rota_bodies",
+    "rota_certificates",
+    "rota_tail",
+    "rota_runs",
+    "rota_receipt_runs",
+];
 
 /// Where a transaction stands, by its id: newest receipts, which are in no run yet, are looked through one by one.
 pub(crate) const FIND_RECEIPT: &str = "
 SELECT height, position, sqlstate, message FROM chain.receipts WHERE (height, position) IN (
-    SELECT height, position FROM chain.receipt_runs
-        WHERE run IN (SELECT run FROM chain.runs) AND key = ?1
+    SELECT height, position FROM chain.rota_receipt_runs
+        WHERE run IN (SELECT run FROM chain.rota_runs) AND key = ?1
     UNION ALL
     SELECT height, position FROM chain.receipts
-        WHERE height > (SELECT ifnull(max(last_height), 0) FROM chain.runs) AND key = ?1
+        WHERE height > (SELECT ifnull(max(last_height), 0) FROM chain.rota_runs) AND key = ?1
 ) LIMIT 1";
 
 /// The log of one server. Owned by the thread that owns the replica.
@@ -278,7 +290,7 @@ impl ChainDb {
             return self.create().map_err(doing);
         }
         let about = |name: &str| {
-            let sql = "SELECT value FROM about WHERE name = ?1";
+            let sql = "SELECT value FROM rota_about WHERE name = ?1";
             self.connection.query_row(sql, [name], |row| row.get::<_, Sql>(0)).map_err(|error| {
                 Fault::WrongFiles(format!(
                     "{} is not a log of Rota's ({error}); move it away, or name another home",
@@ -307,8 +319,9 @@ impl ChainDb {
     fn create(&mut self) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         transaction.execute_batch(SCHEMA)?;
-        transaction.execute("INSERT INTO about VALUES ('format', ?1)", [FORMAT])?;
-        transaction.execute("INSERT INTO about VALUES ('chain', ?1)", [self.chain.to_string()])?;
+        transaction.execute("INSERT INTO rota_about VALUES ('format', ?1)", [FORMAT])?;
+        transaction
+            .execute("INSERT INTO rota_about VALUES ('chain', ?1)", [self.chain.to_string()])?;
         transaction.commit()?;
         self.fsyncs += 1;
         Ok(())
@@ -322,9 +335,9 @@ impl ChainDb {
             .query_row(sql, [], |row| Ok((Height(count(row, 0)?), Slot(count(row, 1)?))))
             .optional()?;
         self.last = last.unwrap_or_default();
-        let mut bodies = self
-            .connection
-            .prepare("SELECT body, max(slot) FROM tail WHERE body IS NOT NULL GROUP BY body")?;
+        let mut bodies = self.connection.prepare(
+            "SELECT body, max(slot) FROM rota_tail WHERE body IS NOT NULL GROUP BY body",
+        )?;
         self.pending = bodies
             .query_map([], |row| Ok((BlockId(row.get(0)?), Slot(count(row, 1)?))))?
             .collect::<rusqlite::Result<_>>()?;
@@ -332,7 +345,7 @@ impl ChainDb {
     }
 
     fn stored_tail(&self) -> Result<Vec<(Slot, Vec<u8>)>, Fault> {
-        self.read("SELECT slot, record FROM tail ORDER BY number", |statement| {
+        self.read("SELECT slot, record FROM rota_tail ORDER BY number", |statement| {
             statement.query_map([], |row| Ok((Slot(count(row, 0)?), row.get(1)?)))?.collect()
         })
     }
@@ -365,7 +378,7 @@ impl ChainDb {
 
     /// A block of the tail or of the chain, checked against its id.
     fn body(&self, id: BlockId) -> Result<Option<Arc<Block>>, Fault> {
-        let bytes = self.read("SELECT block FROM bodies WHERE id = ?1", |statement| {
+        let bytes = self.read("SELECT block FROM rota_bodies WHERE id = ?1", |statement| {
             statement.query_row([&id.0], |row| row.get::<_, Vec<u8>>(0)).optional()
         })?;
         bytes.map(|bytes| self.checked(id, &bytes)).transpose()
@@ -381,7 +394,7 @@ impl ChainDb {
     }
 
     fn certificate(&self, height: Height) -> Result<Certificate, Fault> {
-        let sql = "SELECT certificate FROM certificates WHERE height = ?1";
+        let sql = "SELECT certificate FROM rota_certificates WHERE height = ?1";
         let bytes: Vec<u8> =
             self.read(sql, |statement| statement.query_row([number(height.0)], |row| row.get(0)))?;
         unseal(&bytes).ok_or_else(|| self.corrupt("certificates"))
@@ -391,7 +404,7 @@ impl ChainDb {
     /// the first such, since an answer must prove something.
     fn final_after(&self, height: Height) -> Result<Option<FinalBlocks>, Fault> {
         let sql = "SELECT f.height, f.id, f.bytes, c.height IS NOT NULL
-            FROM blocks f LEFT JOIN certificates c ON c.height = f.height
+            FROM blocks f LEFT JOIN rota_certificates c ON c.height = f.height
             WHERE f.height > ?1 ORDER BY f.height";
         let (ids, proven) = self.read(sql, |statement| {
             let mut rows = statement.query([number(height.0)])?;
@@ -459,6 +472,7 @@ impl ChainDb {
 fn prepare_connection(connection: &mut Connection, wal: Arc<AtomicI64>) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    reserve_bytes(connection)?;
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -16384;")?;
     connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
@@ -561,7 +575,7 @@ impl Writing<'_> {
             self.body(id, block)?;
         }
         self.transaction
-            .prepare_cached("INSERT INTO tail (slot, body, record) VALUES (?1, ?2, ?3)")?
+            .prepare_cached("INSERT INTO rota_tail (slot, body, record) VALUES (?1, ?2, ?3)")?
             .execute(params![number(slot.0), body, record])?;
         Ok(())
     }
@@ -572,7 +586,7 @@ impl Writing<'_> {
             return Ok(());
         }
         self.transaction
-            .prepare_cached("INSERT INTO bodies (id, block) VALUES (?1, ?2)")?
+            .prepare_cached("INSERT INTO rota_bodies (id, block) VALUES (?1, ?2)")?
             .execute(params![id.0, encode(block)])?;
         self.new.insert(id, block.header.slot);
         Ok(())
@@ -596,7 +610,7 @@ impl Writing<'_> {
             (height, slot, epoch, leader, time, time_ms, transactions, bytes, id)
             SELECT ?1, ?2, ?3, ?4,
                 strftime('%Y-%m-%d %H:%M:%S', ?5 / 1000, 'unixepoch') || printf('.%03d', ?5 % 1000),
-                ?5, ?6, length(block), ?7 FROM bodies WHERE id = ?8";
+                ?5, ?6, length(block), ?7 FROM rota_bodies WHERE id = ?8";
         let row = params![
             number(header.height.0),
             number(header.slot.0),
@@ -616,7 +630,7 @@ impl Writing<'_> {
 
     fn certify(&self, certificate: &Certificate) -> Result<(), Fault> {
         self.transaction
-            .prepare_cached("INSERT INTO certificates (height, certificate) VALUES (?1, ?2)")
+            .prepare_cached("INSERT INTO rota_certificates (height, certificate) VALUES (?1, ?2)")
             .and_then(|mut insert| {
                 insert.execute(params![number(self.height.0), seal(certificate)])
             })
@@ -631,9 +645,10 @@ impl Writing<'_> {
             return Ok(Vec::new());
         }
         self.transaction
-            .prepare_cached("DELETE FROM tail WHERE slot <= ?1")?
+            .prepare_cached("DELETE FROM rota_tail WHERE slot <= ?1")?
             .execute([number(final_slot.0)])?;
-        let mut delete = self.transaction.prepare_cached("DELETE FROM bodies WHERE id = ?1")?;
+        let mut delete =
+            self.transaction.prepare_cached("DELETE FROM rota_bodies WHERE id = ?1")?;
         let mut gone = Vec::new();
         for (&id, &slot) in self.pending.iter().chain(&self.new) {
             if slot > final_slot {
@@ -678,19 +693,19 @@ impl Writing<'_> {
     /// receipts are saved together.
     fn sort_receipts(&self, newest: Height) -> rusqlite::Result<()> {
         let sql = "SELECT count(*) FROM receipts
-            WHERE height > (SELECT ifnull(max(last_height), 0) FROM runs)";
+            WHERE height > (SELECT ifnull(max(last_height), 0) FROM rota_runs)";
         let unsorted: i64 =
             self.transaction.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
         if unsorted < RUN_RECEIPTS {
             return Ok(());
         }
-        let sql = "INSERT OR IGNORE INTO receipt_runs (run, key, height, position)
-            SELECT (SELECT ifnull(max(run), 0) + 1 FROM runs), key, height, position
+        let sql = "INSERT OR IGNORE INTO rota_receipt_runs (run, key, height, position)
+            SELECT (SELECT ifnull(max(run), 0) + 1 FROM rota_runs), key, height, position
             FROM receipts
-            WHERE height > (SELECT ifnull(max(last_height), 0) FROM runs) ORDER BY key";
+            WHERE height > (SELECT ifnull(max(last_height), 0) FROM rota_runs) ORDER BY key";
         self.transaction.prepare_cached(sql)?.execute([])?;
         self.transaction
-            .prepare_cached("INSERT INTO runs (last_height) VALUES (?1)")?
+            .prepare_cached("INSERT INTO rota_runs (last_height) VALUES (?1)")?
             .execute([number(newest.0)])?;
         Ok(())
     }

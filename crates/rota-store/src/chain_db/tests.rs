@@ -181,12 +181,12 @@ fn finality_empties_the_tail_and_drops_abandoned_bodies() {
         let recovered = t.db.recover().unwrap();
         assert_eq!(recovered.last.unwrap().0, one);
         assert_eq!(recovered.tail, [t.maker.notarized(&above)]);
-        assert_eq!(t.rows("bodies"), 2);
+        assert_eq!(t.rows("rota_bodies"), 2);
         assert_eq!(t.db.height(), Height(1));
     }
     // What was pending before the restart is finalized from where it is.
     t.db.append(&[t.maker.finalized(&[&above])]).unwrap();
-    assert_eq!((t.rows("bodies"), t.rows("tail")), (2, 0));
+    assert_eq!((t.rows("rota_bodies"), t.rows("rota_tail")), (2, 0));
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_body_is_written_once_and_a_batch_is_one_flush() {
     t.db.append(&[t.maker.finalized(&[&one])]).unwrap();
     t.db.append(&[]).unwrap();
     assert_eq!(t.db.fsyncs() - before, 2);
-    assert_eq!(t.rows("bodies"), 1);
+    assert_eq!(t.rows("rota_bodies"), 1);
     let wal = std::fs::metadata(t.home.path().join("chain.db-wal")).unwrap().len();
     assert!(wal < 250_000, "{wal} bytes for one body of 100,000");
 }
@@ -260,9 +260,12 @@ fn a_block_is_served_by_id_before_and_after_it_is_final() {
 
 #[test]
 fn a_flipped_bit_is_a_fault_and_never_a_shorter_log() {
-    for (table, column) in
-        [("bodies", "block"), ("tail", "record"), ("certificates", "certificate"), ("blocks", "id")]
-    {
+    for (table, column) in [
+        ("rota_bodies", "block"),
+        ("rota_tail", "record"),
+        ("rota_certificates", "certificate"),
+        ("blocks", "id"),
+    ] {
         let mut t = Fixture::new();
         t.finalize(1..=1, 10);
         let next = t.maker.next(2, 10);
@@ -294,9 +297,9 @@ fn the_log_of_another_database_is_refused_with_advice() {
         _ => panic!("opened"),
     };
     assert!(advice(&genesis("another")).contains("put back the genesis"));
-    t.db.connection.execute("UPDATE about SET value = 99 WHERE name = 'format'", []).unwrap();
+    t.db.connection.execute("UPDATE rota_about SET value = 99 WHERE name = 'format'", []).unwrap();
     assert!(advice(&t.genesis).contains("format"));
-    t.db.connection.execute_batch("DROP TABLE about").unwrap();
+    t.db.connection.execute_batch("DROP TABLE rota_about").unwrap();
     assert!(advice(&t.genesis).contains("not a log"));
 }
 
@@ -306,6 +309,14 @@ fn the_log_keeps_short_however_long_the_chain() {
     t.finalize(1..=40, 400_000);
     let wal = std::fs::metadata(t.home.path().join("chain.db-wal")).unwrap().len();
     assert!(wal < 6 << 20, "{wal} bytes of write-ahead log after 16 MB of blocks");
+}
+
+#[test]
+fn eight_bytes_of_each_page_are_kept_free() {
+    let mut t = Fixture::new();
+    t.finalize(1..=40, 400_000);
+    let file = std::fs::read(t.home.path().join(FILE)).unwrap();
+    assert_eq!(file[20], 8); // SQLite's file format, section 1.3.4
 }
 
 #[test]
@@ -348,14 +359,23 @@ fn receipts_wait_for_the_next_append_and_are_sorted_into_runs() {
     t.db.save_receipts(receipts(1, 3000, Ok(())));
     assert_eq!(t.rows("receipts"), 0);
     t.finalize(1..=1, 10);
-    assert_eq!((t.rows("receipts"), t.rows("receipt_runs"), t.rows("runs")), (3000, 0, 0));
+    assert_eq!(
+        (t.rows("receipts"), t.rows("rota_receipt_runs"), t.rows("rota_runs")),
+        (3000, 0, 0)
+    );
     t.db.save_receipts(receipts(2, 2000, Ok(())));
     t.finalize(2..=2, 10);
-    assert_eq!((t.rows("receipts"), t.rows("receipt_runs"), t.rows("runs")), (5000, 5000, 1));
+    assert_eq!(
+        (t.rows("receipts"), t.rows("rota_receipt_runs"), t.rows("rota_runs")),
+        (5000, 5000, 1)
+    );
     // Saved twice, as after a restart that applies a block again: once in the end.
     t.db.save_receipts(receipts(2, 2000, Ok(())));
     t.finalize(3..=3, 10);
-    assert_eq!((t.rows("receipts"), t.rows("receipt_runs"), t.rows("runs")), (5000, 5000, 1));
+    assert_eq!(
+        (t.rows("receipts"), t.rows("rota_receipt_runs"), t.rows("rota_runs")),
+        (5000, 5000, 1)
+    );
     let sql = "SELECT tag || position FROM receipts WHERE height = 2 AND position = 17";
     let tag: String = t.db.connection.query_row(sql, [], |row| row.get(0)).unwrap();
     assert_eq!(tag, "INSERT 0 317");

@@ -1,0 +1,473 @@
+//! Reads: step 1 of a transaction's nine answers them from this server's copy, on as many threads as there are readers.
+//!
+//! ```text
+//!   statement ──► authorizer: only what is public ──► prepared once, kept ──► rows, within a time, a count and a size
+//!                   main    state.db, written by the executor meanwhile (WAL: neither waits)
+//!                   chain   chain.db, tables `blocks` and `receipts` only
+//! ```
+//!
+//! Each connection is opened read-only: whatever gets past the checks in front of it cannot write. A server's functions
+//! mean here what they mean anywhere, `now()` the time on this server's clock; in a write they are agreed
+//! (`determinism`).
+
+mod describe;
+mod functions;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use rota_core::error::{Fault, Refusal, sqlstate};
+use rota_core::transaction::{Settings, Statement, Value};
+use rota_core::types::Height;
+use rusqlite::config::DbConfig;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::limits::Limit;
+use rusqlite::types::ValueRef;
+use rusqlite::{CachedStatement, Connection, OpenFlags, Row};
+
+use crate::bind;
+use crate::chain_db;
+use crate::determinism::MAX_SQL_BYTES;
+use crate::error::{Trouble, judge};
+use crate::sql::{Access, classify};
+use crate::sqlite;
+use crate::value::{Column, Rows, StatementKind};
+
+/// The users' database in a server's home.
+const STATE_FILE: &str = "state.db";
+
+/// Prepared statements kept per connection: some 10 KB each, and more than the forms that an application uses.
+const CACHED_STATEMENTS: usize = 256;
+
+/// How many VM steps between two looks at the clock: some tens of microseconds.
+const STEPS_PER_LOOK: i32 = 2_000;
+
+/// The longest value that a read may make, as by `group_concat`. A single function call is not interrupted: this is what
+/// bounds its time, to some tens of milliseconds.
+const MAX_READ_VALUE_BYTES: i32 = 16 << 20;
+
+/// Page cache per connection; the operating system's cache is behind it.
+const CACHE_KIB: i64 = 8 * 1024;
+
+/// What each value costs beside its own bytes when an answer's size is counted.
+const VALUE_OVERHEAD: usize = 24;
+
+/// How long to wait for a lock: only the recovery after a crash ever holds one.
+const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// PRAGMAs that only tell about the schema; tools use them, as statements or as `pragma_…()` tables.
+const PRAGMAS: [&str; 9] = [
+    "table_info",
+    "table_xinfo",
+    "table_list",
+    "index_list",
+    "index_info",
+    "index_xinfo",
+    "foreign_key_list",
+    "function_list",
+    "collation_list",
+];
+
+/// Where `state.db` says which block is the newest in it.
+const HEIGHT: &str = "SELECT height FROM main.rota_meta";
+
+/// How much one read may take.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadLimits {
+    /// When to stop (57014).
+    pub deadline: Instant,
+    /// The most rows (54000).
+    pub max_rows: usize,
+    /// The most bytes of all rows together (54000).
+    pub max_bytes: usize,
+}
+
+/// What a statement takes and gives, found without running it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// In the order of their numbers.
+    pub parameters: Vec<Parameter>,
+    /// What it returns; none for a write without RETURNING.
+    pub columns: Vec<Column>,
+    /// Whether a reader may run it.
+    pub read_only: bool,
+    /// What it is.
+    pub kind: StatementKind,
+}
+
+/// A parameter of a statement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name without the prefix, if it has one.
+    pub name: Option<String>,
+    /// The declared type of the column that it is compared with or stored in, where that can be told.
+    pub declared: Option<String>,
+}
+
+/// Read-only connections to one server's files. One per thread.
+pub struct Reader {
+    home: PathBuf,
+    plain: Session,
+    /// Another connection, for clients that put strings in double quotes: a prepared statement keeps the meaning that the
+    /// setting had, and takes on another when the schema changes.
+    quoting: Option<Session>,
+}
+
+impl Reader {
+    /// Opens the files that the executor and the log have created in `home`.
+    pub fn open(home: &Path) -> Result<Self, Fault> {
+        Ok(Self { home: home.into(), plain: Session::open(home, false)?, quoting: None })
+    }
+
+    /// Runs one statement that only reads. Refuses writes (25006), what is not public (42501), and answers beyond
+    /// `limits`.
+    pub fn query(
+        &mut self,
+        statement: &Statement,
+        settings: &Settings,
+        limits: &ReadLimits,
+    ) -> Result<Rows, Refusal> {
+        self.session(settings)?.query(statement, limits)
+    }
+
+    /// What a statement takes and gives, also for one that writes.
+    pub fn describe(&mut self, sql: &str, settings: &Settings) -> Result<Description, Refusal> {
+        self.session(settings)?.describe(sql)
+    }
+
+    /// The newest block in `state.db`.
+    pub fn height(&self) -> Result<Height, Refusal> {
+        let height: i64 = self
+            .plain
+            .connection
+            .prepare_cached(HEIGHT)
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .map_err(refuse)?;
+        Ok(Height(u64::try_from(height).unwrap_or_default()))
+    }
+
+    fn session(&mut self, settings: &Settings) -> Result<&mut Session, Refusal> {
+        if !settings.double_quoted_strings {
+            return Ok(&mut self.plain);
+        }
+        if self.quoting.is_none() {
+            let opened = Session::open(&self.home, true);
+            let opened = opened.map_err(|fault| internal(fault.to_string()))?;
+            self.quoting = Some(opened);
+        }
+        self.quoting.as_mut().ok_or_else(|| internal("no connection".into()))
+    }
+}
+
+/// What the callbacks of a connection know of the statement that runs.
+#[derive(Default)]
+struct Watch {
+    deadline: Mutex<Option<Instant>>,
+    denied: Mutex<Option<Refusal>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Session {
+    connection: Connection,
+    watch: Arc<Watch>,
+}
+
+impl Session {
+    fn open(home: &Path, double_quoted_strings: bool) -> Result<Self, Fault> {
+        let fault =
+            |error| Fault::storage(format!("reading the files in {}", home.display()), error);
+        let mut connection = open_files(home).map_err(fault)?;
+        functions::register(&connection, home).map_err(fault)?;
+        for setting in [DbConfig::SQLITE_DBCONFIG_DQS_DML, DbConfig::SQLITE_DBCONFIG_DQS_DDL] {
+            connection.set_db_config(setting, double_quoted_strings).map_err(fault)?;
+        }
+        let watch = Arc::new(Watch::default());
+        let authorizer = Arc::clone(&watch);
+        connection
+            .authorizer(Some(move |asked: AuthContext<'_>| match authorize(&asked) {
+                Ok(()) => Authorization::Allow,
+                Err(refusal) => {
+                    lock(&authorizer.denied).get_or_insert(refusal);
+                    Authorization::Deny
+                }
+            }))
+            .map_err(fault)?;
+        let clock = Arc::clone(&watch);
+        let is_late =
+            move || lock(&clock.deadline).is_some_and(|deadline| Instant::now() >= deadline);
+        connection.progress_handler(STEPS_PER_LOOK, Some(is_late)).map_err(fault)?;
+        Ok(Self { connection, watch })
+    }
+
+    fn query(&self, statement: &Statement, limits: &ReadLimits) -> Result<Rows, Refusal> {
+        match classify(&statement.sql).access {
+            Access::Empty => return Ok(Rows::default()),
+            Access::Session => {
+                return Err(Refusal::new(
+                    sqlstate::INVALID_TRANSACTION_STATE,
+                    "BEGIN, COMMIT and their like are the session's, not a read's",
+                ));
+            }
+            Access::Read | Access::Write => {}
+        }
+        *lock(&self.watch.deadline) = Some(limits.deadline);
+        let rows = self.run(statement, limits);
+        *lock(&self.watch.deadline) = None;
+        rows
+    }
+
+    fn run(&self, statement: &Statement, limits: &ReadLimits) -> Result<Rows, Refusal> {
+        let mut prepared = self.prepare(&statement.sql)?;
+        if !prepared.readonly() {
+            return Err(Refusal::new(
+                sqlstate::READ_ONLY,
+                "a read may not change anything; send this statement as a write",
+            ));
+        }
+        bind::bind(&mut prepared, &statement.parameters)?;
+        let mut answer = Answer { limits, rows: Rows::default(), bytes: 0 };
+        let mut columns = None;
+        let mut found = prepared.raw_query();
+        while let Some(row) = found.next().map_err(|error| self.refuse(error))? {
+            // Only now: the first step prepares anew what a changed schema has made stale.
+            let columns = columns.get_or_insert_with(|| columns_of(row.as_ref()));
+            answer.add(row, columns.len())?;
+        }
+        drop(found);
+        answer.rows.columns = columns.unwrap_or_else(|| columns_of(&prepared));
+        Ok(answer.rows)
+    }
+
+    fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>, Refusal> {
+        lock(&self.watch.denied).take();
+        self.connection.prepare_cached(sql).map_err(|error| self.refuse(error))
+    }
+
+    fn describe(&self, sql: &str) -> Result<Description, Refusal> {
+        let classified = classify(sql);
+        if matches!(classified.access, Access::Empty | Access::Session) {
+            return Ok(Description {
+                parameters: Vec::new(),
+                columns: Vec::new(),
+                read_only: true,
+                kind: classified.kind,
+            });
+        }
+        // Preparing looks at the schema in memory; running this compares it with the file's.
+        self.connection
+            .prepare_cached("SELECT 1 FROM main.sqlite_schema LIMIT 0")
+            .and_then(|mut fresh| fresh.raw_query().next().map(drop))
+            .map_err(|error| self.refuse(error))?;
+        lock(&self.watch.denied).take();
+        let prepared = self.connection.prepare(sql).map_err(|error| self.refuse(error))?;
+        let declared = describe::declared_types(&self.connection, sql).map_err(refuse)?;
+        Ok(Description {
+            parameters: parameters_of(&prepared, &declared),
+            columns: columns_of(&prepared),
+            read_only: prepared.readonly(),
+            kind: classified.kind,
+        })
+    }
+
+    /// Why SQLite said no: the authorizer knows better than its error does.
+    fn refuse(&self, error: rusqlite::Error) -> Refusal {
+        lock(&self.watch.denied).take().unwrap_or_else(|| refuse(error))
+    }
+}
+
+/// An answer in the making.
+struct Answer<'a> {
+    limits: &'a ReadLimits,
+    rows: Rows,
+    bytes: usize,
+}
+
+impl Answer<'_> {
+    fn add(&mut self, row: &Row<'_>, columns: usize) -> Result<(), Refusal> {
+        if self.rows.rows.len() >= self.limits.max_rows {
+            let most = self.limits.max_rows;
+            return Err(too_much(format!("the answer has more than {most} rows; ask for fewer")));
+        }
+        let mut values = Vec::with_capacity(columns);
+        for column in 0..columns {
+            let value = read_value(row.get_ref(column).map_err(refuse)?)?;
+            self.bytes = self.bytes.saturating_add(size_of_value(&value));
+            values.push(value);
+        }
+        if self.bytes > self.limits.max_bytes {
+            let most = self.limits.max_bytes;
+            return Err(too_much(format!("the answer has more than {most} bytes; ask for less")));
+        }
+        self.rows.rows.push(values);
+        Ok(())
+    }
+}
+
+fn size_of_value(value: &Value) -> usize {
+    VALUE_OVERHEAD
+        + match value {
+            Value::Text(text) => text.len(),
+            Value::Blob(bytes) => bytes.len(),
+            Value::Null | Value::Integer(_) | Value::Real(_) => 0,
+        }
+}
+
+fn read_value(value: ValueRef<'_>) -> Result<Value, Refusal> {
+    Ok(match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Integer(number),
+        ValueRef::Real(number) => Value::real(number),
+        ValueRef::Text(bytes) => Value::Text(String::from_utf8_lossy(bytes).into_owned()),
+        ValueRef::Blob(bytes) => Value::Blob(bytes.to_vec()),
+    })
+}
+
+fn columns_of(statement: &rusqlite::Statement<'_>) -> Vec<Column> {
+    statement
+        .columns()
+        .map(|column| Column {
+            name: column.name().into(),
+            declared: column.decl_type().map(str::to_owned),
+        })
+        .collect()
+}
+
+/// By number: `declared` is by SQLite's index.
+fn parameters_of(
+    statement: &rusqlite::Statement<'_>,
+    declared: &BTreeMap<usize, String>,
+) -> Vec<Parameter> {
+    let mut parameters = vec![Parameter::default(); bind::values_wanted(statement)];
+    for (index, parameter) in bind::parameters(statement) {
+        let (number, name) = match parameter {
+            bind::Parameter::Number(number) => (number, None),
+            bind::Parameter::Name(name) => (index, Some(name.to_owned())),
+        };
+        let place = number.checked_sub(1).and_then(|place| parameters.get_mut(place));
+        if let Some(place) = place {
+            place.name = name;
+            place.declared = place.declared.take().or_else(|| declared.get(&index).cloned());
+        }
+    }
+    parameters
+}
+
+/// Both files, read-only. Also for functions that look something up.
+fn open_files(home: &Path) -> rusqlite::Result<Connection> {
+    sqlite::use_utc();
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(home.join(STATE_FILE), flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    let chain = home.join(chain_db::FILE);
+    connection.execute("ATTACH ?1 AS chain", [chain.to_string_lossy()])?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "query_only", true)?;
+    for (limit, value) in [
+        (Limit::SQLITE_LIMIT_LENGTH, MAX_READ_VALUE_BYTES),
+        (Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_SQL_BYTES),
+        (Limit::SQLITE_LIMIT_ATTACHED, 1),
+        (Limit::SQLITE_LIMIT_EXPR_DEPTH, 500),
+        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000), // matching is not interrupted
+        (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
+    ] {
+        connection.set_limit(limit, value)?;
+    }
+    for (setting, on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true),
+    ] {
+        connection.set_db_config(setting, on)?;
+    }
+    Ok(connection)
+}
+
+/// What a client's statement may be about. Writes may be prepared, to describe them; `query` refuses to run them, and the
+/// files are open for reading only.
+fn authorize(asked: &AuthContext<'_>) -> Result<(), Refusal> {
+    use AuthAction as A;
+    let in_chain = asked.database_name.is_some_and(|name| name.eq_ignore_ascii_case("chain"));
+    match asked.action {
+        A::Select | A::Recursive => Ok(()),
+        A::Read { table_name, .. } if in_chain => public(table_name),
+        A::Read { table_name, .. } => not_raw(table_name),
+        A::Function { function_name } if function_name.eq_ignore_ascii_case("load_extension") => {
+            Err(denied("extensions can not be loaded"))
+        }
+        A::Function { .. } => Ok(()),
+        A::Pragma { pragma_name, .. } if is_harmless(pragma_name) => Ok(()),
+        A::Pragma { pragma_name, .. } => Err(denied(format!(
+            "PRAGMA {pragma_name} is not for clients; allowed are {}",
+            PRAGMAS.join(", ")
+        ))),
+        A::Attach { .. } | A::Detach { .. } => Err(denied("ATTACH and DETACH are not for clients")),
+        A::Transaction { .. } | A::Savepoint { .. } => {
+            Err(denied("BEGIN, COMMIT, ROLLBACK and savepoints are the session's"))
+        }
+        A::CreateVtable { .. } | A::DropVtable { .. } => {
+            Err(denied("virtual tables are not supported"))
+        }
+        A::CreateTempIndex { .. }
+        | A::CreateTempTable { .. }
+        | A::CreateTempTrigger { .. }
+        | A::CreateTempView { .. } => {
+            Err(denied("temporary tables, views and triggers are not supported"))
+        }
+        _ if in_chain => Err(denied("the tables of chain cannot be changed by SQL")),
+        _ => Ok(()),
+    }
+}
+
+fn public(table: &str) -> Result<(), Refusal> {
+    if chain_db::PUBLIC_TABLES.iter().any(|public| public.eq_ignore_ascii_case(table)) {
+        return Ok(());
+    }
+    Err(denied(format!("chain.{table} is not for clients; chain.blocks and chain.receipts are")))
+}
+
+/// Not tables of SQLite's that show bytes of pages, whatever is in them, nor the log's own by a short name.
+fn not_raw(table: &str) -> Result<(), Refusal> {
+    let raw = ["sqlite_dbpage", "dbstat", "sqlite_stmt", "bytecode", "tables_used"];
+    if raw.iter().chain(&chain_db::PRIVATE_TABLES).any(|name| name.eq_ignore_ascii_case(table)) {
+        return Err(denied(format!("{table} is not for clients")));
+    }
+    Ok(())
+}
+
+fn is_harmless(pragma: &str) -> bool {
+    PRAGMAS.iter().any(|name| name.eq_ignore_ascii_case(pragma))
+}
+
+fn denied(message: impl Into<String>) -> Refusal {
+    Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
+}
+
+fn too_much(message: String) -> Refusal {
+    Refusal::new(sqlstate::TOO_COMPLEX, message)
+}
+
+fn internal(message: String) -> Refusal {
+    Refusal::new(sqlstate::INTERNAL, message)
+}
+
+fn refuse(error: rusqlite::Error) -> Refusal {
+    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) {
+        return Refusal::new(
+            sqlstate::QUERY_CANCELED,
+            "the read took longer than this server lets a read run; ask for less, or add an index",
+        );
+    }
+    match judge(error) {
+        Trouble::Refusal(refusal) => refusal,
+        Trouble::Fault(fault) => internal(fault.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! Functions that reads have beside SQLite's own: `now()`, what PostgreSQL's tools ask when they connect, and
+//! `rota_transaction`.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use rota_core::types::TransactionId;
+use rusqlite::functions::FunctionFlags;
+use rusqlite::{Connection, Error, OptionalExtension, Row};
+
+use super::open_files;
+use crate::chain_db::FIND_RECEIPT;
+use crate::determinism::timestamp;
+
+/// What a client that looks at versions should take us for: a PostgreSQL whose protocol and catalog queries we know.
+pub const VERSION: &str = concat!("PostgreSQL 16.0 (Rota ", env!("CARGO_PKG_VERSION"), ")");
+
+/// A transaction that is still remembered by its id in the state.
+const FIND_TRANSACTION: &str =
+    "SELECT height, idx, sqlstate, message FROM main.rota_transactions WHERE id = ?1";
+
+pub(super) fn register(connection: &Connection, home: &Path) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
+    connection.create_scalar_function(c"now", 0, flags, |_| Ok(timestamp(unix_ms())))?;
+    let fixed = FunctionFlags::SQLITE_DETERMINISTIC | flags;
+    for (name, text) in [
+        (c"version", VERSION),
+        (c"current_schema", "public"),
+        (c"current_database", "rota"),
+        (c"current_user", "rota"),
+        (c"session_user", "rota"),
+    ] {
+        connection.create_scalar_function(name, 0, fixed, move |_| Ok(text))?;
+    }
+    connection.create_scalar_function(c"pg_backend_pid", 0, fixed, |_| Ok(std::process::id()))?;
+    let lookup = Lookup { home: home.into(), connection: RefCell::new(None) };
+    connection.create_scalar_function(c"rota_transaction", 1, flags, move |call| {
+        let id = call.get_raw(0);
+        let id = id.as_str_or_null().map_err(|error| Error::UserFunctionError(error.into()))?;
+        id.map(|id| lookup.tell(id)).transpose()
+    })
+}
+
+/// What became of transactions, looked up on a connection of its own: a function cannot use the one that calls it.
+struct Lookup {
+    home: PathBuf,
+    connection: RefCell<Option<Connection>>,
+}
+
+impl Lookup {
+    fn tell(&self, id: &str) -> rusqlite::Result<String> {
+        let Ok(id) = id.trim().parse::<TransactionId>() else {
+            let message = "rota_transaction() takes the 64 hex digits of a transaction's id";
+            return Err(Error::UserFunctionError(message.into()));
+        };
+        let mut connection = self.connection.borrow_mut();
+        let connection = match connection.as_mut() {
+            Some(connection) => connection,
+            None => connection.insert(open_files(&self.home)?),
+        };
+        let find = |sql| connection.prepare_cached(sql)?.query_row([&id.0], outcome).optional();
+        let found = match find(FIND_TRANSACTION)? {
+            Some(found) => Some(found),
+            None => find(FIND_RECEIPT)?,
+        };
+        Ok(found.unwrap_or_else(|| "unknown".into()))
+    }
+}
+
+/// From height, position, SQLSTATE and message.
+fn outcome(row: &Row<'_>) -> rusqlite::Result<String> {
+    let (height, position): (i64, i64) = (row.get(0)?, row.get(1)?);
+    let sqlstate: Option<String> = row.get(2)?;
+    let message: Option<String> = row.get(3)?;
+    Ok(match sqlstate {
+        None => format!("final at ({height}, {position})"),
+        Some(sqlstate) => {
+            let message = message.unwrap_or_default();
+            format!("failed {sqlstate} {message} at ({height}, {position})")
+        }
+    })
+}
+
+fn unix_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,328 @@
+use std::time::Duration;
+
+use rota_core::transaction::Parameters;
+
+use super::*;
+use crate::chain_db::ChainDb;
+use crate::chain_db::tests::{Maker, genesis, receipts};
+use crate::host::Journal;
+
+struct Fixture {
+    _home: tempfile::TempDir,
+    writer: Connection,
+    chain: ChainDb,
+    maker: Maker,
+    reader: Reader,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let writer = Connection::open(home.path().join(STATE_FILE)).unwrap();
+        writer.pragma_update(None, "journal_mode", "WAL").unwrap();
+        writer
+            .execute_batch(
+                "CREATE TABLE rota_meta (height INTEGER);
+                 INSERT INTO rota_meta VALUES (7);
+                 CREATE TABLE rota_transactions (id BLOB PRIMARY KEY, height INTEGER, idx INTEGER,
+                    sqlstate TEXT, message TEXT);
+                 CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, price REAL, yes BOOLEAN, raw BLOB);
+                 INSERT INTO t VALUES (1, 'one', 1.5, 1, x'00ff'), (2, 'two', 2, 0, NULL);",
+            )
+            .unwrap();
+        let genesis = genesis("reads");
+        let chain = ChainDb::open(home.path(), &genesis).unwrap();
+        let reader = Reader::open(home.path()).unwrap();
+        Self { maker: Maker::new(&genesis), writer, chain, reader, _home: home }
+    }
+
+    fn finalize(&mut self, slot: u64) {
+        let block = self.maker.next(slot, 10);
+        let record = self.maker.finalized(&[&block]);
+        self.chain.append(&[record]).unwrap();
+    }
+
+    fn query(&mut self, sql: &str) -> Result<Rows, Refusal> {
+        self.ask(sql, Vec::new(), &limits())
+    }
+
+    fn ask(&mut self, sql: &str, values: Vec<Value>, limits: &ReadLimits) -> Result<Rows, Refusal> {
+        let statement = Statement { sql: sql.into(), parameters: Parameters::Positional(values) };
+        self.reader.query(&statement, &Settings::default(), limits)
+    }
+
+    fn one(&mut self, sql: &str) -> Value {
+        self.query(sql).unwrap().rows[0][0].clone()
+    }
+
+    fn code(&mut self, sql: &str) -> String {
+        match self.query(sql) {
+            Ok(rows) => format!("{rows:?}"),
+            Err(refusal) => refusal.code().into(),
+        }
+    }
+
+    fn types(&mut self, sql: &str) -> Vec<String> {
+        let described = self.reader.describe(sql, &Settings::default()).unwrap();
+        let text = |p: Parameter| p.declared.unwrap_or_else(|| "-".into());
+        described.parameters.into_iter().map(text).collect()
+    }
+}
+
+fn limits() -> ReadLimits {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    ReadLimits { deadline, max_rows: 1000, max_bytes: 1_000_000 }
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.into())
+}
+
+#[test]
+fn rows_come_with_names_declared_types_and_values_as_stored() {
+    let mut t = Fixture::new();
+    let sql = "SELECT *, id + 1 AS more FROM t WHERE id = $1";
+    let rows = t.ask(sql, vec![Value::Integer(1)], &limits()).unwrap();
+    let columns: Vec<_> =
+        rows.columns.iter().map(|c| (c.name.as_str(), c.declared.as_deref())).collect();
+    let declared = [
+        ("id", Some("INTEGER")),
+        ("name", Some("TEXT")),
+        ("price", Some("REAL")),
+        ("yes", Some("BOOLEAN")),
+        ("raw", Some("BLOB")),
+        ("more", None),
+    ];
+    assert_eq!(columns, declared);
+    let values = [
+        Value::Integer(1),
+        text("one"),
+        Value::real(1.5),
+        Value::Integer(1),
+        Value::Blob(vec![0, 255]),
+        Value::Integer(2),
+    ];
+    assert_eq!(rows.rows, [values]);
+    assert_eq!(t.query("-- nothing\n;").unwrap(), Rows::default());
+    assert_eq!(t.reader.height().unwrap(), Height(7));
+}
+
+#[test]
+fn whatever_is_no_read_is_refused() {
+    let mut t = Fixture::new();
+    for (sql, code) in [
+        ("INSERT INTO t (name) VALUES ('x')", "25006"),
+        ("INSERT INTO t (name) VALUES ('x') RETURNING id", "25006"),
+        ("WITH x AS (SELECT 1) DELETE FROM t", "25006"),
+        ("CREATE TABLE u (a)", "25006"),
+        ("DROP TABLE t", "25006"),
+        ("VACUUM", "25006"),
+        ("VACUUM INTO 'copy'", "25006"),
+        ("BEGIN", "25000"),
+        ("SAVEPOINT a", "25000"),
+        ("ATTACH 'other.db' AS other", "42501"),
+        ("DETACH chain", "42501"),
+        ("PRAGMA query_only = 0", "42501"),
+        ("PRAGMA journal_mode = DELETE", "42501"),
+        ("SELECT * FROM pragma_database_list", "42501"),
+        ("CREATE TEMP TABLE u (a)", "42501"),
+        ("CREATE VIRTUAL TABLE u USING fts5(a)", "42501"),
+        ("SELECT data FROM sqlite_dbpage LIMIT 1", "42501"),
+        ("SELECT load_extension('x')", "42501"),
+        ("SELECT 1; SELECT 2", "42601"),
+        ("SELEC 1", "42601"),
+        ("SELECT * FROM nowhere", "42P01"),
+        ("SELECT nothing FROM t", "42703"),
+        ("SELECT \"nothing\" FROM t", "42703"),
+        ("SELECT nofunction(1)", "42883"),
+    ] {
+        assert_eq!(t.code(sql), code, "{sql}");
+    }
+    assert_eq!(t.one("SELECT count(*) FROM t"), Value::Integer(2));
+}
+
+#[test]
+fn the_votes_of_others_are_not_for_clients_however_they_ask() {
+    let mut t = Fixture::new();
+    t.finalize(1);
+    for sql in [
+        "SELECT * FROM chain.rota_tail",
+        "SELECT block FROM chain.rota_bodies",
+        "SELECT certificate FROM chain.rota_certificates",
+        "WITH blocks AS (SELECT block FROM chain.rota_bodies) SELECT * FROM blocks",
+        "SELECT * FROM (SELECT block FROM chain.rota_bodies) AS receipts",
+        "SELECT (SELECT count(*) FROM chain.rota_bodies)",
+        "SELECT count(*) FROM rota_bodies",
+        "SELECT count(*) FROM rota_tail",
+        "SELECT 1 FROM rota_tail",
+        "SELECT sql FROM chain.sqlite_schema",
+        "INSERT INTO t (raw) SELECT block FROM chain.rota_bodies",
+        "INSERT INTO chain.blocks (height) VALUES (1)",
+        "DELETE FROM chain.receipts",
+    ] {
+        assert_eq!(t.code(sql), "42501", "{sql}");
+    }
+    assert_eq!(t.one("SELECT height FROM chain.blocks"), Value::Integer(1));
+    assert_eq!(t.one("SELECT count(*) FROM chain.receipts"), Value::Integer(0));
+}
+
+#[test]
+fn limits_of_rows_bytes_and_time_are_kept() {
+    let mut t = Fixture::new();
+    let count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) ";
+    let mut code = |sql: &str, limits: &ReadLimits| {
+        t.ask(sql, Vec::new(), limits).map_err(|refusal| refusal.code().to_owned()).map(drop)
+    };
+    let rows = format!("{count} SELECT i FROM n");
+    assert_eq!(code(&rows, &limits()), Err("54000".into()));
+    let bytes = "SELECT zeroblob(600000), zeroblob(600000)";
+    assert_eq!(code(bytes, &limits()), Err("54000".into()));
+    assert_eq!(code("SELECT hex(zeroblob(100000000))", &limits()), Err("54000".into()));
+    let late = ReadLimits { deadline: Instant::now(), ..limits() };
+    let forever = format!("{count} SELECT count(*) FROM n");
+    assert_eq!(code(&forever, &late), Err("57014".into()));
+    assert_eq!(code("SELECT 1", &limits()), Ok(())); // and the next one is not late
+}
+
+#[test]
+fn a_changed_schema_is_noticed_by_kept_statements_and_by_descriptions() {
+    let mut t = Fixture::new();
+    let columns = |t: &mut Fixture| {
+        let described = t.reader.describe("SELECT * FROM t", &Settings::default()).unwrap();
+        (t.query("SELECT * FROM t").unwrap().columns.len(), described.columns.len())
+    };
+    assert_eq!(columns(&mut t), (5, 5));
+    t.writer.execute_batch("ALTER TABLE t ADD COLUMN more").unwrap();
+    let described = t.reader.describe("SELECT * FROM t", &Settings::default()).unwrap();
+    assert_eq!(described.columns.len(), 6);
+    assert_eq!(columns(&mut t), (6, 6));
+    t.writer.execute_batch("DELETE FROM t; ALTER TABLE t DROP COLUMN raw").unwrap();
+    assert_eq!(t.query("SELECT * FROM t").unwrap().columns.len(), 5);
+    t.writer.execute_batch("DROP TABLE t").unwrap();
+    assert_eq!(t.code("SELECT * FROM t"), "42P01");
+    assert!(t.reader.describe("SELECT * FROM t", &Settings::default()).is_err());
+}
+
+#[test]
+fn double_quoted_words_are_strings_for_those_who_want_them() {
+    let mut t = Fixture::new();
+    let sql = "SELECT \"nothing\" FROM t LIMIT 1";
+    let statement = Statement { sql: sql.into(), parameters: Parameters::Positional(Vec::new()) };
+    let quoting = Settings { double_quoted_strings: true, ..Settings::default() };
+    for _ in 0..2 {
+        assert_eq!(t.code(sql), "42703");
+        let rows = t.reader.query(&statement, &quoting, &limits()).unwrap();
+        assert_eq!(rows.rows, [[text("nothing")]]);
+    }
+}
+
+#[test]
+fn parameters_have_the_types_of_the_columns_they_meet() {
+    let mut t = Fixture::new();
+    for (sql, want) in [
+        ("SELECT * FROM t WHERE id = $1 AND name <> $2", "INTEGER TEXT"),
+        ("SELECT * FROM t WHERE $1 <= price", "REAL"),
+        ("SELECT * FROM t AS x, t y WHERE x.id = ? AND y.\"Price\" > ?", "INTEGER REAL"),
+        (
+            "SELECT * FROM main.t WHERE id IN ($1, 5, $2) AND name NOT IN ($3)",
+            "INTEGER INTEGER TEXT",
+        ),
+        ("SELECT * FROM t WHERE price BETWEEN $1 AND $2 AND id IS NOT $3", "REAL REAL INTEGER"),
+        ("SELECT * FROM t WHERE name LIKE $1 LIMIT $2 OFFSET $3", "TEXT INTEGER INTEGER"),
+        ("SELECT id + $1, price * $2 FROM t WHERE rowid = $3", "INTEGER REAL INTEGER"),
+        ("SELECT CAST($1 AS BLOB), $2::int, $2, 7 + $3, $4", "BLOB int INTEGER -"),
+        ("INSERT INTO t VALUES ($1, $2, $3, $4, $5)", "INTEGER TEXT REAL BOOLEAN BLOB"),
+        ("INSERT INTO t (yes, id) VALUES ($2, $1), (0, $3)", "INTEGER BOOLEAN INTEGER"),
+        ("INSERT INTO t (name, id) SELECT $1, id FROM t WHERE yes = $2", "TEXT BOOLEAN"),
+        ("INSERT INTO t (id, name) VALUES (abs($1), lower($2))", "- -"),
+        (
+            "INSERT INTO t (id, price) VALUES (1, $1) ON CONFLICT (id) DO UPDATE
+             SET price = excluded.price + $2, name = $3 WHERE t.yes = $4 RETURNING id",
+            "REAL REAL TEXT BOOLEAN",
+        ),
+        ("UPDATE t SET yes = $1, price = price - $2 WHERE id = $3", "BOOLEAN REAL INTEGER"),
+        ("DELETE FROM t WHERE raw = $1", "BLOB"),
+        ("SELECT * FROM chain.blocks WHERE height > $1 AND leader = $2", "INTEGER TEXT"),
+        ("SELECT '$1', \"id\" FROM t -- $2\n WHERE id = ?3", "- - INTEGER"),
+        ("SELECT $1", "-"),
+    ] {
+        assert_eq!(t.types(sql).join(" "), want, "{sql}");
+    }
+}
+
+#[test]
+fn writes_are_described_though_they_cannot_be_run() {
+    let mut t = Fixture::new();
+    let sql = "INSERT INTO t (name) VALUES (:name) RETURNING id, price, now() AS at";
+    let described = t.reader.describe(sql, &Settings::default()).unwrap();
+    assert!(!described.read_only);
+    assert_eq!(described.kind, StatementKind::Insert);
+    let declared: Vec<_> = described.columns.iter().map(|c| c.declared.as_deref()).collect();
+    assert_eq!(declared, [Some("INTEGER"), Some("REAL"), None]);
+    let name = Parameter { name: Some("name".into()), declared: Some("TEXT".into()) };
+    assert_eq!(described.parameters, [name]);
+    for (sql, read_only) in
+        [("CREATE TABLE u (a)", false), ("ALTER TABLE t ADD COLUMN z", false), ("SELECT 1", true)]
+    {
+        let described = t.reader.describe(sql, &Settings::default()).unwrap();
+        assert_eq!(described.read_only, read_only, "{sql}");
+    }
+    assert_eq!(t.one("SELECT count(*) FROM t"), Value::Integer(2));
+}
+
+#[test]
+fn any_server_tells_what_became_of_a_transaction() {
+    let mut t = Fixture::new();
+    let new = "11".repeat(32);
+    t.writer
+        .execute_batch(&format!(
+            "INSERT INTO rota_transactions VALUES (x'{new}', 3, 2, NULL, NULL),
+             (x'{}', 3, 3, '23505', 'there is one')",
+            "22".repeat(32)
+        ))
+        .unwrap();
+    let old = receipts(1, 5000, Ok(())); // enough for a run
+    let failed = receipts(2, 2, Err(Refusal::new("40001", "try again")));
+    t.chain.save_receipts(old.clone());
+    t.finalize(1);
+    t.chain.save_receipts(failed.clone());
+    t.finalize(2);
+    for (id, want) in [
+        (new, "final at (3, 2)"),
+        ("22".repeat(32), "failed 23505 there is one at (3, 3)"),
+        (old[4321].id.to_string(), "final at (1, 4321)"),
+        (failed[1].id.to_string(), "failed 40001 try again at (2, 1)"),
+        ("33".repeat(32), "unknown"),
+    ] {
+        assert_eq!(t.one(&format!("SELECT rota_transaction('{id}')")), text(want));
+    }
+    assert!(t.query("SELECT rota_transaction('zz')").is_err());
+    assert_eq!(t.one("SELECT rota_transaction(NULL)"), Value::Null);
+}
+
+#[test]
+fn tools_hear_what_they_ask_when_they_connect() {
+    let mut t = Fixture::new();
+    for (sql, want) in [
+        ("SELECT substr(version(), 1, 13)", "PostgreSQL 16"),
+        ("SELECT current_schema() || '.' || current_database()", "public.rota"),
+        ("SELECT current_user()", "rota"),
+        (
+            "SELECT substr(now(), 1, 2) || typeof(random()) || (now() >= CURRENT_TIMESTAMP)",
+            "20integer1",
+        ),
+        ("SELECT name FROM pragma_table_info('t') WHERE cid = 1", "name"),
+    ] {
+        assert_eq!(t.one(sql), text(want), "{sql}");
+    }
+    assert_eq!(t.query("PRAGMA table_info(t)").unwrap().rows.len(), 5);
+}
+
+#[test]
+fn an_open_file_is_read_while_another_connection_writes() {
+    let mut t = Fixture::new();
+    t.writer.execute_batch("BEGIN IMMEDIATE; INSERT INTO t (name) VALUES ('three')").unwrap();
+    assert_eq!(t.one("SELECT count(*) FROM t"), Value::Integer(2));
+    t.writer.execute_batch("COMMIT").unwrap();
+    assert_eq!(t.one("SELECT count(*) FROM t"), Value::Integer(3));
+}
