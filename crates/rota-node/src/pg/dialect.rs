@@ -237,6 +237,9 @@ impl<'a> Translation<'a> {
         }
         let mut depth = 0usize;
         self.push(Kind::Symbol('('), " (");
+        while self.input.get(self.next).is_some_and(|token| token.kind == Kind::Space) {
+            self.next += 1;
+        }
         while let Some(token) = self.input.get(self.next).copied() {
             self.next += 1;
             match token.text {
