@@ -211,6 +211,8 @@ pub fn authorize(asked: &AuthContext<'_>, schema_change: bool) -> Result<(), Ref
         A::Update { table_name, .. } => writable(table_name, schema_change),
         A::Function { function_name } if is_allowed_function(function_name) => Ok(()),
         A::Function { function_name } => Err(refused_function(function_name)),
+        // The first AUTOINCREMENT makes it. SQLite itself refuses the name to anybody else.
+        A::CreateTable { table_name: "sqlite_sequence" } if schema_change => Ok(()),
         A::CreateTable { table_name }
         | A::DropTable { table_name }
         | A::AlterTable { table_name, .. } => writable(table_name, false),
