@@ -15,7 +15,11 @@ use rota_node::{Driver, RunOptions, Server, State, WriteError, Written};
 /// No single step of these tests takes longer, however busy the machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often a server is asked whether it is so far.
+const LOOK: Duration = Duration::from_millis(5);
+
 struct Cluster {
+    genesis: Genesis,
     homes: Vec<tempfile::TempDir>,
     servers: Vec<Option<Server>>,
 }
@@ -42,13 +46,16 @@ fn genesis(servers: usize) -> Genesis {
 impl Cluster {
     /// Starts servers one after the other; each knows where the earlier ones are.
     async fn start(servers: usize) -> Self {
-        let mut cluster = Self { homes: Vec::new(), servers: Vec::new() };
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).try_init();
+        let genesis = genesis(servers);
+        let mut cluster = Self { genesis, homes: Vec::new(), servers: Vec::new() };
         for number in 0..servers {
             let home = tempfile::tempdir().unwrap();
             let any = "127.0.0.1:0".parse().unwrap();
             let name = format!("server-{}", number + 1);
             let config = ServerConfig { name, pg: any, http: any, peer: any, peers: Vec::new() };
-            create_home(home.path(), &genesis(servers), &key(number), &config).unwrap();
+            create_home(home.path(), &cluster.genesis, &key(number), &config).unwrap();
             cluster.homes.push(home);
             cluster.servers.push(None);
             cluster.bring_back(number).await;
@@ -82,8 +89,9 @@ impl Cluster {
     async fn is(&self, number: usize, state: State) {
         let driver = self.driver(number);
         let look = async {
+            let mut again = tokio::time::interval(LOOK);
             while driver.status().state != state {
-                tokio::task::yield_now().await;
+                again.tick().await;
             }
         };
         let waited = tokio::time::timeout(PATIENCE, look).await;
@@ -94,12 +102,13 @@ impl Cluster {
     async fn root(&self, number: usize, height: Height) -> String {
         let driver = self.driver(number);
         let look = async {
+            let mut again = tokio::time::interval(LOOK);
             loop {
+                again.tick().await;
                 let status = driver.status();
                 if let Some(at) = status.roots.iter().find(|at| at.height == height.0) {
                     return at.root.to_string();
                 }
-                tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(PATIENCE, look).await.expect("never reached that height")
