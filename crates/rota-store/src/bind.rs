@@ -1,7 +1,9 @@
-//! Binding a client's parameters to a prepared statement: steps 1 (reads) and 8 (writes), by the same rule.
+//! Binding a client's parameters to a prepared statement: steps 1 (reads) and 8 (writes), by the
+//! same rule.
 //!
-//! PostgreSQL's drivers send `$1`, which SQLite takes for a parameter *named* `$1` and numbers in the order in which it
-//! comes across the names. So the number is read from the name, not from SQLite's index:
+//! PostgreSQL's drivers send `$1`, which SQLite takes for a parameter *named* `$1` and numbers in
+//! the order in which it comes across the names. So the number is read from the name, not from
+//! SQLite's index:
 //!
 //! ```text
 //!   SELECT $2, ?, $1::int      SQLite's index   name        value
@@ -39,7 +41,8 @@ impl<'a> Parameter<'a> {
     }
 }
 
-/// How many positional values a statement asks for: the highest number in it. Named parameters count by their index.
+/// How many positional values a statement asks for: the highest number in it. Named parameters
+/// count by their index.
 pub fn values_wanted(statement: &Statement<'_>) -> usize {
     parameters(statement)
         .map(|(index, parameter)| match parameter {
@@ -58,8 +61,9 @@ pub fn parameters<'a>(
         .map(|index| (index, Parameter::read(index, statement.parameter_name(index))))
 }
 
-/// Binds all parameters of a statement. Refuses a missing value (08P01), too many positional ones (a statement would
-/// otherwise silently ignore what the client meant it to use), and one longer than SQLite's limit (54000).
+/// Binds all parameters of a statement. Refuses a missing value (08P01), too many positional ones
+/// (a statement would otherwise silently ignore what the client meant it to use), and one longer
+/// than SQLite's limit (54000).
 ///
 /// Nothing stays bound from an earlier run, since each parameter is bound anew.
 pub fn bind(statement: &mut Statement<'_>, parameters: &Parameters) -> Result<(), Refusal> {

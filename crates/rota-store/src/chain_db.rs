@@ -1,5 +1,6 @@
-//! `chain.db`, the durable log: what this server has promised (steps 4 to 7), the final blocks, and what became of each
-//! transaction (step 8). SQLite with `synchronous=FULL`: a commit is one fsync, and nothing is sent before it.
+//! `chain.db`, the durable log: what this server has promised (steps 4 to 7), the final blocks, and
+//! what became of each transaction (step 8). SQLite with `synchronous=FULL`: a commit is one fsync,
+//! and nothing is sent before it.
 //!
 //! ```text
 //!   blocks         one row per height ──┐                       visible to clients as chain.blocks
@@ -8,9 +9,9 @@
 //!   receipts       by (height, position) ◄── receipt_runs   their ids, sorted, run by run: chain.receipts
 //! ```
 //!
-//! What is final is apart from the tail, which empties each time a block becomes final: the log needs no compaction. A
-//! body is written when the first record mentions it and never again: its proposal, our vote for it and its finalization
-//! refer to it by id.
+//! What is final is apart from the tail, which empties each time a block becomes final: the log
+//! needs no compaction. A body is written when the first record mentions it and never again: its
+//! proposal, our vote for it and its finalization refer to it by id.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -41,16 +42,17 @@ pub const FILE: &str = "chain.db";
 /// So many pages of 4 KiB (4 MiB) in the write-ahead log, and it is copied into the database file.
 const CHECKPOINT_PAGES: i64 = 1000;
 
-/// So many receipts, and their ids are sorted into a run. Ids are hashes: in one index, each would touch a page of its
-/// own, 4 KiB to be logged and fsynced for 40 bytes. Small enough to sort within some milliseconds, large enough that a
-/// search, which looks into each run, stays under a millisecond for millions of receipts.
+/// So many receipts, and their ids are sorted into a run. Ids are hashes: in one index, each would
+/// touch a page of its own, 4 KiB to be logged and fsynced for 40 bytes. Small enough to sort
+/// within some milliseconds, large enough that a search, which looks into each run, stays under a
+/// millisecond for millions of receipts.
 const RUN_RECEIPTS: i64 = 4096;
 
 /// Room for the prepared statements of this file, all of them.
 const CACHED_STATEMENTS: usize = 32;
 
-/// How long to wait for a lock that a reader's connection holds; it never holds one for longer than it takes to read a
-/// header, so that running into this is a fault.
+/// How long to wait for a lock that a reader's connection holds; it never holds one for longer than
+/// it takes to read a header, so that running into this is a fault.
 const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
 
 const SCHEMA: &str = "
@@ -76,9 +78,10 @@ CREATE TABLE rota_receipt_runs (
 ) WITHOUT ROWID;
 ";
 
-/// The tables of which clients may read all columns; the others have names that no table of a client can have, since the
-/// authorizer is not always told which file a table is in. They are tables and not views of others, since SQLite's authorizer
-/// can not tell a view from a subquery of the same name: what is in these is for everybody.
+/// The tables of which clients may read all columns; the others have names that no table of a
+/// client can have, since the authorizer is not always told which file a table is in. They are
+/// tables and not views of others, since SQLite's authorizer can not tell a view from a subquery of
+/// the same name: what is in these is for everybody.
 pub(crate) const PUBLIC_TABLES: [&str; 2] = ["blocks", "receipts"];
 
 /// All others.
@@ -91,7 +94,8 @@ pub(crate) const PRIVATE_TABLES: [&str; 6] = [
     "rota_receipt_runs",
 ];
 
-/// Where a transaction stands, by its id: newest receipts, which are in no run yet, are looked through one by one.
+/// Where a transaction stands, by its id: newest receipts, which are in no run yet, are looked
+/// through one by one.
 pub(crate) const FIND_RECEIPT: &str = "
 SELECT height, position, sqlstate, message FROM chain.receipts WHERE (height, position) IN (
     SELECT height, position FROM chain.rota_receipt_runs
@@ -118,7 +122,8 @@ pub struct ChainDb {
     checkpoint_at: i64,
 }
 
-/// A record as it is stored: with its block's id instead of the block. Its bytes, like everything of ours, are canonical.
+/// A record as it is stored: with its block's id instead of the block. Its bytes, like everything
+/// of ours, are canonical.
 #[derive(BorshSerialize, BorshDeserialize)]
 enum Stored {
     Entered(Certificate),
@@ -130,7 +135,8 @@ enum Stored {
 }
 
 impl ChainDb {
-    /// Opens `home/chain.db`, or creates it. Refuses the log of another database or of another version of Rota.
+    /// Opens `home/chain.db`, or creates it. Refuses the log of another database or of another
+    /// version of Rota.
     pub fn open(home: &Path, genesis: &Genesis) -> Result<Self, Fault> {
         let path = home.join(FILE);
         let doing = || format!("opening {}", path.display());
@@ -156,8 +162,8 @@ impl ChainDb {
         Ok(this)
     }
 
-    /// What a restarted server knows. Everything read is decoded canonically and compared with its id: a log with a
-    /// flipped bit is a fault, never a shorter log.
+    /// What a restarted server knows. Everything read is decoded canonically and compared with its
+    /// id: a log with a flipped bit is a fault, never a shorter log.
     pub fn recover(&mut self) -> Result<Recovered, Fault> {
         let last = match self.last.0 {
             Height(0) => None,
@@ -198,8 +204,8 @@ impl ChainDb {
         Ok(Some(block))
     }
 
-    /// Remembers what became of transactions. They are written with the next append, without an fsync of their own: after
-    /// a power loss `state.db` still knows the newest of them.
+    /// Remembers what became of transactions. They are written with the next append, without an
+    /// fsync of their own: after a power loss `state.db` still knows the newest of them.
     pub fn save_receipts(&mut self, receipts: Vec<Receipt>) {
         self.receipts.extend(receipts);
     }
@@ -400,8 +406,8 @@ impl ChainDb {
         unseal(&bytes).ok_or_else(|| self.corrupt("certificates"))
     }
 
-    /// As many blocks as an answer holds, up to the last one among them with a certificate of its own; and always up to
-    /// the first such, since an answer must prove something.
+    /// As many blocks as an answer holds, up to the last one among them with a certificate of its
+    /// own; and always up to the first such, since an answer must prove something.
     fn final_after(&self, height: Height) -> Result<Option<FinalBlocks>, Fault> {
         let sql = "SELECT f.height, f.id, f.bytes, c.height IS NOT NULL
             FROM blocks f LEFT JOIN rota_certificates c ON c.height = f.height
@@ -450,8 +456,9 @@ impl ChainDb {
         )
     }
 
-    /// Copies the write-ahead log into the file when it has grown. Mode PASSIVE waits for nobody; when a reader keeps the
-    /// log from being started over, the next copying comes after as many pages again.
+    /// Copies the write-ahead log into the file when it has grown. Mode PASSIVE waits for nobody;
+    /// when a reader keeps the log from being started over, the next copying comes after as many
+    /// pages again.
     fn checkpoint(&mut self) -> Result<(), Fault> {
         let pages = self.wal.load(Ordering::Relaxed);
         if pages < self.checkpoint_at {
@@ -481,12 +488,14 @@ fn prepare_connection(connection: &mut Connection, wal: Arc<AtomicI64>) -> rusql
     }))
 }
 
-/// A number of ours as SQLite stores it. Heights, slots and times are counted or agreed, and stay below 2⁶³.
+/// A number of ours as SQLite stores it. Heights, slots and times are counted or agreed, and stay
+/// below 2⁶³.
 fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Bytes at the end of what has no hash of its own, by which a flipped bit is found. Against chance, not malice.
+/// Bytes at the end of what has no hash of its own, by which a flipped bit is found. Against
+/// chance, not malice.
 const SEAL_BYTES: usize = 8;
 
 fn seal<T: BorshSerialize>(value: &T) -> Vec<u8> {
@@ -638,8 +647,8 @@ impl Writing<'_> {
             .map_err(write_fault)
     }
 
-    /// Deletes what finality made useless: older records, and the bodies of abandoned blocks. Returns the ids that are no
-    /// longer pending.
+    /// Deletes what finality made useless: older records, and the bodies of abandoned blocks.
+    /// Returns the ids that are no longer pending.
     fn empty_tail(&self, final_slot: Slot) -> rusqlite::Result<Vec<BlockId>> {
         if self.finalized.is_empty() {
             return Ok(Vec::new());
@@ -689,8 +698,8 @@ impl Writing<'_> {
         self.sort_receipts(receipts.last().map_or(Height(0), |receipt| receipt.height))
     }
 
-    /// Makes a run of the receipts that are in none, when there are enough of them. `newest` is complete: a block's
-    /// receipts are saved together.
+    /// Makes a run of the receipts that are in none, when there are enough of them. `newest` is
+    /// complete: a block's receipts are saved together.
     fn sort_receipts(&self, newest: Height) -> rusqlite::Result<()> {
         let sql = "SELECT count(*) FROM receipts
             WHERE height > (SELECT ifnull(max(last_height), 0) FROM rota_runs)";

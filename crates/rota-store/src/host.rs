@@ -1,5 +1,5 @@
-//! The one executor of what the replica decides: between steps 3–7 (core) and the world. Node and simulator supply the
-//! journal and the I/O; the order of things is this code, in both.
+//! The one executor of what the replica decides: between steps 3–7 (core) and the world. Node and
+//! simulator supply the journal and the I/O; the order of things is this code, in both.
 //!
 //! ```text
 //!   inputs ──► Replica::step, one by one ──► outputs
@@ -8,13 +8,15 @@
 //!                                            2. all other outputs, strictly in order
 //! ```
 //!
-//! **Why this order is right.** An output may depend on any record before it, its own batch's or an older one's, and on
-//! none after it. Older batches' records are on disk, since `handle` returns only then, and this batch's are on disk before
-//! its first other output is looked at. So whatever leaves, all that it promises is on disk: more than asked for, and it
-//! costs one fsync however many inputs came at once (group commit). Records keep their order among themselves, and so do
-//! the other outputs. When the append fails nothing of the batch leaves: the replica in memory is then ahead of what is
-//! known, and must not be stepped again, so that the fault is final. `Serve` reads the journal after the append; it may
-//! answer with blocks of the same batch, which are as final as any.
+//! **Why this order is right.** An output may depend on any record before it, its own batch's or an
+//! older one's, and on none after it. Older batches' records are on disk, since `handle` returns
+//! only then, and this batch's are on disk before its first other output is looked at. So whatever
+//! leaves, all that it promises is on disk: more than asked for, and it costs one fsync however
+//! many inputs came at once (group commit). Records keep their order among themselves, and so do
+//! the other outputs. When the append fails nothing of the batch leaves: the replica in memory is
+//! then ahead of what is known, and must not be stepped again, so that the fault is final. `Serve`
+//! reads the journal after the append; it may answer with blocks of the same batch, which are as
+//! final as any.
 
 use std::sync::Arc;
 
@@ -35,8 +37,8 @@ pub trait Journal {
     fn serve(&mut self, fetch: &Fetch) -> Result<Option<Message>, Fault>;
 }
 
-/// What a server does to the world. None of these may block for long, and none can fail: what cannot be done is dropped,
-/// as a network drops things, or stops the server by a way of its own.
+/// What a server does to the world. None of these may block for long, and none can fail: what
+/// cannot be done is dropped, as a network drops things, or stops the server by a way of its own.
 pub trait Io {
     /// Sends, best effort.
     fn send(&mut self, to: Recipient, message: Message);
@@ -59,7 +61,8 @@ pub struct Host<J: Journal> {
 }
 
 impl<J: Journal> Host<J> {
-    /// Puts a replica and its journal together. The outputs that `Replica::new` returned go to [`Host::carry_out`].
+    /// Puts a replica and its journal together. The outputs that `Replica::new` returned go to
+    /// [`Host::carry_out`].
     pub fn new(replica: Replica, journal: J) -> Self {
         Self { replica, journal }
     }
@@ -76,7 +79,8 @@ impl<J: Journal> Host<J> {
         Ok(host)
     }
 
-    /// Steps every input in order and carries out what follows. After a fault this must not be called again.
+    /// Steps every input in order and carries out what follows. After a fault this must not be
+    /// called again.
     pub fn handle(
         &mut self,
         now: Now,

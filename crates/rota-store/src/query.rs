@@ -1,4 +1,5 @@
-//! Reads: step 1 of a transaction's nine answers them from this server's copy, on as many threads as there are readers.
+//! Reads: step 1 of a transaction's nine answers them from this server's copy, on as many threads
+//! as there are readers.
 //!
 //! ```text
 //!   statement ──► authorizer: only what is public ──► prepared once, kept ──► rows, within a time, a count and a size
@@ -6,9 +7,9 @@
 //!                   chain   chain.db, tables `blocks` and `receipts` only
 //! ```
 //!
-//! Each connection is opened read-only: whatever gets past the checks in front of it cannot write. A server's functions
-//! mean here what they mean anywhere, `now()` the time on this server's clock; in a write they are agreed
-//! (`determinism`).
+//! Each connection is opened read-only: whatever gets past the checks in front of it cannot write.
+//! A server's functions mean here what they mean anywhere, `now()` the time on this server's clock;
+//! in a write they are agreed (`determinism`).
 
 mod describe;
 mod functions;
@@ -38,14 +39,15 @@ use crate::value::{Column, Rows, StatementKind};
 /// The users' database in a server's home.
 const STATE_FILE: &str = "state.db";
 
-/// Prepared statements kept per connection: some 10 KB each, and more than the forms that an application uses.
+/// Prepared statements kept per connection: some 10 KB each, and more than the forms that an
+/// application uses.
 const CACHED_STATEMENTS: usize = 256;
 
 /// How many VM steps between two looks at the clock: some tens of microseconds.
 const STEPS_PER_LOOK: i32 = 2_000;
 
-/// The longest value that a read may make, as by `group_concat`. A single function call is not interrupted: this is what
-/// bounds its time, to some tens of milliseconds.
+/// The longest value that a read may make, as by `group_concat`. A single function call is not
+/// interrupted: this is what bounds its time, to some tens of milliseconds.
 const MAX_READ_VALUE_BYTES: i32 = 16 << 20;
 
 /// Page cache per connection; the operating system's cache is behind it.
@@ -57,7 +59,8 @@ const VALUE_OVERHEAD: usize = 24;
 /// How long to wait for a lock: only the recovery after a crash ever holds one.
 const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// PRAGMAs that only tell about the schema; tools use them, as statements or as `pragma_…()` tables.
+/// PRAGMAs that only tell about the schema; tools use them, as statements or as `pragma_…()`
+/// tables.
 const PRAGMAS: [&str; 9] = [
     "table_info",
     "table_xinfo",
@@ -102,7 +105,8 @@ pub struct Description {
 pub struct Parameter {
     /// Its name without the prefix, if it has one.
     pub name: Option<String>,
-    /// The declared type of the column that it is compared with or stored in, where that can be told.
+    /// The declared type of the column that it is compared with or stored in, where that can be
+    /// told.
     pub declared: Option<String>,
 }
 
@@ -110,8 +114,8 @@ pub struct Parameter {
 pub struct Reader {
     home: PathBuf,
     plain: Session,
-    /// Another connection, for clients that put strings in double quotes: a prepared statement keeps the meaning that the
-    /// setting had, and takes on another when the schema changes.
+    /// Another connection, for clients that put strings in double quotes: a prepared statement
+    /// keeps the meaning that the setting had, and takes on another when the schema changes.
     quoting: Option<Session>,
 }
 
@@ -121,8 +125,8 @@ impl Reader {
         Ok(Self { home: home.into(), plain: Session::open(home, false)?, quoting: None })
     }
 
-    /// Runs one statement that only reads. Refuses writes (25006), what is not public (42501), and answers beyond
-    /// `limits`.
+    /// Runs one statement that only reads. Refuses writes (25006), what is not public (42501), and
+    /// answers beyond `limits`.
     pub fn query(
         &mut self,
         statement: &Statement,
@@ -388,8 +392,8 @@ fn open_files(home: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// What a client's statement may be about. Writes may be prepared, to describe them; `query` refuses to run them, and the
-/// files are open for reading only.
+/// What a client's statement may be about. Writes may be prepared, to describe them; `query`
+/// refuses to run them, and the files are open for reading only.
 fn authorize(asked: &AuthContext<'_>) -> Result<(), Refusal> {
     use AuthAction as A;
     let in_chain = asked.database_name.is_some_and(|name| name.eq_ignore_ascii_case("chain"));
@@ -431,7 +435,8 @@ fn public(table: &str) -> Result<(), Refusal> {
     Err(denied(format!("chain.{table} is not for clients; chain.blocks and chain.receipts are")))
 }
 
-/// Not tables of SQLite's that show bytes of pages, whatever is in them, nor the log's own by a short name.
+/// Not tables of SQLite's that show bytes of pages, whatever is in them, nor the log's own by a
+/// short name.
 fn not_raw(table: &str) -> Result<(), Refusal> {
     let raw = ["sqlite_dbpage", "dbstat", "sqlite_stmt", "bytecode", "tables_used"];
     if raw.iter().chain(&chain_db::PRIVATE_TABLES).any(|name| name.eq_ignore_ascii_case(table)) {

@@ -1,5 +1,6 @@
-//! The types of a statement's parameters. SQLite has none, and a driver that is told TEXT for all of them sends text, or
-//! refuses a number outright (asyncpg). So the type is taken from the column that a parameter meets:
+//! The types of a statement's parameters. SQLite has none, and a driver that is told TEXT for all
+//! of them sends text, or refuses a number outright (asyncpg). So the type is taken from the column
+//! that a parameter meets:
 //!
 //! ```text
 //!   INSERT INTO t (a, b) VALUES ($1, $2)     the column at the same place
@@ -69,8 +70,8 @@ pub(super) fn declared_types(
     Ok(types)
 }
 
-/// Where the parameters stand among the tokens, each with the index that SQLite will give it: `?` takes the next one,
-/// `?7` the seventh, a name the one that it has or the next.
+/// Where the parameters stand among the tokens, each with the index that SQLite will give it: `?`
+/// takes the next one, `?7` the seventh, a name the one that it has or the next.
 fn indexes(tokens: &[Token<'_>]) -> Vec<(usize, usize)> {
     let mut named: BTreeMap<String, usize> = BTreeMap::new();
     let (mut largest, mut found, mut place) = (0_usize, Vec::new(), 0);

@@ -1,5 +1,5 @@
-//! Functions that reads have beside SQLite's own: `now()`, what PostgreSQL's tools ask when they connect, and
-//! `rota_transaction`.
+//! Functions that reads have beside SQLite's own: `now()`, what PostgreSQL's tools ask when they
+//! connect, and `rota_transaction`.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ use super::open_files;
 use crate::chain_db::FIND_RECEIPT;
 use crate::determinism::timestamp;
 
-/// What a client that looks at versions should take us for: a PostgreSQL whose protocol and catalog queries we know.
+/// What a client that looks at versions should take us for: a PostgreSQL whose protocol and catalog
+/// queries we know.
 pub const VERSION: &str = concat!("PostgreSQL 16.0 (Rota ", env!("CARGO_PKG_VERSION"), ")");
 
 /// A transaction that is still remembered by its id in the state.
@@ -41,7 +42,8 @@ pub(super) fn register(connection: &Connection, home: &Path) -> rusqlite::Result
     })
 }
 
-/// What became of transactions, looked up on a connection of its own: a function cannot use the one that calls it.
+/// What became of transactions, looked up on a connection of its own: a function cannot use the one
+/// that calls it.
 struct Lookup {
     home: PathBuf,
     connection: RefCell<Option<Connection>>,

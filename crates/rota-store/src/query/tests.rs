@@ -132,7 +132,7 @@ fn whatever_is_no_read_is_refused() {
         ("SELECT 1; SELECT 2", "42601"),
         ("SELEC 1", "42601"),
         ("SELECT * FROM nowhere", "42P01"),
-        ("SELECT nothing FROM t", "42703"),
+        ("SELECT missing FROM t", "42703"),
         ("SELECT \"nothing\" FROM t", "42703"),
         ("SELECT nofunction(1)", "42883"),
     ] {
@@ -325,4 +325,19 @@ fn an_open_file_is_read_while_another_connection_writes() {
     assert_eq!(t.one("SELECT count(*) FROM t"), Value::Integer(2));
     t.writer.execute_batch("COMMIT").unwrap();
     assert_eq!(t.one("SELECT count(*) FROM t"), Value::Integer(3));
+}
+
+#[test]
+fn the_executors_file_is_what_readers_expect() {
+    let home = tempfile::tempdir().unwrap();
+    let genesis =
+        rota_core::genesis::Genesis { sqlite: crate::sqlite::identity(), ..genesis("whole") };
+    let _state = crate::StateDb::open(home.path(), &genesis).unwrap();
+    let _chain = ChainDb::open(home.path(), &genesis).unwrap();
+    let mut reader = Reader::open(home.path()).unwrap();
+    assert_eq!(reader.height().unwrap(), Height(0));
+    let sql = format!("SELECT rota_transaction('{}')", "11".repeat(32));
+    let statement = Statement { sql, parameters: Parameters::Positional(Vec::new()) };
+    let rows = reader.query(&statement, &Settings::default(), &limits()).unwrap();
+    assert_eq!(rows.rows, [[text("unknown")]]);
 }
