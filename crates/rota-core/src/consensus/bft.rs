@@ -89,6 +89,8 @@ pub struct Bft {
     applied: Height,
     reports: BTreeMap<MemberIndex, Height>,
     load: Load,
+    /// The replica had nothing to fill our block with when it was last asked.
+    nothing_to_propose: bool,
     live: bool,
     /// The slot of our first vote in this run.
     first_vote: Option<Slot>,
@@ -136,6 +138,7 @@ impl Bft {
             applied: Height(0),
             reports: BTreeMap::new(),
             load: Load::default(),
+            nothing_to_propose: false,
             live: false,
             first_vote: None,
             pace: Pace::new(parameters, now.instant),
@@ -360,7 +363,10 @@ impl Bft {
         if let Some(state) = self.slots.get_mut(&slot) {
             state.building = false;
         }
-        let Some(block) = block else { return };
+        let Some(block) = block else {
+            self.nothing_to_propose = true;
+            return;
+        };
         if slot != self.slot || !self.may_propose() {
             return;
         }
@@ -648,7 +654,8 @@ impl Bft {
         let slot = self.slot;
         let untouched =
             self.slots.get(&slot).is_none_or(|state| state.proposal.is_none() && !state.building);
-        self.is_mine(slot) && untouched && self.own_vote(slot, Kind::Nullify).is_none()
+        let idle = self.nothing_to_propose;
+        self.is_mine(slot) && untouched && !idle && self.own_vote(slot, Kind::Nullify).is_none()
     }
 
     /// R2: asks for a block if it is our turn and something is due.
@@ -738,6 +745,7 @@ struct Parent {
 impl Consensus for Bft {
     fn step(&mut self, now: Now, event: Event) -> Vec<Action> {
         self.now = now;
+        self.nothing_to_propose = false;
         match event {
             Event::Start => self.repeat(),
             Event::Message { from, message } => self.on_message(from, message),

@@ -414,6 +414,25 @@ fn a_leader_with_nothing_to_do_holds_its_proposal() {
 }
 
 #[test]
+fn a_leader_whose_waiting_envelopes_are_all_in_blocks_already_is_asked_once() {
+    let mut table = Table::new();
+    table.hear("pending");
+    table.pending = false; // what waits stands in a pending block: the replica has nothing to fill ours with
+    table.hear("propose 1 1 on genesis");
+    table.hear("notarize 1 by 0 1");
+    table.hear("finalize 1 by 0 1");
+    for slot in 2..8 {
+        table.hear(&format!("nullify {slot} by 0 1 3"));
+    }
+    assert_eq!(table.bft.slot, Slot(8));
+    assert!(!table.records.iter().any(|record| matches!(record, Record::Proposed(_))));
+    // Members wait for us: after half a time-out an empty block is better than none.
+    assert!(table.hear("wait 5000").contains("nullify 8"), "too late for a proposal");
+    table.hear("nullify 8 by 0 1 3");
+    assert!(table.hear("wait 1300").contains("say proposal 9"));
+}
+
+#[test]
 fn a_member_far_behind_fetches_what_a_finalization_proves() {
     let mut table = Table::new();
     for (slot, parent) in [(1, "genesis"), (2, "1"), (3, "2"), (4, "3")] {
