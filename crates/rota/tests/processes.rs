@@ -139,7 +139,7 @@ fn the_shell_reads_scripts_and_the_benchmark_counts_what_it_wrote() {
     assert_eq!(rows, serde_json::json!([{"n": 1, "s": "a;'b"}, {"n": null, "s": ""}]));
 
     let failed =
-        piped(&cluster, "SELECT 1;\nSELECT * FROM nothing;\nINSERT INTO t VALUES (3, '');");
+        piped(&cluster, "SELECT 1;\nSELECT * FROM missing;\nINSERT INTO t VALUES (3, '');");
     assert_eq!(failed.status.code(), Some(1));
     let errors = text(&failed.stderr);
     assert!(errors.contains("line 2") && errors.contains("42P01"), "{errors}");
