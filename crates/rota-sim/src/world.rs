@@ -107,7 +107,7 @@ pub struct World {
     /// What became of each transaction: its block's height, and whether it did anything.
     became: BTreeMap<TransactionId, (Height, bool)>,
     diverged: Vec<(usize, Vec<DifferingRow>)>,
-    /// The least and the most that a clock of the majority has been off.
+    /// The least and the most that a clock of the majority, or the genesis, has been off.
     clock_range: (i64, i64),
     over: bool,
     homes: TempDir,
@@ -176,7 +176,7 @@ impl World {
             met,
             became: BTreeMap::new(),
             diverged: Vec::new(),
-            clock_range: (i64::MAX, i64::MIN),
+            clock_range: (i64::MAX, 0),
             over: false,
             homes,
             servers,
