@@ -4,6 +4,7 @@
 use super::Replica;
 use crate::block::{Applied, Block, Header};
 use crate::consensus::{Event, Validate, Verdict};
+use crate::time::Time;
 use crate::types::Height;
 
 impl Replica {
@@ -28,7 +29,9 @@ impl Replica {
         if header.height != parent.height.next() {
             return invalid("its height does not follow its parent's");
         }
-        if header.time <= parent.time || header.time > wanted.latest_time {
+        // Where the members' clocks are behind the parent's time, the next millisecond is all there is.
+        let earliest = Time(parent.time.0.saturating_add(1));
+        if header.time < earliest || header.time > wanted.latest_time.max(earliest) {
             return invalid("its time is not its parent's certificate's and what passed since");
         }
         if let Err(why) = self.check_envelopes(&wanted.block) {
