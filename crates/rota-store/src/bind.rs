@@ -9,7 +9,7 @@
 //!   SELECT $2, ?, $1::int      SQLite's index   name        value
 //!                                     1         $2          2nd
 //!                                     2         (none)      2nd, its own index
-//!                                     3         $1::int     1st   (SQLite takes `::int` for a part of the name)
+//!                                     3         $1::int     1st (`::int` is part of the name)
 //! ```
 
 use std::collections::BTreeMap;

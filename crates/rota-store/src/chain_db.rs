@@ -6,7 +6,7 @@
 //!   blocks         one row per height ──┐                       visible to clients as chain.blocks
 //!   certificates   by height            ├──► bodies   blocks by id, each written once
 //!   tail           votes and proposals  ┘             of slots above the last final one, in order
-//!   receipts       by (height, position) ◄── receipt_runs   their ids, sorted, run by run: chain.receipts
+//!   receipts       by (height, position) ◄── runs of their ids, sorted    chain.receipts
 //! ```
 //!
 //! What is final is apart from the tail, which empties each time a block becomes final: the log
@@ -307,15 +307,15 @@ impl ChainDb {
         let format = about("format")?;
         if format != Sql::Integer(FORMAT.into()) {
             return Err(Fault::WrongFiles(format!(
-                "{} has format {format:?}, this program writes {FORMAT}: start it with the version of Rota that \
-                 created it",
+                "{} has format {format:?}, this program writes {FORMAT}: start it with the \
+                 version of Rota that created it",
                 path.display()
             )));
         }
         if about("chain")? != Sql::Text(self.chain.to_string()) {
             return Err(Fault::WrongFiles(format!(
-                "{} is the log of another database than this home's genesis.json describes: put back the genesis \
-                 that it was created with, or start with an empty home",
+                "{} is the log of another database than this home's genesis.json describes: \
+                 put back the genesis that it was created with, or start with an empty home",
                 path.display()
             )));
         }
@@ -450,8 +450,8 @@ impl ChainDb {
         Fault::storage(
             "reading chain.db",
             format!(
-                "{what} is damaged; this server must not go on with a part of its own log: give it a new key and \
-                 let it catch up from the others"
+                "{what} is damaged; this server must not go on with a part of its own log: \
+                 give it a new key and let it catch up from the others"
             ),
         )
     }

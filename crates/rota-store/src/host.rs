@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   inputs ──► Replica::step, one by one ──► outputs
-//!                                              │ 1. every Persist of the batch: ONE append, one fsync
-//!                                              ▼
+//!                                            │ 1. every Persist of the batch: ONE append, one fsync
+//!                                            ▼
 //!                                            2. all other outputs, strictly in order
 //! ```
 //!

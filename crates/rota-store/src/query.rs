@@ -2,7 +2,7 @@
 //! as there are readers.
 //!
 //! ```text
-//!   statement ──► authorizer: only what is public ──► prepared once, kept ──► rows, within a time, a count and a size
+//!   statement ──► authorizer: what is public ──► prepared once, kept ──► rows, within limits
 //!                   main    state.db, written by the executor meanwhile (WAL: neither waits)
 //!                   chain   chain.db, tables `blocks` and `receipts` only
 //! ```

@@ -324,7 +324,8 @@ fn blocks_are_shown_as_people_read_them() {
     let mut t = Fixture::new();
     t.finalize(7..=7, 10);
     let sql = "SELECT height || ' ' || slot || ' ' || epoch || ' ' || substr(leader, 1, 4) || ' '
-        || time || ' ' || time_ms || ' ' || transactions || ' ' || length(id) || ' ' || (bytes > 100)
+        || time || ' ' || time_ms || ' ' || transactions || ' ' || length(id)
+        || ' ' || (bytes > 100)
         FROM blocks";
     let shown: String = t.db.connection.query_row(sql, [], |row| row.get(0)).unwrap();
     let leader = &t.genesis.members[0].key.to_string()[..4];

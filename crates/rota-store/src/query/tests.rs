@@ -26,7 +26,8 @@ impl Fixture {
                  INSERT INTO rota_meta VALUES (7);
                  CREATE TABLE rota_transactions (id BLOB PRIMARY KEY, height INTEGER, idx INTEGER,
                     sqlstate TEXT, message TEXT);
-                 CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, price REAL, yes BOOLEAN, raw BLOB);
+                 CREATE TABLE t
+                    (id INTEGER PRIMARY KEY, name TEXT, price REAL, yes BOOLEAN, raw BLOB);
                  INSERT INTO t VALUES (1, 'one', 1.5, 1, x'00ff'), (2, 'two', 2, 0, NULL);",
             )
             .unwrap();
