@@ -268,3 +268,22 @@ async fn a_server_tells_where_it_stands() {
     let (code, body) = running.http("GET /readyz", "Host: 127.0.0.1\r\n", "").await;
     assert_eq!((code, body.as_str()), (200, "[+]node ok\n[+]leader ok\n[+]store ok\n"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_is_told_to_a_client_that_flushes_before_it_syncs() {
+    let running = start().await;
+    let mut stream = TcpStream::connect(running.server.pg).await.unwrap();
+    stream.write_all(b"\0\0\0\x13\0\x03\0\0user\0rota\0\0").await.unwrap();
+    let parse = b"P\0\0\0\x1c\0SELECT * FROM absent\0\0\0";
+    stream.write_all(&[&parse[..], b"D\0\0\0\x06S\0", b"H\0\0\0\x04"].concat()).await.unwrap();
+    let mut answer = Vec::new();
+    while !String::from_utf8_lossy(&answer).contains("42P01") {
+        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "{answer:?}");
+    }
+    // What comes before Sync is skipped; then the conversation goes on.
+    let rest =
+        [&b"E\0\0\0\x09\0\0\0\0\0"[..], b"S\0\0\0\x04", b"Q\0\0\0\x0dSELECT 7\0", b"X\0\0\0\x04"];
+    stream.write_all(&rest.concat()).await.unwrap();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.ends_with(b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I"), "{answer:?}");
+}

@@ -331,10 +331,15 @@ fn from_binary(bytes: &[u8], said: Oid) -> Result<Value, Refusal> {
         oid::NUMERIC => numeric_text(bytes).and_then(|text| decimal(&text)).ok_or_else(bad),
         oid::BYTEA => Ok(Value::Blob(bytes.to_vec())),
         oid::UUID => uuid_text(bytes).map(Value::Text).ok_or_else(bad),
-        oid::DATE | oid::TIMESTAMP | oid::TIMESTAMPTZ => Err(Refusal::new(
-            sqlstate::FEATURE_NOT_SUPPORTED,
-            "dates and times are text here: send them in text format",
-        )),
+        oid::DATE => {
+            let days = bytes.try_into().ok().map(|bytes| i64::from(i32::from_be_bytes(bytes)));
+            days.and_then(date_text).map(Value::Text).ok_or_else(bad)
+        }
+        oid::TIMESTAMP | oid::TIMESTAMPTZ => {
+            let text = bytes.try_into().ok().map(i64::from_be_bytes).and_then(timestamp_text);
+            let zone = if said == oid::TIMESTAMPTZ { "+00:00" } else { "" };
+            text.map(|text| Value::Text(text + zone)).ok_or_else(bad)
+        }
         _ => match std::str::from_utf8(bytes) {
             Ok(text) => Ok(Value::Text(text.to_owned())),
             Err(_) if matches!(said, oid::UNSPECIFIED | oid::UNKNOWN) => {
@@ -435,6 +440,32 @@ fn numeric_text(bytes: &[u8]) -> Option<String> {
     Some(text)
 }
 
+/// Days since the start of 2000 as `2000-01-01`. Howard Hinnant's `civil_from_days`: years begin in March, so that the
+/// leap day is a year's last, and eras of 400 years are all alike.
+fn date_text(days: i64) -> Option<String> {
+    /// From the 1st of March of year 0 to the 1st of January 2000.
+    const OFFSET: i64 = 730_425;
+    let days = days.checked_add(OFFSET).filter(|days| (0..=3_652_364).contains(days))?;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    Some(format!("{:04}-{month:02}-{day:02}", year + era * 400 + next))
+}
+
+/// Microseconds since the start of 2000 as `2000-01-01 00:00:00`, with as many decimals as there are.
+fn timestamp_text(microseconds: i64) -> Option<String> {
+    const DAY: i64 = 86_400_000_000;
+    let date = date_text(microseconds.div_euclid(DAY))?;
+    let rest = microseconds.rem_euclid(DAY);
+    let (seconds, fraction) = (rest / 1_000_000, rest % 1_000_000);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let fraction = if fraction == 0 { String::new() } else { format!(".{fraction:06}") };
+    Some(format!("{date} {hour:02}:{minute:02}:{second:02}{fraction}"))
+}
+
 fn uuid_text(bytes: &[u8]) -> Option<String> {
     let digits = hex::encode(<[u8; 16]>::try_from(bytes).ok()?);
     let part = |from: usize, to: usize| digits.get(from..to).unwrap_or("").to_owned();
@@ -518,6 +549,22 @@ mod tests {
             let rows = values.into_iter().map(|value| vec![value]).collect();
             assert_eq!(types_of(&Rows { columns: vec![column(declared)], rows }), [want]);
         }
+    }
+
+    #[test]
+    fn dates_and_times_become_text() {
+        let text = |text: &str| Ok(Value::Text(text.into()));
+        for (days, want) in
+            [(0i32, "2000-01-01"), (59, "2000-02-29"), (60, "2000-03-01"), (-1, "1999-12-31")]
+        {
+            assert_eq!(parameter(&days.to_be_bytes(), oid::DATE, true), text(want));
+        }
+        for (microseconds, want) in
+            [(757_479_845_000_000i64, "2024-01-02 03:04:05"), (-1, "1999-12-31 23:59:59.999999")]
+        {
+            assert_eq!(parameter(&microseconds.to_be_bytes(), oid::TIMESTAMP, true), text(want));
+        }
+        assert!(parameter(&i64::MAX.to_be_bytes(), oid::TIMESTAMPTZ, true).is_err());
     }
 
     #[test]

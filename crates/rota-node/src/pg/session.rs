@@ -248,21 +248,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 _ if self.skipping => {}
                 (_, Ok(message)) => {
                     if let Err(trouble) = self.extended(message).await {
-                        self.skipping = true;
-                        self.tell(trouble)?;
+                        self.fail(trouble).await?;
                     }
                 }
                 // Only in a message that is whole and understood can the conversation go on.
                 (_, Err(refusal)) if refusal.code() == sqlstate::PROTOCOL_VIOLATION => {
                     return self.end(&refusal).await;
                 }
-                (_, Err(refusal)) => {
-                    self.skipping = true;
-                    self.tell(refusal.into())?;
-                }
+                (_, Err(refusal)) => self.fail(refusal.into()).await?,
             }
             self.wire.relieve().await?;
         }
+    }
+
+    /// An error in the extended protocol: told at once, since a client that only asked for a Flush waits for it before
+    /// it sends its Sync (asyncpg does), and nothing is heard until then.
+    async fn fail(&mut self, trouble: Trouble) -> io::Result<()> {
+        self.skipping = true;
+        self.tell(trouble)?;
+        self.wire.flush().await
     }
 
     /// Tells why and closes.
