@@ -29,8 +29,6 @@ const USER: &str = "rota";
 /// The parameters of an address: `?transaction&timings`.
 type Options = Query<Vec<(String, String)>>;
 
-type Result<T, E = Response> = std::result::Result<T, E>;
-
 /// What may stand in a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Takes {
@@ -77,7 +75,7 @@ pub(crate) async fn query_of_address(
     };
     let statements = vec![Statement { sql, parameters: Parameters::Positional(Vec::new()) }];
     match check_level(&options) {
-        Err(refused) => refused,
+        Err(why) => refuse(StatusCode::BAD_REQUEST, &why),
         Ok(()) => run(&door, &options, statements, Takes::Reads).await,
     }
 }
@@ -87,7 +85,7 @@ async fn answer(
     options: &[(String, String)],
     body: Result<Bytes, BytesRejection>,
     takes: Takes,
-) -> Result<Response> {
+) -> Result<Response, Response> {
     let body = body.map_err(|rejection| {
         let code = rejection.status();
         if code == StatusCode::PAYLOAD_TOO_LARGE {
@@ -98,7 +96,7 @@ async fn answer(
             refuse(StatusCode::BAD_REQUEST, &rejection.body_text())
         }
     })?;
-    check_level(options)?;
+    check_level(options).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
     let statements =
         json::statements(&body).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
     Ok(run(door, options, statements, takes).await)
@@ -110,16 +108,13 @@ fn flag(options: &[(String, String)], wanted: &str) -> bool {
 }
 
 /// rqlite's consistency levels: what is not kept is not promised.
-fn check_level(options: &[(String, String)]) -> Result<()> {
+fn check_level(options: &[(String, String)]) -> Result<(), String> {
     let level = options.iter().find(|(name, _)| name == "level").map(|(_, level)| level.as_str());
     match level {
         None | Some("none" | "weak" | "auto" | "") => Ok(()),
-        Some(other) => Err(refuse(
-            StatusCode::BAD_REQUEST,
-            &format!(
-                "level={other:.20} is not offered yet: reads are of this server's newest final state, \
-                 which includes every write that it has acknowledged"
-            ),
+        Some(other) => Err(format!(
+            "level={other:.20} is not offered yet: reads are of this server's newest final state, \
+             which includes every write that it has acknowledged"
         )),
     }
 }

@@ -143,7 +143,7 @@ impl<'a> Translation<'a> {
             }
             "current_user" | "session_user" | "current_role" => self.push(Kind::Text, "'rota'"),
             "current_catalog" => self.push(Kind::Text, "'rota'"),
-            "current_schema" if !self.peek().is_some_and(|next| next.text == "(") => {
+            "current_schema" if self.peek().is_none_or(|next| next.text != "(") => {
                 self.push(Kind::Text, "'public'");
             }
             _ => self.push(token.kind, token.text),
