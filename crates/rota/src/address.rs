@@ -1,6 +1,7 @@
-//! Where a server is, as people write it: `http://host:4001`, `postgres://rota@host:5441/rota`, or just `host:port`.
-//! Every server has both doors, so each kind of address leads to the other: over HTTP `/status` names the PostgreSQL
-//! port, and over PostgreSQL `SHOW rota.http` names the HTTP port.
+//! Where a server is, as people write it: `http://host:4001`, `postgres://rota@host:5441/rota`, or
+//! just `host:port`. Every server has both doors, so each kind of address leads to the other: over
+//! HTTP `/status` names the PostgreSQL port, and over PostgreSQL `SHOW rota.http` names the HTTP
+//! port.
 
 use std::fmt;
 use std::str::FromStr;
@@ -113,7 +114,8 @@ impl Address {
         Ok(config)
     }
 
-    /// Where to ask for `/status`. Asks the server for its HTTP port when the address is for PostgreSQL.
+    /// Where to ask for `/status`. Asks the server for its HTTP port when the address is for
+    /// PostgreSQL.
     pub async fn http(&self) -> Result<HostPort, Failure> {
         match self {
             Self::Http(at) | Self::Either(at) => Ok(at.clone()),
@@ -150,7 +152,8 @@ pub async fn connect(config: &tokio_postgres::Config) -> Result<tokio_postgres::
     let at = first_host(config);
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(|error| {
         Failure::new(format!(
-            "cannot connect to {at}: {}; is the server running? (`rota status` takes its HTTP address)",
+            "cannot connect to {at}: {}; is the server running? \
+             (`rota status` takes its HTTP address)",
             database(&error)
         ))
     })?;

@@ -1,5 +1,5 @@
-//! What `rota` can be asked to do, and what it says about itself. The texts here are the manual: every command shows how
-//! it is used.
+//! What `rota` can be asked to do, and what it says about itself. The texts here are the manual:
+//! every command shows how it is used.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use crate::address::Address;
 
 /// A replicated SQL database whose servers take turns.
 ///
-/// Every server holds the whole database and answers reads from its own copy. The servers agree, block by block, whose
-/// turn it is to write; so all copies stay equal, and provably so.
+/// Every server holds the whole database and answers reads from its own copy. The servers agree,
+/// block by block, whose turn it is to write; so all copies stay equal, and provably so.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, arg_required_else_help = true, after_help = ROTA_HELP)]
 pub struct Rota {
@@ -55,12 +55,12 @@ pub enum Command {
 }
 
 const DEV_HELP: &str = "\
-Server i listens on 127.0.0.1: PostgreSQL on 5440+i, HTTP on 4000+i, peers on UDP port 7000+i, all plus the offset. User \
-and database are `rota`; there is no password. Ctrl-C stops all servers that this command started; the next `rota dev` \
-on the same home carries on where they stopped.
+Server i listens on 127.0.0.1: PostgreSQL on 5440+i, HTTP on 4000+i, peers on UDP port 7000+i, \
+all plus the offset. User and database are `rota`; there is no password. Ctrl-C stops all servers \
+that this command started; the next `rota dev` on the same home carries on where they stopped.
 
-The home is ./rota-dev unless --home says otherwise: in sight, so that its logs and databases are easily looked at and \
-removed, and short enough to type after `rota start --home`.
+The home is ./rota-dev unless --home says otherwise: in sight, so that its logs and databases are \
+easily looked at and removed, and short enough to type after `rota start --home`.
 
 Examples:
   rota dev
@@ -91,9 +91,10 @@ pub struct Dev {
 }
 
 const INIT_HELP: &str = "\
-A host that is named several times gets several servers, each with ports of its own. PostgreSQL's protocol and HTTP are \
-served on 127.0.0.1 only, unless --listen says otherwise: there are no passwords and no TLS for clients yet. Between \
-servers everything is encrypted and only members are let in.
+A host that is named several times gets several servers, each with ports of its own. PostgreSQL's \
+protocol and HTTP are served on 127.0.0.1 only, unless --listen says otherwise: there are no \
+passwords and no TLS for clients yet. Between servers everything is encrypted and only members \
+are let in.
 
 Examples:
   rota init --servers db1.example.org,db2.example.org,db3.example.org,db4.example.org --out cluster
@@ -158,11 +159,11 @@ pub struct Start {
 }
 
 const STATUS_HELP: &str = "\
-Equal roots at equal heights mean equal databases. Servers that are a few blocks apart are asked again until a height is \
-found that all have reached.
+Equal roots at equal heights mean equal databases. Servers that are a few blocks apart are asked \
+again until a height is found that all have reached.
 
 Examples:
-  rota status http://127.0.0.1:4001 http://127.0.0.1:4002 http://127.0.0.1:4003 http://127.0.0.1:4004
+  rota status 127.0.0.1:4001 127.0.0.1:4002 127.0.0.1:4003 127.0.0.1:4004
   rota status 127.0.0.1:4001 --json | jq .height
 
 Exit codes:
@@ -182,8 +183,8 @@ pub struct Status {
 }
 
 const SQL_HELP: &str = "\
-In the shell, a statement ends with `;` and may take several lines. `.help` lists the commands of the shell itself. An \
-HTTP address does too: the server is asked for its PostgreSQL address.
+In the shell, a statement ends with `;` and may take several lines. `.help` lists the commands of \
+the shell itself. An HTTP address does too: the server is asked for its PostgreSQL address.
 
 Examples:
   rota sql postgres://rota@127.0.0.1:5441/rota
@@ -226,8 +227,8 @@ pub enum Mode {
 }
 
 const BENCH_HELP: &str = "\
-Rows go to a table `bench_rows`, which stays: drop it when done. After inserting, the rows are counted on every server \
-and compared with the acknowledgements.
+Rows go to a table `bench_rows`, which stays: drop it when done. After inserting, the rows are \
+counted on every server and compared with the acknowledgements.
 
 Examples:
   rota bench postgres://rota@127.0.0.1:5441/rota
@@ -252,7 +253,7 @@ pub struct Bench {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
     /// What to do: one or more, one after the other
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Workload::Insert, Workload::Read])]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "insert,read")]
     pub workload: Vec<Workload>,
     /// Print JSON, for programs
     #[arg(long)]

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Why a command could not do its work. Printed as `rota: …` on standard error; the exit code is then 1.
+/// Why a command could not do its work. Printed as `rota: …` on standard error; the exit code is
+/// then 1.
 #[derive(Debug)]
 pub struct Failure(String);
 

@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 use crate::address::HostPort;
 use crate::failure::Failure;
 
-/// How long a server may take for `/status`. It answers from memory: one that takes longer is as good as down.
+/// How long a server may take for `/status`. It answers from memory: one that takes longer is as
+/// good as down.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The body of a GET, with its HTTP status.
@@ -54,7 +55,8 @@ pub async fn status(at: &HostPort) -> Result<ServerStatus, Failure> {
     })
 }
 
-/// `/status` keeps to rqlite's shape, one object per part; what Rota says of itself is the part `rota`.
+/// `/status` keeps to rqlite's shape, one object per part; what Rota says of itself is the part
+/// `rota`.
 fn parse_status(body: &[u8]) -> Result<ServerStatus, serde_json::Error> {
     #[derive(serde::Deserialize)]
     struct Parts {

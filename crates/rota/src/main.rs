@@ -1,9 +1,10 @@
-//! The binary: arguments in, text out. What a server does is in rota-node; here is only what people see of it.
+//! The binary: arguments in, text out. What a server does is in rota-node; here is only what people
+//! see of it.
 //!
 //! ```text
 //!   rota dev ──► starts `rota start` once per server ──► rota_node::run
 //!   rota init ─► writes the homes that `rota start` takes
-//!   rota status, sql, bench ──► ask running servers over HTTP and PostgreSQL's protocol, as any other client would
+//!   rota status, sql, bench ──► ask running servers, as any other client would
 //! ```
 
 mod address;

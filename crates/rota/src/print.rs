@@ -1,5 +1,5 @@
-//! Printing for people and for pipes: columns that line up, numbers with thousands marked, and no panic when whoever reads
-//! the output has seen enough.
+//! Printing for people and for pipes: columns that line up, numbers with thousands marked, and no
+//! panic when whoever reads the output has seen enough.
 
 use std::io::{self, Write};
 
@@ -47,7 +47,8 @@ pub fn columns(rows: &[Vec<String>], align: &[Align]) -> String {
     text
 }
 
-/// How many terminal columns a text takes; characters of double width are rare enough to be counted as one.
+/// How many terminal columns a text takes; characters of double width are rare enough to be counted
+/// as one.
 pub fn width(text: &str) -> usize {
     text.chars().count()
 }

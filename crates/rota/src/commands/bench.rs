@@ -1,7 +1,9 @@
-//! `rota bench`: how many transactions a cluster takes, how fast it answers, and whether it kept what it acknowledged.
+//! `rota bench`: how many transactions a cluster takes, how fast it answers, and whether it kept
+//! what it acknowledged.
 //!
-//! Every connection has one statement under way at a time, prepared once. Latency is from sending a statement to having its
-//! whole answer; for writes that is: final and on disk on more than two thirds of the servers.
+//! Every connection has one statement under way at a time, prepared once. Latency is from sending a
+//! statement to having its whole answer; for writes that is: final and on disk on more than two
+//! thirds of the servers.
 
 mod machine;
 mod measure;
@@ -93,7 +95,8 @@ async fn statuses(targets: &[Target]) -> Vec<Option<ServerStatus>> {
     futures::future::join_all(asked).await
 }
 
-/// Differences between two answers of the same process: a server that was restarted meanwhile has none.
+/// Differences between two answers of the same process: a server that was restarted meanwhile has
+/// none.
 fn servers(before: &[Option<ServerStatus>], after: &[Option<ServerStatus>]) -> Vec<Server> {
     let both = before.iter().flatten().zip(after.iter().flatten());
     both.filter(|(before, after)| before.pid == after.pid && before.key == after.key)

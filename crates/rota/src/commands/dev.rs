@@ -1,14 +1,14 @@
 //! `rota dev`: a whole cluster on this machine.
 //!
 //! ```text
-//!   rota dev ──stdin pipe──► rota start --home rota-dev/server-1    (own process group, log in its home)
+//!   rota dev ──stdin pipe──► rota start --home rota-dev/server-1   (own process group)
 //!        │   ──stdin pipe──► rota start --home rota-dev/server-2
 //!        └── GET /status, once a second ──► whoever answers on the ports of server i
 //! ```
 //!
-//! A server stops when its pipe closes. So Ctrl-C stops all of them in an orderly way, and none outlives this process,
-//! not even when it is killed. A server that was started by hand in place of a dead one is seen over HTTP like the
-//! others, and left alone.
+//! A server stops when its pipe closes. So Ctrl-C stops all of them in an orderly way, and none
+//! outlives this process, not even when it is killed. A server that was started by hand in place of
+//! a dead one is seen over HTTP like the others, and left alone.
 
 mod home;
 mod live;
@@ -29,8 +29,8 @@ use crate::stop::Stop;
 use home::Home;
 use live::Live;
 
-/// How long a server may take to stop before it is killed. It has nothing to save but what it is doing: everything
-/// acknowledged is on disk already.
+/// How long a server may take to stop before it is killed. It has nothing to save but what it is
+/// doing: everything acknowledged is on disk already.
 const STOPPING: Duration = Duration::from_secs(10);
 
 /// A server's log from earlier runs is set aside (replacing the one before) when it is larger.
@@ -123,8 +123,8 @@ fn check_ports(places: &[Place], offset: u16) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(format!(
-        "these ports cannot be had:\n{}\nStop what uses them (another `rota dev`?), or move all ports: \
-         rota dev --port-offset {}",
+        "these ports cannot be had:\n{}\nStop what uses them (another `rota dev`?), or move all \
+         ports: rota dev --port-offset {}",
         taken.join("\n"),
         offset.saturating_add(100)
     )))
@@ -190,8 +190,10 @@ fn introduction(
     };
     let program = live::program();
     format!(
-        "{} servers in {}{again}\n\n{}\n  psql postgres://rota@{pg}/rota\n  {program} sql postgres://rota@{pg}/rota\n  \
-         curl 'http://{http}/db/query?pretty' --data-urlencode 'q=SELECT 1' -G\n\nCtrl-C stops them all.\n\n",
+        "{} servers in {}{again}\n\n{}\n  psql postgres://rota@{pg}/rota\n  \
+         {program} sql postgres://rota@{pg}/rota\n  \
+         curl -G 'http://{http}/db/query?pretty' --data-urlencode 'q=SELECT 1'\n\n\
+         Ctrl-C stops them all.\n\n",
         places.len(),
         home.folder().display(),
         columns(&rows, &align),

@@ -22,7 +22,8 @@ fn check_out(folder: &Path) -> Result<(), Failure> {
         || std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
     if occupied {
         return Err(Failure::new(format!(
-            "{} is there already and not an empty folder: keys are never overwritten; give --out another name",
+            "{} is there already and not an empty folder: keys are never overwritten; \
+             give --out another name",
             folder.display()
         )));
     }
@@ -57,8 +58,8 @@ fn places(asked: &Init) -> Result<Vec<Place>, Failure> {
     Ok(places)
 }
 
-/// Peers are told a name or a public address, which need not be one of the machine's own: listen on all. A server that is
-/// only reached from its own machine listens there only.
+/// Peers are told a name or a public address, which need not be one of the machine's own: listen on
+/// all. A server that is only reached from its own machine listens there only.
 fn peer_listen(address: Option<IpAddr>) -> IpAddr {
     match address {
         Some(address) if address.is_loopback() => address,
@@ -86,7 +87,7 @@ fn instructions(asked: &Init, places: &[Place], chain: &str) -> String {
     for (number, (place, host)) in (1..).zip(places.iter().zip(&asked.servers)) {
         let home = home_of(&asked.out, number);
         text.push_str(&format!(
-            "{}\n  copy {} to {host}, readable by the server's user only (it holds the secret key)\n  \
+            "{}\n  copy {} to {host}, readable by the server's user only (its key is secret)\n  \
              open UDP port {} to the other servers\n  \
              rota start --home <the copy>{insecure}\n",
             place.name,

@@ -1,5 +1,5 @@
-//! `rota sql`: statements from the command line, a pipe or a terminal; rows to standard output, everything else to
-//! standard error.
+//! `rota sql`: statements from the command line, a pipe or a terminal; rows to standard output,
+//! everything else to standard error.
 
 mod script;
 mod shell;
@@ -45,7 +45,8 @@ pub async fn run(asked: Sql) -> Result<(), Failure> {
     from_pipe(&mut session).await
 }
 
-/// Runs a script while it comes in. Stops at the first statement that fails: the next may rely on it.
+/// Runs a script while it comes in. Stops at the first statement that fails: the next may rely on
+/// it.
 async fn from_pipe(session: &mut Session) -> Result<(), Failure> {
     let mut script = Script::default();
     let mut number: u64 = 0;
@@ -112,8 +113,8 @@ impl Session {
         Ok(())
     }
 
-    /// Which columns are numbers or booleans, so that JSON shows them as such. Values come as text in the simple protocol;
-    /// a statement that cannot be prepared has texts only.
+    /// Which columns are numbers or booleans, so that JSON shows them as such. Values come as text
+    /// in the simple protocol; a statement that cannot be prepared has texts only.
     async fn kinds(&self, statement: &str) -> Vec<Kind> {
         match self.client.prepare(statement).await {
             Ok(prepared) => prepared.columns().iter().map(|c| Kind::of(c.type_())).collect(),

@@ -9,7 +9,8 @@ use crate::args::Start;
 use crate::failure::Failure;
 use crate::stop::Stop;
 
-/// What is logged unless `RUST_LOG` says otherwise: Rota's own words, and what its libraries find worth a warning.
+/// What is logged unless `RUST_LOG` says otherwise: Rota's own words, and what its libraries find
+/// worth a warning.
 const LOGGED: &str = "warn,rota=info,rota_node=info,rota_store=info";
 
 /// Runs until it is stopped.

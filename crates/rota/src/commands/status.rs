@@ -13,8 +13,8 @@ use crate::failure::Failure;
 use crate::http;
 use crate::print::{Align, columns, out, thousands};
 
-/// How long to look for a height that all servers have reached. Each tells its newest 256 roots, so only a server that is
-/// far behind, or was just restarted, shares none at once.
+/// How long to look for a height that all servers have reached. Each tells its newest 256 roots, so
+/// only a server that is far behind, or was just restarted, shares none at once.
 const COMMON_HEIGHT: Duration = Duration::from_secs(5);
 
 /// How long to wait before asking again for one.
@@ -163,9 +163,9 @@ fn as_json(servers: &[Address], answers: &[Answer], verdict: &Verdict) -> String
 fn failure(servers: &[Address], answers: &[Answer], verdict: &Verdict) -> Option<Failure> {
     let different = match verdict {
         Verdict::Different(height, holders) => {
-            let each = holders.iter().map(|(root, names)| {
-                format!("\n  {} on {}", short(root), names.join(", "))
-            });
+            let each = holders
+                .iter()
+                .map(|(root, names)| format!("\n  {} on {}", short(root), names.join(", ")));
             Some(format!(
                 "the copies differ: several roots for height {height}:{}\n  \
                  the log of the one that is alone names the table and row; do not use it",
@@ -174,7 +174,8 @@ fn failure(servers: &[Address], answers: &[Answer], verdict: &Verdict) -> Option
         }
         Verdict::Strangers => Some("these servers belong to different databases".into()),
         Verdict::Unknown if answers.iter().any(Result::is_ok) => Some(
-            "no height whose root all servers tell: one is far behind; ask again when its lag is small"
+            "no height whose root all servers tell: one is far behind; ask again when its lag \
+             is small"
                 .into(),
         ),
         _ => None,

@@ -1,4 +1,5 @@
-//! A real cluster for tests: `rota dev` with its server processes, on ports of its own, in a folder that goes away.
+//! A real cluster for tests: `rota dev` with its server processes, on ports of its own, in a folder
+//! that goes away.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -23,12 +24,13 @@ pub fn rota() -> Command {
     Command::new(env!("CARGO_BIN_EXE_rota"))
 }
 
-/// Waits until something is so.
+/// Waits until something is so that another process does: it cannot tell this one, so look again
+/// and again.
 pub fn until(what: &str, mut so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !so() {
         assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
-        std::thread::sleep(LOOK);
+        std::thread::park_timeout(LOOK);
     }
 }
 
@@ -155,8 +157,8 @@ impl Cluster {
         self.elsewhere.push(child);
     }
 
-    /// Ctrl-C in the terminal of `rota dev`: the signal goes to its whole process group. Waits for its end; whether that
-    /// was in order.
+    /// Ctrl-C in the terminal of `rota dev`: the signal goes to its whole process group. Waits for
+    /// its end; whether that was in order.
     pub fn ctrl_c(&mut self) -> bool {
         let Some(mut dev) = self.dev.take() else { return false };
         signal("-INT", &format!("-{}", dev.id()));
@@ -206,8 +208,8 @@ fn get(port: u16, path: &str) -> Option<String> {
     answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
 }
 
-/// An offset at which all ports of four servers are free now. Below the ports that Linux gives to outgoing connections
-/// (from 32768 on), and other for every cluster of every test process.
+/// An offset at which all ports of four servers are free now. Below the ports that Linux gives to
+/// outgoing connections (from 32768 on), and other for every cluster of every test process.
 pub fn free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 8_000;

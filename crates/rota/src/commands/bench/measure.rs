@@ -9,6 +9,10 @@ use hdrhistogram::Histogram;
 /// Latencies are kept in microseconds with three significant digits.
 const DIGITS: u8 = 3;
 
+/// The longest latency told apart, an hour: no server leaves a statement without an answer for as
+/// long.
+const LONGEST: u64 = 3_600_000_000;
+
 /// One workload's result.
 pub struct Measured {
     /// How long each answer took, in microseconds; answers that were errors are not in it.
@@ -29,7 +33,7 @@ impl Measured {
     /// Nothing yet.
     pub fn new() -> Self {
         Self {
-            latency: Histogram::new(DIGITS).expect("three digits are possible"),
+            latency: Histogram::new_with_bounds(1, LONGEST, DIGITS).expect("possible bounds"),
             errors: BTreeMap::new(),
             inserted: 0,
             unknown: 0,
@@ -40,13 +44,12 @@ impl Measured {
 
     /// Notes an answer.
     pub fn answered(&mut self, took: Duration) {
-        // The histogram grows as it has to, up to half a million years.
         self.latency.saturating_record(micros(took));
     }
 
     /// Adds what another connection measured.
     pub fn add(&mut self, other: &Self) {
-        self.latency.add(&other.latency).expect("both grow as they have to");
+        self.latency.add(&other.latency).expect("both have the same bounds");
         for (error, count) in &other.errors {
             *self.errors.entry(error.clone()).or_default() += count;
         }
@@ -112,4 +115,25 @@ impl Shared {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_long_and_short_are_told() {
+        let (mut one, mut other) = (Measured::new(), Measured::new());
+        (0..98).for_each(|_| one.answered(Duration::from_micros(150)));
+        other.answered(Duration::from_millis(20));
+        other.answered(Duration::from_secs(9));
+        one.add(&other);
+        let near = |quantile, expected: f64| {
+            let told = one.milliseconds(quantile);
+            assert!((told / expected - 1.0).abs() < 0.01, "{told}, not {expected}");
+        };
+        near(0.5, 0.15);
+        near(0.99, 20.0);
+        near(1.0, 9000.0);
+    }
 }

@@ -82,8 +82,8 @@ fn number(messages: &[tokio_postgres::SimpleQueryMessage]) -> i64 {
     value.unwrap_or_default()
 }
 
-/// Counts this run's rows on every server: none that was acknowledged may be missing, and there may be no more than those
-/// and the ones whose outcome nobody knows.
+/// Counts this run's rows on every server: none that was acknowledged may be missing, and there may
+/// be no more than those and the ones whose outcome nobody knows.
 pub async fn check(targets: &[Target], results: &Results, run: Run) -> Result<Kept, Failure> {
     let acknowledged: u64 = results.iter().map(|(_, measured, _)| measured.inserted).sum();
     let unknown: u64 = results.iter().map(|(_, measured, _)| measured.unknown).sum();

@@ -19,7 +19,8 @@ const RECONNECT: Duration = Duration::from_millis(100);
 /// After an error: a server that refuses at once is not asked in a tight loop.
 const BREATH: Duration = Duration::from_millis(10);
 
-/// How long after its end a workload waits for the last answers. Longer than a server takes to answer that it does not know.
+/// How long after its end a workload waits for the last answers. Longer than a server takes to
+/// answer that it does not know.
 const LAST_ANSWERS: Duration = Duration::from_secs(30);
 
 /// Of the mixed workload's statements, one in this many is an update.
@@ -59,7 +60,8 @@ pub async fn load(
     Ok(all)
 }
 
-/// One line a second: in place on a terminal, else one after the other. Standard error, so that results can be kept apart.
+/// One line a second: in place on a terminal, else one after the other. Standard error, so that
+/// results can be kept apart.
 async fn watch(workload: Workload, shared: &Shared, until: Instant) {
     let terminal = std::io::stderr().is_terminal();
     let mut ticks = tokio::time::interval(Duration::from_secs(1));

@@ -1,5 +1,5 @@
-//! The folder of a development cluster: recognised by a file that only `rota dev` writes, so that `--fresh` never deletes
-//! anything else.
+//! The folder of a development cluster: recognised by a file that only `rota dev` writes, so that
+//! `--fresh` never deletes anything else.
 
 use std::fs::{File, TryLockError};
 use std::io::Write;
@@ -45,7 +45,8 @@ impl Home {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(Failure::new(format!(
-                    "another `rota dev` runs in {}; stop it, or use another --home and --port-offset",
+                    "another `rota dev` runs in {}; stop it, or use another --home and \
+                     --port-offset",
                     folder.display()
                 )));
             }
@@ -71,7 +72,8 @@ impl Home {
         Ok((Self { folder, made, _lock: file }, servers))
     }
 
-    /// Makes the servers' homes, or, where they are there, gives them today's ports. Whether they were there.
+    /// Makes the servers' homes, or, where they are there, gives them today's ports. Whether they
+    /// were there.
     pub fn prepare(&self, places: &[Place]) -> Result<bool, Failure> {
         if !self.made {
             cluster::create(&self.folder, "development", places)?;
@@ -148,7 +150,8 @@ fn servers_of(text: &str, asked: &Dev, folder: &Path) -> Result<u16, Failure> {
     }
 }
 
-/// Deletes the servers' homes and nothing else. One that is running is not deleted: its lock is held.
+/// Deletes the servers' homes and nothing else. One that is running is not deleted: its lock is
+/// held.
 fn remove_servers(folder: &Path) -> Result<(), Failure> {
     let homes: Vec<PathBuf> =
         (1..).map(|number| home_of(folder, number)).take_while(|home| home.is_dir()).collect();

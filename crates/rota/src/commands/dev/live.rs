@@ -17,7 +17,8 @@ use crate::print::{out, thousands};
 /// How often the servers are asked where they stand.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Where nobody watches the line change (a log, a pipe), a new height alone is worth a line this often only.
+/// Where nobody watches the line change (a log, a pipe), a new height alone is worth a line this
+/// often only.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// What is known of the servers.
@@ -182,7 +183,8 @@ impl Server {
             _ => String::new(),
         };
         Ok(Some(format!(
-            "server {} is down ({status}). Bring it back from another terminal:\n  {} start --home {}{said}",
+            "server {} is down ({status}). Bring it back from another terminal:\n  \
+             {} start --home {}{said}",
             self.number,
             program(),
             self.home

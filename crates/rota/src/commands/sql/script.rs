@@ -8,7 +8,8 @@ pub struct Script {
     text: String,
 }
 
-/// Put behind the text to see whether it would be a statement of its own: it is not inside a string or comment.
+/// Put behind the text to see whether it would be a statement of its own: it is not inside a string
+/// or comment.
 const PROBE: &str = "x";
 
 impl Script {
@@ -25,7 +26,8 @@ impl Script {
         let probed = format!("{}{PROBE}", self.text);
         let mut statements = split(&probed);
         let end = |piece: &str| piece.as_ptr() as usize - probed.as_ptr() as usize + piece.len();
-        // The last piece holds the probe, unless that fell into a comment: then there is no such piece.
+        // The last piece holds the probe, unless that fell into a comment: then there is no such
+        // piece.
         let unfinished = statements.pop_if(|last| end(last) == probed.len());
         let rest = match (unfinished, statements.last()) {
             (Some(last), _) => last.strip_suffix(PROBE).unwrap_or_default(),

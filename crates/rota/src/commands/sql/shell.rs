@@ -92,7 +92,9 @@ async fn run_statement(session: &mut Session, statement: &str) -> bool {
         tokio::select! {
             outcome = &mut running => Some(outcome),
             _ = tokio::signal::ctrl_c() => {
-                let _ = tokio::time::timeout(AFTER_CTRL_C, cancel.cancel_query(tokio_postgres::NoTls)).await;
+                let told = cancel.cancel_query(tokio_postgres::NoTls);
+                // A server that cannot be told is given up below.
+                let _ = tokio::time::timeout(AFTER_CTRL_C, told).await;
                 tokio::time::timeout(AFTER_CTRL_C, &mut running).await.ok()
             }
         }
@@ -163,7 +165,8 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Where lines are remembered: with the user's other state, by the XDG Base Directory Specification.
+/// Where lines are remembered: with the user's other state, by the XDG Base Directory
+/// Specification.
 fn history_file() -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(|| {
         std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local").join("state"))
