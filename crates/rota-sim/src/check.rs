@@ -192,9 +192,11 @@ impl Monitor {
     }
 }
 
-/// Whether block time is near the clocks of the majority, which lie between these two.
-pub fn time_is_near(time: Time, earliest: Time, latest: Time) -> bool {
-    time.0.saturating_add(TIME_TOLERANCE_MS) >= earliest.0
+/// Whether block time is near the clocks of the majority, which lie between these two. `late` is how much later than the
+/// clocks of a certificate its leader may have heard of it: so much may block time fall back, until the next one.
+pub fn time_is_near(time: Time, earliest: Time, latest: Time, late: Micros) -> bool {
+    let behind = TIME_TOLERANCE_MS.saturating_add(late / 1_000);
+    time.0.saturating_add(behind) >= earliest.0
         && time.0 <= latest.0.saturating_add(TIME_TOLERANCE_MS)
 }
 
