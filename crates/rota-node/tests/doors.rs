@@ -86,7 +86,8 @@ async fn values_of_every_type_go_in_and_out_in_binary() {
     let client = running.client().await;
     client
         .batch_execute(
-            "CREATE TABLE t(id BIGINT PRIMARY KEY, r DOUBLE PRECISION, s TEXT, b BYTEA, ok BOOLEAN)",
+            "CREATE TABLE t(id BIGINT PRIMARY KEY, r DOUBLE PRECISION, s TEXT, b BYTEA, ok \
+             BOOLEAN)",
         )
         .await
         .unwrap();

@@ -1,4 +1,5 @@
-//! Connections of the HTTP door, counted: when there are as many as there may be, the next ones wait to be accepted.
+//! Connections of the HTTP door, counted: when there are as many as there may be, the next ones
+//! wait to be accepted.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How many HTTP connections are open at once: benchmarks use hundreds, and each costs some ten kilobytes.
+/// How many HTTP connections are open at once: benchmarks use hundreds, and each costs some ten
+/// kilobytes.
 const MAX_CONNECTIONS: usize = 1_000;
 
 /// A listener that holds back.

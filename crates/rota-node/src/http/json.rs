@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn statements_are_read_in_all_shapes() {
-        let body = br#"["SELECT 1", ["a ?, ?", 1, null, 1.5, "x", true, [0, 255]], ["b :n", {":n": 2, "a": "y"}]]"#;
+        let body = br#"["SELECT 1",
+            ["a ?, ?", 1, null, 1.5, "x", true, [0, 255]], ["b :n", {":n": 2, "a": "y"}]]"#;
         let read = statements(body).unwrap();
         assert_eq!(read[0].parameters, Parameters::Positional(vec![]));
         let positional = vec![
@@ -216,7 +217,8 @@ mod tests {
         };
         assert_eq!(
             Json::Object(rows(&some, Shape::default())),
-            json!({"columns": ["id", "b"], "types": ["integer", "blob"], "values": [[1, "aGVsbA=="]]})
+            json!({"columns": ["id", "b"], "types": ["integer", "blob"],
+                   "values": [[1, "aGVsbA=="]]})
         );
         let shape = Shape { associative: true, blob_array: true };
         assert_eq!(

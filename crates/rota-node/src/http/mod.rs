@@ -1,4 +1,5 @@
-//! The HTTP door: rqlite's API, so that its clients and scripts work as they are. Steps 1 and 9 of a transaction's life.
+//! The HTTP door: rqlite's API, so that its clients and scripts work as they are. Steps 1 and 9 of
+//! a transaction's life.
 //!
 //! ```text
 //!  POST /db/execute   writes      GET /status   this server, in JSON
@@ -7,9 +8,9 @@
 //!  POST /db/request   either      GET /         where to read on
 //! ```
 //!
-//! There are no passwords yet, so a browser on the same machine is the danger: any web page may send requests to a
-//! loopback address. A request whose `Host` is not a loopback name (DNS rebinding), or that another origin's page sent,
-//! is refused, and no CORS header is ever given.
+//! There are no passwords yet, so a browser on the same machine is the danger: any web page may
+//! send requests to a loopback address. A request whose `Host` is not a loopback name (DNS
+//! rebinding), or that another origin's page sent, is refused, and no CORS header is ever given.
 
 #![cfg_attr(
     not(test),
@@ -35,8 +36,8 @@ use tokio::net::TcpListener;
 use crate::driver::Driver;
 use crate::status::State as ServerState;
 
-/// The largest body of a request: more than any single transaction may have, so that larger ones are known at once to be
-/// for nothing; many small statements in one request fit well.
+/// The largest body of a request: more than any single transaction may have, so that larger ones
+/// are known at once to be for nothing; many small statements in one request fit well.
 pub(crate) const MAX_BODY_BYTES: usize = 8 << 20;
 
 /// What all requests share.
@@ -98,7 +99,8 @@ async fn status(State(door): State<Door>) -> Response {
     Json(parts).into_response()
 }
 
-/// rqlite's `/nodes`: by name; the HTTP address of others is not known to a server, their peer address is.
+/// rqlite's `/nodes`: by name; the HTTP address of others is not known to a server, their peer
+/// address is.
 async fn nodes(State(door): State<Door>) -> Response {
     let status = door.driver.status();
     let leads = |key| status.leader.as_ref().is_some_and(|leader| leader.key == key);

@@ -1,9 +1,9 @@
 //! rqlite's data API: `/db/execute`, `/db/query`, `/db/request`.
 //!
-//! Every statement is a transaction of its own, one after the other, each whatever became of those before; with
-//! `?transaction` all are one. An answer comes after its writes are executed here, so that the next read sees them.
-//! Status 503 always means that nothing was done: a client may repeat the request. What failed afterwards is told inside
-//! the results.
+//! Every statement is a transaction of its own, one after the other, each whatever became of those
+//! before; with `?transaction` all are one. An answer comes after its writes are executed here, so
+//! that the next read sees them. Status 503 always means that nothing was done: a client may repeat
+//! the request. What failed afterwards is told inside the results.
 
 use std::time::Instant;
 

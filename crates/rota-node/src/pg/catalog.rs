@@ -1,5 +1,5 @@
-//! The catalog queries of psql's backslash commands, answered from SQLite's schema. There is no catalog to ask anything
-//! else of, and saying so (0A000) is better than pretending to have one.
+//! The catalog queries of psql's backslash commands, answered from SQLite's schema. There is no
+//! catalog to ask anything else of, and saying so (0A000) is better than pretending to have one.
 
 use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::{Parameters, Settings, Statement, Value};
@@ -40,7 +40,8 @@ pub(crate) fn recognise(sql: &str) -> Option<Result<CatalogQuery, Refusal>> {
         return None;
     }
     let words: Vec<_> = tokens(sql).into_iter().filter(|t| t.kind != Kind::Space).collect();
-    // A function with the catalog's prefix is no query of the catalog: `SELECT pg_catalog.version()`.
+    // A function with the catalog's prefix is no query of the catalog: `SELECT
+    // pg_catalog.version()`.
     let relation = words.windows(4).any(|four| match four {
         [before, schema, dot, _] => {
             (before.is("from") || before.is("join") || before.text == ",")
@@ -103,7 +104,8 @@ fn known(sql: &str) -> Result<CatalogQuery, Refusal> {
     }
     Err(Refusal::new(
         sqlstate::FEATURE_NOT_SUPPORTED,
-        "there is no such catalog here: psql's \\d, \\dt, \\di, \\dv, \\dn, \\l and `\\d table` are answered; \
+        "there is no such catalog here: psql's \\d, \\dt, \\di, \\dv, \\dn, \\l and `\\d table` \
+         are answered; \
          ask SQLite's schema for anything else (SELECT type, name, sql FROM sqlite_schema)",
     ))
 }
@@ -128,7 +130,8 @@ fn pattern(sql: &str) -> Option<String> {
     Some(name.replace(".*", "%").replace("''", "'"))
 }
 
-/// The number of the table in `c.oid = '1'`, `attrelid = '1'` and the like: its rowid in SQLite's schema.
+/// The number of the table in `c.oid = '1'`, `attrelid = '1'` and the like: its rowid in SQLite's
+/// schema.
 fn number(sql: &str) -> Option<i64> {
     sql.split(" = '")
         .skip(1)
@@ -187,14 +190,17 @@ fn select(query: &CatalogQuery) -> (String, Vec<Value>) {
             let kinds: Vec<String> = kinds.iter().map(|kind| format!("'{kind}'")).collect();
             let of = if *indexes { ", tbl_name AS \"Table\"" } else { "" };
             let sql = format!(
-                "SELECT 'public' AS \"Schema\", name AS \"Name\", type AS \"Type\", 'rota' AS \"Owner\"{of} \
-                 FROM sqlite_schema WHERE type IN ({}) AND {VISIBLE} AND name LIKE ?1 ORDER BY name",
+                "SELECT 'public' AS \"Schema\", name AS \"Name\", type AS \"Type\", 'rota' AS \
+                 \"Owner\"{of} \
+                 FROM sqlite_schema WHERE type IN ({}) AND {VISIBLE} AND name LIKE ?1 ORDER BY \
+                 name",
                 kinds.join(", ")
             );
             (sql, vec![Value::Text(name.clone().unwrap_or_else(|| "%".into()))])
         }
         CatalogQuery::Databases => (
-            "SELECT 'rota' AS \"Name\", 'rota' AS \"Owner\", 'UTF8' AS \"Encoding\", 'C' AS \"Collate\", \
+            "SELECT 'rota' AS \"Name\", 'rota' AS \"Owner\", 'UTF8' AS \"Encoding\", 'C' AS \
+             \"Collate\", \
              'C' AS \"Ctype\", '' AS \"ICU Locale\", 'libc' AS \"Locale Provider\", \
              '' AS \"Access privileges\""
                 .into(),
@@ -213,7 +219,8 @@ fn select(query: &CatalogQuery) -> (String, Vec<Value>) {
         CatalogQuery::Lookup { name } => {
             let sql = format!(
                 "SELECT rowid AS oid, 'public' AS nspname, name AS relname FROM sqlite_schema \
-                 WHERE type IN ('table', 'view', 'index') AND {VISIBLE} AND name LIKE ?1 ORDER BY name"
+                 WHERE type IN ('table', 'view', 'index') AND {VISIBLE} AND name LIKE ?1 ORDER BY \
+                 name"
             );
             (sql, vec![Value::Text(name.clone().unwrap_or_else(|| "%".into()))])
         }
@@ -231,18 +238,21 @@ fn select(query: &CatalogQuery) -> (String, Vec<Value>) {
             "SELECT c.name AS attname, lower(c.type) AS format_type, c.dflt_value AS pg_get_expr, \
              CASE WHEN c.\"notnull\" OR c.pk THEN 't' ELSE 'f' END AS attnotnull, \
              NULL AS attcollation, '' AS attidentity, '' AS attgenerated \
-             FROM sqlite_schema AS s, pragma_table_info(s.name) AS c WHERE s.rowid = ?1 ORDER BY c.cid"
+             FROM sqlite_schema AS s, pragma_table_info(s.name) AS c WHERE s.rowid = ?1 ORDER BY \
+             c.cid"
                 .into(),
             table(*number),
         ),
         CatalogQuery::Indexes { number } => (
-            "SELECT i.name AS relname, CASE i.origin WHEN 'pk' THEN 't' ELSE 'f' END AS indisprimary, \
+            "SELECT i.name AS relname, CASE i.origin WHEN 'pk' THEN 't' ELSE 'f' END AS \
+             indisprimary, \
              CASE i.\"unique\" WHEN 1 THEN 't' ELSE 'f' END AS indisunique, 'f' AS indisclustered, \
              't' AS indisvalid, 'INDEX ON (' || (SELECT group_concat(c.name, ', ') \
              FROM pragma_index_info(i.name) AS c) || ')' AS pg_get_indexdef, NULL AS condef, \
              NULL AS contype, 'f' AS condeferrable, 'f' AS condeferred, 'f' AS indisreplident, \
              '0' AS reltablespace \
-             FROM sqlite_schema AS s, pragma_index_list(s.name) AS i WHERE s.rowid = ?1 ORDER BY i.name"
+             FROM sqlite_schema AS s, pragma_index_list(s.name) AS i WHERE s.rowid = ?1 ORDER BY \
+             i.name"
                 .into(),
             table(*number),
         ),

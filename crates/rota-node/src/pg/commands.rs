@@ -1,5 +1,5 @@
-//! What a session answers itself: SET, SHOW, COMMIT outside a transaction, DEALLOCATE and the like. Step 1 only: none of
-//! this reaches the database.
+//! What a session answers itself: SET, SHOW, COMMIT outside a transaction, DEALLOCATE and the like.
+//! Step 1 only: none of this reaches the database.
 
 use std::collections::BTreeMap;
 
@@ -112,7 +112,8 @@ fn command(words: &[Token<'_>]) -> Option<Result<Command, Refusal>> {
     })
 }
 
-/// `SELECT set_config('name', 'value', false)`, as Django sends it; `SELECT pg_advisory_unlock_all()`, as asyncpg does.
+/// `SELECT set_config('name', 'value', false)`, as Django sends it; `SELECT
+/// pg_advisory_unlock_all()`, as asyncpg does.
 fn select_command(words: &[Token<'_>]) -> Option<Command> {
     let mut words = words.get(1..)?;
     if let [schema, dot, rest @ ..] = words
@@ -203,8 +204,8 @@ fn literal(token: &Token<'_>) -> Option<String> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Variables(BTreeMap<String, String>);
 
-/// Settings that are known, and their values from the start. Those that only say how PostgreSQL plans, logs or waits are
-/// taken and have no effect.
+/// Settings that are known, and their values from the start. Those that only say how PostgreSQL
+/// plans, logs or waits are taken and have no effect.
 const KNOWN: [(&str, &str); 31] = [
     ("application_name", ""),
     ("backslash_quote", "safe_encoding"),
@@ -324,7 +325,8 @@ impl Variables {
 fn no_transactions() -> Refusal {
     unsupported(
         "interactive transactions (BEGIN … COMMIT) come in a later version: every statement is a \
-         transaction of its own; switch your driver to autocommit (psycopg: autocommit=True), or send \
+         transaction of its own; switch your driver to autocommit (psycopg: autocommit=True), or \
+         send \
          several statements as one transaction over HTTP (/db/execute?transaction)",
     )
 }

@@ -1,12 +1,14 @@
-//! PostgreSQL's spellings in SQLite's words. Step 1 of a transaction's life: what is signed is SQLite's dialect.
+//! PostgreSQL's spellings in SQLite's words. Step 1 of a transaction's life: what is signed is
+//! SQLite's dialect.
 //!
 //! ```text
 //!  SELECT $1::int + pg_catalog.abs(x), E'a\nb' FROM public.t
-//!    └► tokens ► pieces, each kept or respelled ► SELECT CAST(?1 AS INTEGER) + abs(x), 'a⏎b' FROM t
+//!    └► tokens ► pieces, each kept or respelled ►
+//!  SELECT CAST(?1 AS INTEGER) + abs(x), 'a⏎b' FROM t
 //! ```
 //!
-//! What is not here reaches SQLite as it is, and it says what it does not understand. Strings, names and comments are
-//! never touched: see `lexer`.
+//! What is not here reaches SQLite as it is, and it says what it does not understand. Strings,
+//! names and comments are never touched: see `lexer`.
 
 use std::borrow::Cow;
 
@@ -46,7 +48,8 @@ pub(crate) fn translate(sql: &str) -> Result<Translated, Refusal> {
     })
 }
 
-/// A script with PostgreSQL's own kinds of strings respelled, so that it can be split into statements by SQLite's rules.
+/// A script with PostgreSQL's own kinds of strings respelled, so that it can be split into
+/// statements by SQLite's rules.
 pub(crate) fn plain_strings(script: &str) -> Result<Cow<'_, str>, Refusal> {
     let escaped = || script.as_bytes().windows(2).any(|two| matches!(two, [b'e' | b'E', b'\'']));
     if !script.contains('$') && !escaped() {
@@ -213,7 +216,8 @@ impl<'a> Translation<'a> {
         Ok(())
     }
 
-    /// `INT GENERATED {ALWAYS | BY DEFAULT} AS IDENTITY PRIMARY KEY`, in either order: skipped if it comes.
+    /// `INT GENERATED {ALWAYS | BY DEFAULT} AS IDENTITY PRIMARY KEY`, in either order: skipped if
+    /// it comes.
     fn identity(&mut self) -> bool {
         const SPELLINGS: [&[&str]; 4] = [
             &["generated", "always", "as", "identity", "primary", "key"],
@@ -281,7 +285,8 @@ impl<'a> Translation<'a> {
         Ok(())
     }
 
-    /// Where the operand of a cast begins in the output: a literal, a name with dots, a call, or parentheses.
+    /// Where the operand of a cast begins in the output: a literal, a name with dots, a call, or
+    /// parentheses.
     fn expression_start(&self) -> usize {
         let Some(last) = self.output.len().checked_sub(1) else { return 0 };
         let kind = |place: usize| self.output.get(place).map(|piece| piece.kind);

@@ -1,16 +1,22 @@
-//! Values on PostgreSQL's wire: which type a column is said to have, and values as its text or its bytes, both ways.
+//! Values on PostgreSQL's wire: which type a column is said to have, and values as its text or its
+//! bytes, both ways.
 //!
-//! SQLite lets every value into every column, PostgreSQL's clients believe the type that is announced. So:
+//! SQLite lets every value into every column, PostgreSQL's clients believe the type that is
+//! announced. So:
 //!
-//! | declared            | announced | what does not fit                                              |
-//! |---------------------|-----------|----------------------------------------------------------------|
-//! | `…INT…`             | int8      | before the rows are announced: the column is announced as text |
-//! | `BOOL…`             | bool      | after: text format sends the text it has, binary format is     |
-//! | `REAL FLOA… DOUB…`  | float8    |   refused with 22000                                           |
-//! | `NUMERIC DECIMAL`   | float8    |                                                                |
-//! | `BLOB BYTEA`        | bytea     |                                                                |
-//! | anything else       | text      | everything fits                                                |
-//! | an expression       | what its first value that is not NULL is; before there are rows, see `infer`           |
+//! | declared           | announced |
+//! |--------------------|-----------|
+//! | `…INT…`            | int8      |
+//! | `BOOL…`            | bool      |
+//! | `REAL FLOA… DOUB…` | float8    |
+//! | `NUMERIC DECIMAL`  | float8    |
+//! | `BLOB BYTEA`       | bytea     |
+//! | anything else      | text      |
+//! | an expression      | what its first value that is not NULL is; without rows, see `infer` |
+//!
+//! Where a value does not fit and the rows are at hand before they are announced, the column is
+//! announced as text. Where it is too late for that, text format sends the text it has, and binary
+//! format is refused with 22000.
 
 use bytes::{BufMut, BytesMut};
 use rota_core::error::{Refusal, sqlstate};
@@ -233,7 +239,8 @@ fn binary(output: &mut BytesMut, value: &Value, said: Oid) -> Result<(), Refusal
     Ok(())
 }
 
-/// PostgreSQL's numeric: digits of base 10,000, the first one's weight, the number of decimals shown.
+/// PostgreSQL's numeric: digits of base 10,000, the first one's weight, the number of decimals
+/// shown.
 fn numeric(output: &mut BytesMut, decimal: &str) {
     let (sign, decimal) = match decimal.strip_prefix('-') {
         Some(rest) => (0x4000u16, rest),
@@ -282,8 +289,8 @@ fn misfit(value: &Value, said: Oid) -> Refusal {
     )
 }
 
-/// A parameter as the client sent it. Without a type, text is text (SQLite's column affinity makes a number of it where
-/// a number belongs) and binary bytes are text if they are UTF-8.
+/// A parameter as the client sent it. Without a type, text is text (SQLite's column affinity makes
+/// a number of it where a number belongs) and binary bytes are text if they are UTF-8.
 pub(crate) fn parameter(bytes: &[u8], said: Oid, binary: bool) -> Result<Value, Refusal> {
     if binary { from_binary(bytes, said) } else { from_text(bytes, said) }
 }
@@ -440,8 +447,8 @@ fn numeric_text(bytes: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// Days since the start of 2000 as `2000-01-01`. Howard Hinnant's `civil_from_days`: years begin in March, so that the
-/// leap day is a year's last, and eras of 400 years are all alike.
+/// Days since the start of 2000 as `2000-01-01`. Howard Hinnant's `civil_from_days`: years begin in
+/// March, so that the leap day is a year's last, and eras of 400 years are all alike.
 fn date_text(days: i64) -> Option<String> {
     /// From the 1st of March of year 0 to the 1st of January 2000.
     const OFFSET: i64 = 730_425;
@@ -455,7 +462,8 @@ fn date_text(days: i64) -> Option<String> {
     Some(format!("{:04}-{month:02}-{day:02}", year + era * 400 + next))
 }
 
-/// Microseconds since the start of 2000 as `2000-01-01 00:00:00`, with as many decimals as there are.
+/// Microseconds since the start of 2000 as `2000-01-01 00:00:00`, with as many decimals as there
+/// are.
 fn timestamp_text(microseconds: i64) -> Option<String> {
     const DAY: i64 = 86_400_000_000;
     let date = date_text(microseconds.div_euclid(DAY))?;

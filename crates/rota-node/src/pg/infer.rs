@@ -1,5 +1,6 @@
-//! Types of what has no declared type: an expression's by its words, a parameter's by what SQLite says of it. Used when
-//! a driver asks about a statement before it runs it (asyncpg, JDBC); with rows at hand their values decide.
+//! Types of what has no declared type: an expression's by its words, a parameter's by what SQLite
+//! says of it. Used when a driver asks about a statement before it runs it (asyncpg, JDBC); with
+//! rows at hand their values decide.
 
 use rota_store::query::Description;
 
@@ -47,7 +48,8 @@ pub(crate) fn columns(sql: &str, count: usize) -> Vec<Guess> {
     let words: Vec<Token<'_>> = all.into_iter().filter(|t| t.kind != Kind::Space).collect();
     let list = result_list(&words).unwrap_or_default();
     let items = split_list(list);
-    // A `*` stands for several columns, which all have declared types or none that words could tell.
+    // A `*` stands for several columns, which all have declared types or none that words could
+    // tell.
     if items.len() == count {
         items.iter().map(|item| expression(item)).collect()
     } else {

@@ -1,7 +1,7 @@
 //! SQL as tokens, so that nothing is ever replaced inside a string, a quoted name or a comment.
 //!
-//! Knows SQLite's tokens and PostgreSQL's: `E'…'`, `$tag$…$tag$`, `$1`, `::`. Never fails: what is not closed runs to the
-//! end, and SQLite says what is wrong with it.
+//! Knows SQLite's tokens and PostgreSQL's: `E'…'`, `$tag$…$tag$`, `$1`, `::`. Never fails: what is
+//! not closed runs to the end, and SQLite says what is wrong with it.
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,11 +34,12 @@ use tokio::sync::Semaphore;
 
 use crate::driver::Driver;
 
-/// How many clients are served at once. Each costs some 20 KB when idle and up to a result's size when not; benchmarks
-/// use 128, pools some hundreds.
+/// How many clients are served at once. Each costs some 20 KB when idle and up to a result's size
+/// when not; benchmarks use 128, pools some hundreds.
 const MAX_CONNECTIONS: usize = 1_000;
 
-/// How many more are told that there are too many. Beyond that connections are closed without a word.
+/// How many more are told that there are too many. Beyond that connections are closed without a
+/// word.
 const MAX_TURNED_AWAY: usize = 100;
 
 /// Serves PostgreSQL clients until the listener fails for good or the task is aborted.
@@ -50,7 +51,8 @@ pub async fn serve(listener: TcpListener, driver: Driver) -> io::Result<()> {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of file descriptors, or a client that left while it waited. Others are served meanwhile.
+                // Out of file descriptors, or a client that left while it waited. Others are served
+                // meanwhile.
                 tracing::warn!(%error, "a PostgreSQL connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;

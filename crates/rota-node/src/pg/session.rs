@@ -1,13 +1,14 @@
-//! One PostgreSQL client's conversation: start-up, then the simple and the extended protocol. Steps 1 and 9.
+//! One PostgreSQL client's conversation: start-up, then the simple and the extended protocol. Steps
+//! 1 and 9.
 //!
 //! ```text
-//!  start-up ─► Query ──────────────────────────► rows, CommandComplete, …, ReadyForQuery   (one flush)
+//!  start-up ─► Query ───────────────────► rows, CommandComplete, …, ReadyForQuery (one flush)
 //!         └──► Parse, Bind, Describe, Execute ─► …        an error skips to Sync
-//!              Sync ───────────────────────────► ReadyForQuery, portals forgotten          (one flush)
+//!              Sync ────────────────────► ReadyForQuery, portals forgotten        (one flush)
 //! ```
 //!
-//! Every statement is a transaction of its own, also in a Query with several and in a pipeline: those before one that
-//! fails stay done.
+//! Every statement is a transaction of its own, also in a Query with several and in a pipeline:
+//! those before one that fails stay done.
 
 use std::collections::HashMap;
 use std::io;
@@ -37,7 +38,8 @@ use super::statement::{Answer, Context, Described, Shared, USER, announced, prep
 use super::wire::{self, Bind, Frontend, Hello, Incoming, Target, Wire};
 use crate::driver::{Driver, WriteError};
 
-/// How long a client may take to say who it is: a slow network's round trips, not a person's typing.
+/// How long a client may take to say who it is: a slow network's round trips, not a person's
+/// typing.
 const STARTUP_TIME: Duration = Duration::from_secs(10);
 
 /// How many prepared statements a connection may have: drivers cache some hundreds.
@@ -49,11 +51,12 @@ const MAX_STATEMENT_BYTES: usize = 8 << 20;
 /// How many portals a connection may have open: each may hold a result.
 const MAX_PORTALS: usize = 16;
 
-/// The longest message of an error that is sent: some clients have limits, and what repeats a whole statement helps nobody.
+/// The longest message of an error that is sent: some clients have limits, and what repeats a whole
+/// statement helps nobody.
 const MAX_ERROR_BYTES: usize = 4_096;
 
-/// The longest bytes of a column's name: it may be a whole expression (PostgreSQL cuts at 63, which would make
-/// two of them equal).
+/// The longest bytes of a column's name: it may be a whole expression (PostgreSQL cuts at 63, which
+/// would make two of them equal).
 const MAX_NAME_BYTES: usize = 1_000;
 
 /// Serves one connection until its end. `crowded`: there are too many, and it is to be told so.
@@ -78,7 +81,8 @@ where
         skipping: false,
     };
     for (name, value) in parameters {
-        // PostgreSQL refuses what it does not know; a client's time zone or locale is no reason to turn it away.
+        // PostgreSQL refuses what it does not know; a client's time zone or locale is no reason to
+        // turn it away.
         let _ = session.context.variables.set(&name, &value);
     }
     session.converse().await
@@ -143,7 +147,8 @@ fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
         return Err(Refusal::new(
             "28000",
             format!(
-                "there is no user {user:?}: connect as user \"rota\" (psql -U rota), without a password"
+                "there is no user {user:?}: connect as user \"rota\" (psql -U rota), without a \
+                 password"
             ),
         ));
     }
@@ -176,8 +181,8 @@ fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
     ] {
         wire.put(&ParameterStatus::new(name.into(), value.into()));
     }
-    // Cancel requests are taken and have no effect: reads have a time limit, and a write that is signed cannot be taken
-    // back. So the key need not be a secret.
+    // Cancel requests are taken and have no effect: reads have a time limit, and a write that is
+    // signed cannot be taken back. So the key need not be a secret.
     wire.put(&BackendKeyData::new(process, SecretKey::I32(0)));
     wire.put(&ReadyForQuery::new(TransactionStatus::Idle));
     Ok(())
@@ -261,8 +266,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// An error in the extended protocol: told at once, since a client that only asked for a Flush waits for it before
-    /// it sends its Sync (asyncpg does), and nothing is heard until then.
+    /// An error in the extended protocol: told at once, since a client that only asked for a Flush
+    /// waits for it before it sends its Sync (asyncpg does), and nothing is heard until then.
     async fn fail(&mut self, trouble: Trouble) -> io::Result<()> {
         self.skipping = true;
         self.tell(trouble)?;
@@ -427,7 +432,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Err(Refusal::new(
                 sqlstate::PROTOCOL_VIOLATION,
                 format!(
-                    "bind message supplies {given} parameters, but prepared statement \"{}\" requires {wanted}",
+                    "bind message supplies {given} parameters, but prepared statement \"{}\" \
+                     requires {wanted}",
                     bind.statement
                 ),
             ));
@@ -479,7 +485,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    /// A read is run right away, so that the values tell the types; a write that gives rows is described by its words.
+    /// A read is run right away, so that the values tell the types; a write that gives rows is
+    /// described by its words.
     async fn describe_portal(&mut self, name: &str) -> Result<(), Trouble> {
         let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
         let statement = Arc::clone(&portal.statement);

@@ -1,9 +1,10 @@
-//! One statement of a PostgreSQL session: what it is, what it takes and gives, and running it. Steps 1 and 9.
+//! One statement of a PostgreSQL session: what it is, what it takes and gives, and running it.
+//! Steps 1 and 9.
 //!
 //! ```text
 //!  text ─ prepare() ─► Prepared ─ run() ─► session command        answered here
 //!                        │                 catalog query          answered here, from the schema
-//!                        │                 read  ──► Driver::read   after this connection's last write
+//!                        │                 read  ──► Driver::read   after its last write
 //!                        └ describe()      write ──► Driver::write
 //! ```
 
@@ -149,7 +150,8 @@ impl Prepared {
         matches!(self.plan, Plan::Empty)
     }
 
-    /// Whether running it before its client says so is without effect, so that its rows can be described by looking.
+    /// Whether running it before its client says so is without effect, so that its rows can be
+    /// described by looking.
     pub(crate) fn only_reads(&self) -> bool {
         matches!(self.plan, Plan::Read | Plan::Catalog(_))
             || matches!(self.plan, Plan::Command(Command::Show(_)))
@@ -299,8 +301,9 @@ impl Context {
         }))
     }
 
-    /// What a statement takes and gives. Where a column's type is in question (an expression), a read is run with its
-    /// parameters NULL to look at a row; what remains open is a number if it looks like arithmetic, else text.
+    /// What a statement takes and gives. Where a column's type is in question (an expression), a
+    /// read is run with its parameters NULL to look at a row; what remains open is a number if it
+    /// looks like arithmetic, else text.
     pub(crate) async fn describe(&self, prepared: &Prepared) -> Result<Described, Refusal> {
         if let Some(told) = prepared.described.get() {
             return Ok(told.clone());

@@ -1,11 +1,13 @@
-//! PostgreSQL's messages as bytes: frames in, messages out. Step 1 of a transaction's life, its first bytes.
+//! PostgreSQL's messages as bytes: frames in, messages out. Step 1 of a transaction's life, its
+//! first bytes.
 //!
 //! ```text
 //!   start-up:   length(4) code(4) ...            then:   tag(1) length(4) body
 //! ```
 //!
-//! Encoding is the `pgwire` crate's. Decoding is our own, because that crate trusts the counts inside a message and
-//! panics where they lie; here every byte is taken through [`Body`], which can only say "too short".
+//! Encoding is the `pgwire` crate's. Decoding is our own, because that crate trusts the counts
+//! inside a message and panics where they lie; here every byte is taken through [`Body`], which can
+//! only say "too short".
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
@@ -16,8 +18,9 @@ use pgwire::messages::Message;
 use rota_core::error::{Refusal, sqlstate};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The largest message that is read: a transaction has at most `MAX_ENVELOPE_BYTES`, and this is somewhat more, so that
-/// the refusal can come from the one who knows best. Larger messages are skipped and answered with 54000.
+/// The largest message that is read: a transaction has at most `MAX_ENVELOPE_BYTES`, and this is
+/// somewhat more, so that the refusal can come from the one who knows best. Larger messages are
+/// skipped and answered with 54000.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// PostgreSQL's own limit. A larger length is no message but garbage, and the connection ends.
@@ -207,8 +210,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(())
     }
 
-    /// Says goodbye: what has gathered is sent and the sending side closed, so that a client that is still sending gets
-    /// the answer rather than a reset.
+    /// Says goodbye: what has gathered is sent and the sending side closed, so that a client that
+    /// is still sending gets the answer rather than a reset.
     pub(crate) async fn close(&mut self) -> io::Result<()> {
         self.flush().await?;
         self.stream.shutdown().await
@@ -343,7 +346,8 @@ fn violation(message: impl Into<String>) -> Refusal {
 mod tests {
     use super::*;
 
-    /// Every beginning of a message, and every message with one byte changed, is read or refused, never more.
+    /// Every beginning of a message, and every message with one byte changed, is read or refused,
+    /// never more.
     #[test]
     fn no_bytes_panic_the_decoder() {
         let bind = b"portal\0statement\0\0\x01\0\x01\0\x02\0\0\0\x02ab\xff\xff\xff\xff\0\x01\0\x01";
