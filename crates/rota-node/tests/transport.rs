@@ -172,7 +172,7 @@ async fn garbage_costs_the_member_that_sends_it_its_connection_and_nobody_else()
     dial(&mut swarm, &first);
     let mut streams = Vec::new();
     let opened = async {
-        while streams.len() < 1 {
+        while streams.is_empty() {
             if let SwarmEvent::Behaviour((_, _, StreamEvent::Opened(kind, direction, stream))) =
                 swarm.select_next_some().await
                 && (kind, direction) == (Kind::Votes, Direction::Outgoing)
