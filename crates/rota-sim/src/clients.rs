@@ -21,6 +21,9 @@ pub const PATIENCE: Micros = 1_500_000;
 /// How long an envelope may enter the chain: long enough for any run.
 const EXPIRY: std::time::Duration = std::time::Duration::from_secs(3_000);
 
+/// How long some have: less than many a fault lasts.
+const SHORT_EXPIRY: std::time::Duration = std::time::Duration::from_millis(400);
+
 /// The same in blocks.
 const EXPIRY_BLOCKS: u64 = 100_000;
 
@@ -168,7 +171,9 @@ impl Clients {
             interactive: None,
         };
         let id = transaction.id(chain, client.signer.public());
-        let expiry = Expiry { height: Height(height.0 + EXPIRY_BLOCKS), time: time.plus(EXPIRY) };
+        let hurried = client.plan.mix == Mix::Hostile && client.random.per_mille(100);
+        let within = if hurried { SHORT_EXPIRY } else { EXPIRY };
+        let expiry = Expiry { height: Height(height.0 + EXPIRY_BLOCKS), time: time.plus(within) };
         let envelope = Envelope::sign(chain, &client.signer, expiry, vec![transaction]);
         let must_apply = client.plan.mix != Mix::Hostile;
         Some(Write { key, id, envelope: Arc::new(envelope), started: at, must_apply, tries: 0 })

@@ -89,7 +89,9 @@ impl World {
         match kind {
             Fault::Crash if may_fail => Some(Step::Crash { server, down }),
             Fault::CrashAtOutput if may_fail => {
-                let outputs = self.luck.between(1, 40);
+                // Mostly early: a step's records come before its messages.
+                let most = self.luck.choose(&[1, 2, 4, 40]);
+                let outputs = self.luck.between(1, most);
                 Some(Step::CrashAt { server, outputs, down })
             }
             Fault::CrashAll if !self.plan.limited => Some(Step::CrashAll { down }),

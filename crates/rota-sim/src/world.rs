@@ -450,6 +450,7 @@ impl World {
         let Some(block) = running.to_apply.pop_front() else { return };
         let more = !running.to_apply.is_empty();
         match running.state.apply(&block) {
+            Err(RealFault::Diverged(what)) => return self.diverge(server, what),
             Err(fault) => self.stopped_by(server, &fault),
             Ok(applied) => {
                 running.chain_db.borrow_mut().save_receipts(applied.receipts.clone());
@@ -607,8 +608,21 @@ impl World {
             self.answer(number, if did { Fate::Applied } else { Fate::Failed });
             return;
         }
+        if self.has_expired_unseen(server, envelope.expiry.time) {
+            self.note(format_args!("client {number} learns that it was never done"));
+            self.answer(number, Fate::Failed);
+            return;
+        }
         self.give(server, Work::Input(Input::Submit(envelope)));
         self.schedule(self.now + PATIENCE, Event::Client { number, tries: tries + 1 });
+    }
+
+    /// Whether a transaction that this server has not seen can no longer happen: all it knows is executed, and later than
+    /// the expiry.
+    fn has_expired_unseen(&self, server: usize, expiry: Time) -> bool {
+        self.servers[server]
+            .status(self.now, &self.genesis)
+            .is_some_and(|at| at.applied.height == at.height && at.block_time > expiry)
     }
 
     fn answer(&mut self, number: usize, fate: Fate) {
