@@ -38,7 +38,7 @@ pub const STEPS_PER_CHECK: u64 = 1_000;
 
 /// How often preparing one statement may be looked at, each time after [`STEPS_PER_CHECK`] steps of the parser: a view
 /// of views of views grows without bound before a single VM step.
-const CHECKS_PER_PREPARE: u64 = 200;
+const CHECKS_PER_PREPARE: u64 = 20;
 
 /// Pages of 4 KB in memory.
 const CACHE_KIB: i64 = 64 * 1024;

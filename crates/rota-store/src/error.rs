@@ -118,6 +118,7 @@ fn by_message(message: &str) -> &'static str {
         ("already exists", sqlstate::DUPLICATE_TABLE),
         ("there is already", sqlstate::DUPLICATE_TABLE),
         ("too many", sqlstate::TOO_COMPLEX),
+        ("too big", sqlstate::TOO_COMPLEX),
         ("at most", sqlstate::TOO_COMPLEX),
         ("Expression tree is too large", sqlstate::TOO_COMPLEX),
         ("parser stack overflow", sqlstate::TOO_COMPLEX),

@@ -127,6 +127,8 @@ impl StateDb {
             .ok_or_else(|| Fault::Diverged(format!("bucket {key} of rota_buckets is damaged")))?;
         for step in steps {
             if entries.set(step.key, step.new) != step.old {
+                // As it was before this block, which may have deleted it.
+                self.run_ours("ROLLBACK")?;
                 let row = self.name_row(table, &step.key);
                 return Err(Fault::Diverged(format!(
                     "table {}, row {}: not what this server had stored there",

@@ -152,7 +152,8 @@ fn starts_with(name: &str, prefix: &str) -> bool {
 }
 
 fn is_schema_table(name: &str) -> bool {
-    ["sqlite_master", "sqlite_schema"].iter().any(|table| table.eq_ignore_ascii_case(name))
+    let names = ["sqlite_master", "sqlite_schema", "sqlite_temp_master", "sqlite_temp_schema"];
+    names.iter().any(|table| table.eq_ignore_ascii_case(name))
 }
 
 /// Whether a name is the system's.
@@ -176,17 +177,17 @@ fn writable(table: &str, schema_change: bool) -> Result<(), Refusal> {
 fn readable(table: &str, column: &str, schema_change: bool) -> Result<(), Refusal> {
     if is_schema_table(table) {
         // The authorizer is not told what an internal statement reads for.
-        return if schema_change || !column.eq_ignore_ascii_case("rootpage") {
+        let local = starts_with(table, "sqlite_temp") || column.eq_ignore_ascii_case("rootpage");
+        return if schema_change || !local {
             Ok(())
         } else {
-            Err(unsupported("column rootpage says where a table is stored, not what it is"))
+            Err(unsupported(format!("{table}.{column} says what is so on one server only")))
         };
     }
     let hidden = ["sqlite_dbpage", "dbstat", "bytecode", "tables_used", "sqlite_stmt"];
     let refused = hidden.iter().chain(&PRIVATE_TABLES).any(|name| name.eq_ignore_ascii_case(table))
         || starts_with(table, "pragma_")
-        || starts_with(table, "sqlite_stat")
-        || starts_with(table, "sqlite_temp");
+        || starts_with(table, "sqlite_stat");
     if refused {
         return Err(unsupported(format!("{table} cannot be read in a write: copies might differ")));
     }
@@ -197,8 +198,13 @@ fn readable(table: &str, column: &str, schema_change: bool) -> Result<(), Refusa
 pub fn authorize(asked: &AuthContext<'_>, schema_change: bool) -> Result<(), Refusal> {
     use AuthAction as A;
     if asked.database_name.is_some_and(|name| name.eq_ignore_ascii_case("temp")) {
-        // SQLite asks whether the temporary schema may be read for every trigger; only writes matter.
-        if !matches!(asked.action, A::Read { .. } | A::Select | A::Function { .. }) {
+        let harmless = match asked.action {
+            A::Read { .. } | A::Select | A::Function { .. } => true,
+            // ALTER TABLE looks for what to rename in the temporary schema too, and finds nothing.
+            A::Update { table_name, .. } => schema_change && is_schema_table(table_name),
+            _ => false,
+        };
+        if !harmless {
             return Err(unsupported(
                 "temporary tables, views and triggers exist on one server only",
             ));

@@ -248,8 +248,13 @@ pub fn quote(name: &str) -> String {
 
 impl Shape {
     fn read(connection: &Connection, table: &str) -> rusqlite::Result<Self> {
+        // A table's rowid is the last column of each of its indexes. (pragma_table_list would say it too, but expands every
+        // view to do so, which a hostile schema makes endless.)
         let has_rowid = connection
-            .prepare_cached("SELECT wr = 0 FROM pragma_table_list(?1) WHERE schema = 'main'")?
+            .prepare_cached(
+                "SELECT count(*) = 0 OR max(x.cid = -1) FROM pragma_index_list(?1) i,
+                     pragma_index_xinfo(i.name) x WHERE i.origin = 'pk'",
+            )?
             .query_row([table], |row| row.get(0))?;
         let mut columns = Vec::new();
         let mut key = Vec::new();

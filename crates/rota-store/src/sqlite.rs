@@ -390,7 +390,19 @@ mod tests {
     }
 
     #[test]
-    fn local_time_is_utc() {
+    fn local_time_is_utc_wherever_the_machine_stands() {
+        // A time zone is read once in a process's life, so another process asks.
+        if std::env::var_os("TZ").is_none_or(|zone| zone != "XYZ-9") {
+            let this = std::env::current_exe().unwrap();
+            let name = "sqlite::tests::local_time_is_utc_wherever_the_machine_stands";
+            let output = std::process::Command::new(this)
+                .args(["--exact", name])
+                .env("TZ", "XYZ-9")
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+            return;
+        }
         use_utc();
         let connection = Connection::open_in_memory().unwrap();
         let read =

@@ -2,6 +2,11 @@
 
 mod support;
 
+use rota_core::error::Fault;
+use rota_core::time::Time;
+use rota_core::transaction::{Envelope, Expiry, Interactive, Value};
+use rota_core::types::{Digest, Height};
+use rota_store::{DifferingRow, StateDb};
 use support::Pair;
 
 #[test]
@@ -16,4 +21,190 @@ fn a_block_changes_rows_and_the_root_follows() {
     pair.run("UPDATE t SET r = 3 WHERE id = 1; DELETE FROM t WHERE id = 2");
     assert_ne!(pair.warm.applied().root, empty);
     pair.check();
+}
+
+#[test]
+fn a_transaction_is_applied_once_whatever_is_sent_again() {
+    let mut pair = Pair::new();
+    pair.run("CREATE TABLE t(a)");
+    let once = pair.maker.sql("INSERT INTO t VALUES (1)");
+    let fails = pair.maker.sql("INSERT INTO nowhere VALUES (1)");
+    let envelope = pair.maker.envelope(1, vec![once.clone(), fails, once]);
+    let block = pair.maker.block_of(vec![envelope.clone(), envelope.clone()]);
+    let receipts = pair.apply(&block).unwrap().receipts;
+    let places: Vec<(u32, bool)> =
+        receipts.iter().map(|receipt| (receipt.index, receipt.outcome.is_ok())).collect();
+    assert_eq!(places, [(0, true), (1, false)]);
+    let again = pair.maker.block_of(vec![envelope]);
+    assert_eq!(pair.apply(&again).unwrap().receipts, []);
+    assert_eq!(pair.rows("SELECT count(*) FROM t")[0], [Value::Integer(1)]);
+    pair.check();
+}
+
+#[test]
+fn ids_are_forgotten_once_they_have_expired() {
+    let mut pair = Pair::new();
+    pair.run("CREATE TABLE t(a); INSERT INTO t VALUES (1)");
+    let count = "SELECT count(*) FROM rota_transactions";
+    assert_eq!(pair.rows(count)[0], [Value::Integer(1)]);
+    pair.maker.time = pair.maker.time.plus(std::time::Duration::from_secs(61));
+    assert_eq!(pair.rows(count)[0], [Value::Integer(0)]);
+    pair.check();
+}
+
+#[test]
+fn what_must_not_be_run_is_not() {
+    let mut pair = Pair::new();
+    pair.run("CREATE TABLE t(a)");
+    let insert = "INSERT INTO t VALUES (1)";
+    let late = pair.maker.sql(insert);
+    let late = pair.maker.envelope(1, vec![late]);
+    pair.maker.time = pair.maker.time.plus(std::time::Duration::from_secs(61));
+    let stranger = pair.maker.sql(insert);
+    let stranger = pair.maker.envelope(9, vec![stranger]);
+    let mut user = pair.maker.sql(insert);
+    user.user = "mallory".into();
+    let mut interactive = pair.maker.sql(insert);
+    interactive.interactive = Some(Interactive { begun: Time(1), seen: Digest::default() });
+    let others = pair.maker.envelope(1, vec![user, interactive]);
+    let height = Height(pair.maker.height.0 + 10_000_000);
+    let expiry = Expiry { height, time: pair.maker.time };
+    let far = vec![pair.maker.sql(insert)];
+    let far = Envelope::sign(pair.genesis().chain_id(), &support::key(1), expiry, far);
+    let block = pair.maker.block_of(vec![late, stranger, others, far.into()]);
+    let receipts = pair.apply(&block).unwrap().receipts;
+    let codes: Vec<String> = receipts
+        .iter()
+        .map(|receipt| receipt.outcome.as_ref().unwrap_err().code().to_owned())
+        .collect();
+    assert_eq!(codes, ["40001", "42501", "42501", "0A000", "40001"]);
+    assert!(pair.rows("SELECT * FROM t").is_empty());
+}
+
+#[test]
+fn a_file_of_another_database_is_refused_and_a_gap_too() {
+    let home = tempfile::tempdir().unwrap();
+    drop(StateDb::open(home.path(), &support::genesis()).unwrap());
+    let mut other = support::genesis();
+    other.name = "another".into();
+    assert!(matches!(StateDb::open(home.path(), &other), Err(Fault::WrongFiles(_))));
+    let mut pair = Pair::new();
+    pair.maker.block(vec![]);
+    let second = pair.maker.block(vec![]);
+    assert!(pair.apply(&second).is_err());
+}
+
+#[test]
+fn a_row_changed_behind_our_back_is_named() {
+    let mut pair = Pair::new();
+    pair.run("CREATE TABLE t(k TEXT PRIMARY KEY, a); INSERT INTO t VALUES ('x', 1), ('y', 2)");
+    let path = pair.home().join("state.db");
+    rusqlite::Connection::open(path)
+        .unwrap()
+        .execute("UPDATE t SET a = 3 WHERE k = 'y'", [])
+        .unwrap();
+    let rescan = pair.warm.rescan().unwrap();
+    assert_eq!(rescan.differing, [DifferingRow { table: "t".into(), key: "'y'".into() }]);
+    assert_ne!(rescan.root, pair.warm.applied().root);
+    let transaction = pair.maker.sql("DELETE FROM t WHERE k = 'y'");
+    let block = pair.maker.block(vec![transaction]);
+    let fault = pair.warm.apply(&block).unwrap_err();
+    assert!(
+        matches!(&fault, Fault::Diverged(what) if what.contains("table t") && what.contains("'y'")),
+        "{fault}"
+    );
+}
+
+#[test]
+fn random_work_keeps_leaves_and_rows_together() {
+    for seed in 1..=6 {
+        let mut dice = Dice(seed);
+        let mut pair = Pair::new();
+        for round in 0..25 {
+            let transactions = (0..6).map(|_| pair.maker.sql(&dice.script())).collect();
+            pair.block(transactions);
+            if round % 5 == 4 {
+                pair.check();
+            }
+        }
+    }
+}
+
+/// A small generator of numbers (xorshift64*), and of SQL from them.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % sides
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        let sides = u64::try_from(from.len()).unwrap();
+        from[usize::try_from(self.roll(sides)).unwrap()]
+    }
+
+    fn script(&mut self) -> String {
+        let count = 1 + self.roll(3);
+        (0..count).map(|_| self.sql()).collect::<Vec<_>>().join(";")
+    }
+
+    fn value(&mut self) -> String {
+        let number = self.roll(12);
+        match self.roll(6) {
+            0 => "NULL".into(),
+            1 => format!("{number}.5"),
+            2 => format!("'{number}'"),
+            3 => format!("x'0{}'", number % 10),
+            _ => number.to_string(),
+        }
+    }
+
+    fn sql(&mut self) -> String {
+        let table = self.pick(&["a", "b", "c"]);
+        let (x, y, z) = (self.value(), self.value(), self.value());
+        let number = self.roll(12);
+        match self.roll(24) {
+            0 => format!(
+                "CREATE TABLE IF NOT EXISTS {table}(x INTEGER PRIMARY KEY, y REAL, z UNIQUE)"
+            ),
+            1 => format!("CREATE TABLE IF NOT EXISTS {table}(x TEXT PRIMARY KEY, y REAL, z)"),
+            2 => format!(
+                "CREATE TABLE IF NOT EXISTS {table}(x, y REAL, z, PRIMARY KEY (z, x)) WITHOUT ROWID"
+            ),
+            3 => format!(
+                "CREATE TABLE IF NOT EXISTS {table}(x INTEGER PRIMARY KEY AUTOINCREMENT, y, z DEFAULT (random()))"
+            ),
+            4 => format!("DROP TABLE IF EXISTS {table}"),
+            5 => format!("ALTER TABLE {table} RENAME TO {}", self.pick(&["a", "b", "c"])),
+            6 => format!("ALTER TABLE {table} ADD COLUMN w{number} REAL DEFAULT {number}"),
+            7 => format!("ALTER TABLE {table} DROP COLUMN w{number}"),
+            8 => format!(
+                "CREATE TRIGGER r{number} AFTER {} ON {table} BEGIN DELETE FROM {} WHERE x = {x}; END",
+                self.pick(&["INSERT", "UPDATE", "DELETE"]),
+                self.pick(&["a", "b", "c"])
+            ),
+            9 => format!("CREATE UNIQUE INDEX IF NOT EXISTS i{number} ON {table}(y)"),
+            10 | 11 => format!(
+                "UPDATE OR {} {table} SET x = {x}, y = {y} WHERE z > {z}",
+                self.pick(&["REPLACE", "IGNORE", "FAIL"])
+            ),
+            12 | 13 => format!("UPDATE {table} SET y = {y} WHERE x = {x}"),
+            14 => format!("DELETE FROM {table} WHERE x > {x}"),
+            15 => format!("DELETE FROM {table}"),
+            16 => format!(
+                "INSERT INTO {table}(x, y, z) SELECT y, x, z FROM {}",
+                self.pick(&["a", "b", "c"])
+            ),
+            17 => format!(
+                "INSERT INTO {table}(x, y, z) VALUES ({x}, {y}, {z}) ON CONFLICT DO UPDATE SET y = {y}"
+            ),
+            _ => format!(
+                "{} INTO {table}(x, y, z) VALUES ({x}, {y}, {z})",
+                self.pick(&["INSERT", "INSERT OR IGNORE", "REPLACE", "INSERT OR FAIL"])
+            ),
+        }
+    }
 }
