@@ -1,5 +1,5 @@
-//! The rules that every run is held to. Some are checked as things happen: what a server says (across its restarts), what
-//! it applies. The rest is checked when the run is over.
+//! The rules that every run is held to. Some are checked as things happen: what a server says
+//! (across its restarts), what it applies. The rest is checked when the run is over.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,8 +16,8 @@ use crate::Micros;
 use crate::clients::Fate;
 use crate::disk::Durable;
 
-/// How far block time may leave the range of the majority's clocks: a slot's time-out and two seconds, twice (a liar can
-/// move it by that, DESIGN section 4).
+/// How far block time may leave the range of the majority's clocks: a slot's time-out and two
+/// seconds, twice (a liar can move it by that, DESIGN section 4).
 pub const TIME_TOLERANCE_MS: u64 = 6_000;
 
 /// A rule was broken.
@@ -192,8 +192,9 @@ impl Monitor {
     }
 }
 
-/// Whether block time is near the clocks of the majority, which lie between these two. `late` is how much later than the
-/// clocks of a certificate its leader may have heard of it: so much may block time fall back, until the next one.
+/// Whether block time is near the clocks of the majority, which lie between these two. `late` is
+/// how much later than the clocks of a certificate its leader may have heard of it: so much may
+/// block time fall back, until the next one.
 pub fn time_is_near(time: Time, earliest: Time, latest: Time, late: Micros) -> bool {
     let behind = TIME_TOLERANCE_MS.saturating_add(late / 1_000);
     time.0.saturating_add(behind) >= earliest.0

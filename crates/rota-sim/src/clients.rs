@@ -1,6 +1,7 @@
-//! Clients: each writes one transaction after the other, asks another server when none answers, with the same id, and
-//! remembers what it was told. What they write is chosen to trip a replicated database: tables without a key, NULL keys,
-//! integers in REAL columns, statements that fail half-way, break out, cost too much or change the schema.
+//! Clients: each writes one transaction after the other, asks another server when none answers,
+//! with the same id, and remembers what it was told. What they write is chosen to trip a replicated
+//! database: tables without a key, NULL keys, integers in REAL columns, statements that fail
+//! half-way, break out, cost too much or change the schema.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

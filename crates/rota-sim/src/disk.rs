@@ -1,8 +1,9 @@
 //! A server's files, and what a crash makes of them.
 //!
 //! ```text
-//!   Persist, Persist, Send, Apply, Send      the fuse burns by one at each; when it is out, the server is dead:
-//!      └───────┴─► one append                 in an append, a prefix of its records (or all, or none) is on disk
+//!   Persist, Persist, Send, Apply, Send      the fuse burns by one at each; when it is out, the
+//!      └───────┴─► one append                server is dead: in an append, a prefix of its records
+//!                                            (or all, or none) is on disk
 //! ```
 
 use std::cell::{Cell, RefCell};
@@ -150,7 +151,8 @@ const FILES: [&str; 4] = ["state.db", "state.db-wal", "chain.db", "chain.db-wal"
 pub struct Copy(Vec<(&'static str, Option<Vec<u8>>)>);
 
 impl Copy {
-    /// Of all files: closing a database tidies up its write-ahead log, which a killed process never does.
+    /// Of all files: closing a database tidies up its write-ahead log, which a killed process never
+    /// does.
     pub fn of_all(home: &Path) -> Self {
         Self::of(home, &FILES)
     }

@@ -1,5 +1,6 @@
-//! Carries out what befalls the servers, and draws it in a swarm. In limited mode fewer than a third are faulty at any
-//! time: liars, servers that are down, frozen or cut off, and those whose clocks are wrong.
+//! Carries out what befalls the servers, and draws it in a swarm. In limited mode fewer than a
+//! third are faulty at any time: liars, servers that are down, frozen or cut off, and those whose
+//! clocks are wrong.
 
 use crate::random::Random;
 use crate::scenario::Step;

@@ -1,5 +1,6 @@
-//! Members that lie. A liar runs an honest server, and what that server says is twisted on its way out: one behaviour,
-//! one function. It signs with its own key only; nobody can do more without breaking Ed25519.
+//! Members that lie. A liar runs an honest server, and what that server says is twisted on its way
+//! out: one behaviour, one function. It signs with its own key only; nobody can do more without
+//! breaking Ed25519.
 //!
 //! ```text
 //!   its replica ──► message ──► behaviour 1 ──► behaviour 2 ──► … ──► network

@@ -4,17 +4,19 @@
 //!   real        rota-core's Replica   rota-store's Host, ChainDb, StateDb (SQLite)   signatures
 //!   simulated   time   clocks   network   crashes and what they lose   clients   liars
 //!
-//!   event ──► server's inbox ──► Host::handle ──► effects ──► network, executor, clients ──► event …
+//!   event ──► a server's inbox ──► Host::handle ──► effects ──► network, executor ──► event …
 //!                                      └── every effect passes the monitor's eyes (`check`)
 //! ```
 //!
-//! A run is a [`scenario::Plan`] made from a name and a seed; the same plan gives the same events, byte by byte. What a
-//! crash loses is decided here: an append in progress is lost wholly, kept wholly, or cut between two records; `state.db`
-//! may come back as it was some blocks ago. Bytes and sectors are left to later versions.
+//! A run is a [`scenario::Plan`] made from a name and a seed; the same plan gives the same events,
+//! byte by byte. What a crash loses is decided here: an append in progress is lost wholly, kept
+//! wholly, or cut between two records; `state.db` may come back as it was some blocks ago. Bytes
+//! and sectors are left to later versions.
 
 pub mod check;
 pub mod clients;
 pub mod disk;
+mod ending;
 mod faults;
 pub mod liar;
 pub mod network;

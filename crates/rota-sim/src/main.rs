@@ -8,7 +8,8 @@ use rota_sim::{Counters, Plan, SCENARIOS, SECOND, World};
 const USAGE: &str = "\
 Usage: rota-sim [--seed N] [--seeds COUNT] [--scenario NAME] [--quiet]
 
-Runs COUNT seeds from N on (1 and 1 if not given). One seed prints every event; --quiet prints failures only.";
+Runs COUNT seeds from N on (1 and 1 if not given). One seed prints every event; --quiet prints
+failures only.";
 
 struct Arguments {
     seed: u64,

@@ -1,4 +1,5 @@
-//! The network between the servers: every message may be late, lost, doubled, overtaken, or meet a cut link.
+//! The network between the servers: every message may be late, lost, doubled, overtaken, or meet a
+//! cut link.
 //!
 //! ```text
 //!   send(from, to) ──► link cut? lost? ──► 1 or 2 arrivals, each after its own delay

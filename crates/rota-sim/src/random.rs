@@ -13,7 +13,8 @@ impl Random {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
-    /// A stream of its own for one part of the run, so that what one part draws does not shift another's luck.
+    /// A stream of its own for one part of the run, so that what one part draws does not shift
+    /// another's luck.
     pub fn fork(&mut self) -> Self {
         Self::new(self.0.next_u64())
     }

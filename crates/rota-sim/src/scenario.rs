@@ -1,6 +1,7 @@
-//! What happens in a run besides the servers' own doing: how many there are, who lies, what the network and the clocks
-//! are like, which faults come how often, and what clients write. A swarm draws all of it from the seed: a random subset
-//! of the kinds of fault, at random rates. The named scenarios fix what they are about.
+//! What happens in a run besides the servers' own doing: how many there are, who lies, what the
+//! network and the clocks are like, which faults come how often, and what clients write. A swarm
+//! draws all of it from the seed: a random subset of the kinds of fault, at random rates. The named
+//! scenarios fix what they are about.
 
 use rota_core::genesis::Parameters;
 
@@ -141,7 +142,8 @@ impl Plan {
         (self.servers - 1) / 3
     }
 
-    /// Whether messages come in time all the while: nobody is cut off, frozen or down, and nothing is lost or held up.
+    /// Whether messages come in time all the while: nobody is cut off, frozen or down, and nothing
+    /// is lost or held up.
     pub fn weather_is_calm(&self) -> bool {
         let drawn = self.name == "swarm";
         let jumps = |(_, step): &(Micros, Step)| matches!(step, Step::Jump { .. });
@@ -216,8 +218,11 @@ impl Plan {
     }
 }
 
+/// Makes a plan from a seed.
+pub type Scenario = fn(u64) -> Plan;
+
 /// All scenarios by name.
-pub const SCENARIOS: &[(&str, fn(u64) -> Plan)] = &[
+pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("swarm", Plan::swarm),
     ("calm", |seed| Plan::calm("calm", seed)),
     ("equivocating-leader", equivocating_leader),

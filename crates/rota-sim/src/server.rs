@@ -1,6 +1,6 @@
 //! One simulated server: a real replica, executor and log in a home folder, with clocks of its own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rota_core::block::Block;
 use rota_core::crypto::SecretKey;
-use rota_core::error::{Fault, Refusal};
+use rota_core::error::{Fault, Invalid, Refusal};
 use rota_core::genesis::Genesis;
 use rota_core::message::{Message, Recipient};
 use rota_core::replica::{Input, Replica, Status};
@@ -38,10 +38,20 @@ pub enum Effect {
     Diverged(Height, StateRoot, StateRoot),
 }
 
+/// A message on its way. Whoever receives it first checks it for all: the same bytes give the same
+/// answer.
+#[derive(Debug)]
+pub struct Sent {
+    /// What it says.
+    pub message: Message,
+    /// What the checks said.
+    pub verdict: OnceCell<Result<(), Invalid>>,
+}
+
 /// What is to be done by a server, in the order of arrival.
 pub enum Work {
-    /// A peer's message, not yet checked.
-    Message(usize, Arc<Message>),
+    /// A peer's message.
+    Message(usize, Rc<Sent>),
     /// Anything of its own.
     Input(Input),
 }
@@ -77,6 +87,9 @@ pub struct Server {
     random: Random,
     met: Rc<RefCell<Counters>>,
 }
+
+/// A block that the log had and the state lacked.
+pub type Replayed = (Arc<Block>, AppliedBlock);
 
 /// What is lost when a server stops.
 pub struct Running {
@@ -179,13 +192,13 @@ impl Server {
         instant.0.saturating_sub(self.origin)
     }
 
-    /// Starts from what is on disk. Blocks that its state lacked are executed first; they are returned with the step's
-    /// effects.
+    /// Starts from what is on disk. Blocks that its state lacked are executed first; they are
+    /// returned with the step's effects.
     pub fn start(
         &mut self,
         at: Micros,
         genesis: &Genesis,
-    ) -> Result<(Vec<(Arc<Block>, AppliedBlock)>, Vec<Effect>), Fault> {
+    ) -> Result<(Vec<Replayed>, Vec<Effect>), Fault> {
         self.life += 1;
         self.fuse.put_out();
         self.busy_until = at;
@@ -237,8 +250,8 @@ impl Server {
         Ok((replayed, outbox.effects))
     }
 
-    /// Lets the replica take some inputs. When the fuse burns out on the way, the effects before that are returned and
-    /// the server is dead.
+    /// Lets the replica take some inputs. When the fuse burns out on the way, the effects before
+    /// that are returned and the server is dead.
     pub fn take(
         &mut self,
         at: Micros,

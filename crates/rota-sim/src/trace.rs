@@ -1,4 +1,5 @@
-//! What happened in a run: a hash over everything, and the last events in words for whoever reads a failure.
+//! What happened in a run: a hash over everything, and the last events in words for whoever reads a
+//! failure.
 
 use std::collections::VecDeque;
 use std::fmt;

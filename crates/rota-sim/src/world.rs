@@ -1,7 +1,8 @@
-//! A run: the queue of events, and what each does. One thread; virtual time jumps from event to event.
+//! A run: the queue of events, and what each does. One thread; virtual time jumps from event to
+//! event.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -18,23 +19,20 @@ use rota_core::time::Time;
 use rota_core::types::{ChainId, Digest, Height, MemberIndex, NodeId, TransactionId};
 use rota_core::verify::Verifier;
 use rota_store::sqlite::identity;
-use rota_store::{AppliedBlock, DifferingRow, StateDb};
+use rota_store::{AppliedBlock, DifferingRow};
 
 use rusqlite::config::DbConfig;
 use tempfile::TempDir;
 
-use crate::check::{Broken, Monitor, rows_are_as_told, time_is_near};
+use crate::check::{Broken, Monitor, time_is_near};
 use crate::clients::{Clients, Fate, Finished, PATIENCE, Write};
 use crate::liar::Liar;
-use crate::network::{Network, Weather};
+use crate::network::Network;
 use crate::random::Random;
 use crate::scenario::{Plan, Step};
-use crate::server::{Effect, Server, Work};
+use crate::server::{Effect, Sent, Server, Work};
 use crate::trace::{Brief, Trace};
 use crate::{Counters, Fault, Micros, SECOND};
-
-/// How often it is looked whether the run is over.
-const CHECK_EVERY: Micros = SECOND / 4;
 
 /// More events than this in one run: something feeds itself.
 const MAX_EVENTS: u64 = 3_000_000;
@@ -45,7 +43,7 @@ const BEGINNING_MS: u64 = 1_767_225_600_000;
 /// Something that is to happen.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Arrive { from: usize, to: usize, message: Arc<Message> },
+    Arrive { from: usize, to: usize, message: Rc<Sent> },
     Connected { server: usize, peer: usize },
     Turn { server: usize, life: u64 },
     Woken { server: usize, life: u64, timer: u64 },
@@ -96,22 +94,22 @@ pub struct World {
     pub(crate) luck: Random,
     pub(crate) cut_off: Vec<bool>,
     pub(crate) down_for: Vec<Micros>,
-    genesis: Genesis,
-    queue: BTreeMap<(Micros, u64), Event>,
-    scheduled: u64,
-    clients: Clients,
-    liars: BTreeMap<usize, Liar>,
-    monitor: Monitor,
-    verifier: Verifier,
-    trace: Trace,
-    met: Rc<RefCell<Counters>>,
+    pub(crate) genesis: Genesis,
+    pub(crate) queue: BTreeMap<(Micros, u64), Event>,
+    pub(crate) scheduled: u64,
+    pub(crate) clients: Clients,
+    pub(crate) liars: BTreeMap<usize, Liar>,
+    pub(crate) monitor: Monitor,
+    pub(crate) verifier: Verifier,
+    pub(crate) trace: Trace,
+    pub(crate) met: Rc<RefCell<Counters>>,
     /// What became of each transaction: its block's height, and whether it did anything.
-    became: BTreeMap<TransactionId, (Height, bool)>,
-    diverged: Vec<(usize, Vec<DifferingRow>)>,
+    pub(crate) became: BTreeMap<TransactionId, (Height, bool)>,
+    pub(crate) diverged: Vec<(usize, Vec<DifferingRow>)>,
     /// The least and the most that a clock of the majority, or the genesis, has been off.
-    clock_range: (i64, i64),
-    over: bool,
-    homes: TempDir,
+    pub(crate) clock_range: (i64, i64),
+    pub(crate) over: bool,
+    pub(crate) homes: TempDir,
 }
 
 impl World {
@@ -210,7 +208,7 @@ impl World {
         match event {
             Event::Arrive { from, to, message } => {
                 if let Some(liar) = self.liars.get_mut(&to) {
-                    liar.overhear(&message);
+                    liar.overhear(&message.message);
                 }
                 self.give(to, Work::Message(from, message));
             }
@@ -247,7 +245,7 @@ impl World {
 
     // ---- servers ----
 
-    fn start(&mut self, server: usize) {
+    pub(crate) fn start(&mut self, server: usize) {
         if self.servers[server].running.is_some() || self.servers[server].quarantined {
             return;
         }
@@ -282,7 +280,7 @@ impl World {
         self.schedule(self.now + down, Event::Restart { server, life });
     }
 
-    fn stopped_by(&mut self, server: usize, fault: &RealFault) {
+    pub(crate) fn stopped_by(&mut self, server: usize, fault: &RealFault) {
         let detail = format!("server {server}: {fault}");
         self.monitor.breaks("no server stops by itself", detail);
     }
@@ -323,29 +321,33 @@ impl World {
 
     /// Refuses messages that are badly formed or signed; an honest server sends none.
     fn checked(&mut self, server: usize, work: Vec<Work>) -> Vec<Input> {
-        let messages: Vec<Message> = work
+        let unchecked: Vec<&Rc<Sent>> = work
             .iter()
             .filter_map(|work| match work {
-                Work::Message(_, message) => Some(Message::clone(message)),
-                Work::Input(_) => None,
+                Work::Message(_, sent) if sent.verdict.get().is_none() => Some(sent),
+                _ => None,
             })
             .collect();
-        let mut answers = self.verifier.check(&messages, self.luck.bytes()).into_iter();
+        let messages: Vec<Message> = unchecked.iter().map(|sent| sent.message.clone()).collect();
+        let answers = self.verifier.check(&messages, self.luck.bytes());
+        for (sent, answer) in unchecked.into_iter().zip(answers) {
+            sent.verdict.get_or_init(|| answer);
+        }
         let mut inputs = Vec::with_capacity(work.len());
         for work in work {
             match work {
                 Work::Input(input) => inputs.push(input),
-                Work::Message(from, message) => match answers.next() {
+                Work::Message(from, sent) => match sent.verdict.get() {
                     Some(Ok(())) => {
                         let from = self.servers[from].node;
-                        inputs.push(Input::Message { from, message: Message::clone(&message) });
+                        inputs.push(Input::Message { from, message: sent.message.clone() });
                     }
                     Some(Err(invalid)) if self.plan.is_liar(from) => {
                         self.note(format_args!("server {server} refuses {from}: {invalid}"));
                         self.met(Fault::Refused);
                     }
                     answer => {
-                        let detail = format!("from {from}: {} {answer:?}", Brief(&message));
+                        let detail = format!("from {from}: {} {answer:?}", Brief(&sent.message));
                         self.monitor.breaks("an honest server's messages are accepted", detail);
                     }
                 },
@@ -364,7 +366,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Send(to, message) => self.send(server, leaves, to, message),
-                Effect::Apply(block) => self.to_apply(server, leaves, block),
+                Effect::Apply(block) => self.hand_over(server, leaves, block),
                 Effect::Wake(instant) => {
                     let at = self.servers[server].world_time(instant).max(leaves);
                     let Some(running) = &mut self.servers[server].running else { continue };
@@ -398,8 +400,8 @@ impl World {
             }
         };
         for (to, message) in outgoing {
-            let message = Arc::new(message);
             self.note(format_args!("{from} sends {to:?} {}", Brief(&message)));
+            let message = Rc::new(Sent { message, verdict: OnceCell::new() });
             let recipients: Vec<usize> = match to {
                 Recipient::Members => (0..self.servers.len()).filter(|&to| to != from).collect(),
                 Recipient::One(node) => self.number_of(node).into_iter().collect(),
@@ -428,7 +430,7 @@ impl World {
 
     // ---- executor ----
 
-    fn to_apply(&mut self, server: usize, leaves: Micros, block: Arc<Block>) {
+    fn hand_over(&mut self, server: usize, leaves: Micros, block: Arc<Block>) {
         let height = block.header.height;
         if self.servers[server].durable.borrow().height < height {
             let detail = format!("server {server}: block {height}");
@@ -515,7 +517,8 @@ impl World {
         }
     }
 
-    /// The range of the majority's clocks widens; it never shrinks, since medians and elapsed time look back.
+    /// The range of the majority's clocks widens; it never shrinks, since medians and elapsed time
+    /// look back.
     pub(crate) fn clocks_changed(&mut self) {
         for (server, &is_true) in self.servers.iter().zip(&self.plan.true_clocks) {
             if is_true {
@@ -544,7 +547,8 @@ impl World {
         there.life += 1;
     }
 
-    /// Changes two rows behind the server's back: one that clients will update, one that they will not.
+    /// Changes two rows behind the server's back: one that clients will update, one that they will
+    /// not.
     pub(crate) fn flip_row(&mut self, server: usize) {
         let path = self.servers[server].home.join("state.db");
         let flipped = rusqlite::Connection::open(path).and_then(|database| {
@@ -617,8 +621,8 @@ impl World {
         self.schedule(self.now + PATIENCE, Event::Client { number, tries: tries + 1 });
     }
 
-    /// Whether a transaction that this server has not seen can no longer happen: all it knows is executed, and later than
-    /// the expiry.
+    /// Whether a transaction that this server has not seen can no longer happen: all it knows is
+    /// executed, and later than the expiry.
     fn has_expired_unseen(&self, server: usize, expiry: Time) -> bool {
         self.servers[server]
             .status(self.now, &self.genesis)
@@ -656,160 +660,6 @@ impl World {
                 self.schedule(self.now + 50_000, Event::Client { number, tries });
                 self.met(Fault::Dropped);
             }
-        }
-    }
-
-    // ---- the end ----
-
-    fn faults_end(&mut self) {
-        self.note(format_args!("faults end"));
-        self.plan.faults.clear();
-        self.network.weather = Weather::calm();
-        self.befall(Step::Heal);
-        for server in 0..self.servers.len() {
-            let there = &mut self.servers[server];
-            there.fuse.put_out();
-            (there.fsync, there.apply) = (200, 200);
-            there.busy_until = there.busy_until.min(self.now);
-            self.start(server);
-        }
-        self.schedule(self.now, Event::Check);
-    }
-
-    fn check_for_end(&mut self) {
-        if self.has_converged() {
-            self.over = true;
-        } else if self.now > self.plan.faults_end + self.plan.settle {
-            let detail = self.where_all_are();
-            self.monitor.breaks("everything converges once faults have ended", detail);
-        } else {
-            self.schedule(self.now + CHECK_EVERY, Event::Check);
-        }
-    }
-
-    fn has_converged(&self) -> bool {
-        let mut heights = BTreeSet::new();
-        for server in self.standing() {
-            let Some(status) = self.servers[server].status(self.now, &self.genesis) else {
-                return false;
-            };
-            heights.insert(status.height);
-            heights.insert(status.applied.height);
-        }
-        heights.len() == 1 && self.clients.are_done()
-    }
-
-    fn where_all_are(&self) -> String {
-        let mut text = String::new();
-        for server in self.standing() {
-            let line = match self.servers[server].status(self.now, &self.genesis) {
-                None => format!("\n  server {server} is down"),
-                Some(s) => format!(
-                    "\n  server {server}: slot {}, final {}, applied {}, agreed {}, pending {}",
-                    s.slot, s.height, s.applied.height, s.agreed.height, s.pending
-                ),
-            };
-            text += &line;
-        }
-        for (key, fate) in self.clients.fates().filter(|(_, fate)| *fate == Fate::Unknown) {
-            text += &format!("\n  write {key}: {fate:?}");
-        }
-        text
-    }
-
-    /// Servers whose state counts: honest, and not found wrong by themselves.
-    fn standing(&self) -> impl Iterator<Item = usize> {
-        (0..self.servers.len()).filter(|&i| !self.plan.is_liar(i) && !self.servers[i].quarantined)
-    }
-
-    fn final_checks(&mut self) {
-        let standing: Vec<usize> = self.standing().collect();
-        let mut ledgers = Vec::new();
-        let mut tops = BTreeSet::new();
-        for &server in &standing {
-            let Some(running) = &mut self.servers[server].running else { continue };
-            let applied = running.state.applied();
-            tops.insert((applied.height, applied.root));
-            match running.state.rescan() {
-                Err(fault) => return self.stopped_by(server, &fault),
-                Ok(rescan) if rescan.root != applied.root || !rescan.differing.is_empty() => {
-                    let detail = format!("server {server}: {:?}", rescan.differing);
-                    return self.monitor.breaks("the root is that of all rows", detail);
-                }
-                Ok(_) => {}
-            }
-            if let Err(detail) = self.chain_is_as_applied(server) {
-                return self.monitor.breaks("the log holds what was applied", detail);
-            }
-            match rows_are_as_told(&self.servers[server].home, self.clients.fates()) {
-                Ok(rows) => ledgers.push(rows),
-                Err(detail) => {
-                    let detail = format!("server {server}: {detail}");
-                    return self.monitor.breaks("every acknowledged write once", detail);
-                }
-            }
-        }
-        if tops.len() > 1 || ledgers.windows(2).any(|pair| pair[0] != pair[1]) {
-            self.monitor.breaks("equal roots at the end", format!("{tops:?}"));
-        }
-        if let Some(&server) = standing.first()
-            && let Err(detail) = self.replay(server)
-        {
-            self.monitor.breaks("a replay comes to the same root", detail);
-        }
-    }
-
-    fn chain_is_as_applied(&self, server: usize) -> Result<(), String> {
-        let Some(running) = &self.servers[server].running else { return Ok(()) };
-        let chain = self.genesis.chain_id();
-        let mut chain_db = running.chain_db.borrow_mut();
-        let mut height = Height(0);
-        while height < running.state.applied().height {
-            height = height.next();
-            let block = chain_db.final_block(height).map_err(|fault| fault.to_string())?;
-            if block.map(|block| block.id(chain)) != self.monitor.block_at(height) {
-                return Err(format!("server {server}, height {height}"));
-            }
-        }
-        Ok(())
-    }
-
-    /// One cold database, fed with the whole chain, comes to the same state as the servers with all their crashes.
-    fn replay(&self, server: usize) -> Result<(), String> {
-        let Some(running) = &self.servers[server].running else { return Ok(()) };
-        let home = self.homes.path().join("replay");
-        let show = |fault: RealFault| fault.to_string();
-        std::fs::create_dir(&home).map_err(|error| error.to_string())?;
-        let mut state = StateDb::open(&home, &self.genesis).map_err(show)?;
-        let wanted = running.state.applied();
-        while state.applied().height < wanted.height {
-            let next = state.applied().height.next();
-            let block = running.chain_db.borrow_mut().final_block(next).map_err(show)?;
-            state.apply(block.as_deref().ok_or("a missing block")?).map_err(show)?;
-        }
-        if state.applied() == wanted { Ok(()) } else { Err(format!("{:?}", state.applied())) }
-    }
-
-    fn outcome(self) -> Outcome {
-        let (slot, height) = self.monitor.newest();
-        let mut met = self.met.borrow().clone();
-        let skipped = slot.0.saturating_sub(height.0);
-        for _ in 0..skipped {
-            met.count(Fault::SkippedSlot);
-        }
-        Outcome {
-            scenario: self.plan.name,
-            seed: self.plan.seed,
-            broken: self.monitor.broken().cloned(),
-            last: self.trace.last(),
-            trace_hash: self.trace.hash(),
-            events: self.trace.count(),
-            virtual_time: self.now,
-            height,
-            skipped,
-            writes: self.clients.finished.clone(),
-            diverged: self.diverged.clone(),
-            met,
         }
     }
 
@@ -882,7 +732,8 @@ fn liars(
     liars
 }
 
-/// A folder for the servers' homes, in memory where the system offers that: these disks lose what we say they lose.
+/// A folder for the servers' homes, in memory where the system offers that: these disks lose what
+/// we say they lose.
 fn homes() -> TempDir {
     let memory = PathBuf::from("/dev/shm");
     let builder = |at: &Path| tempfile::Builder::new().prefix("rota-sim-").tempdir_in(at);

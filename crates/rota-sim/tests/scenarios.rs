@@ -1,4 +1,5 @@
-//! What must be survived, one scenario each, on a few seeds. `rota-sim --scenario NAME --seed N` shows a run.
+//! What must be survived, one scenario each, on a few seeds. `rota-sim --scenario NAME --seed N`
+//! shows a run.
 
 use rota_sim::check::TIME_TOLERANCE_MS;
 use rota_sim::clients::Fate;

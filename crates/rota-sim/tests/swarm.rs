@@ -1,4 +1,5 @@
-//! Random faults, drawn from seeds: every rule of `check` holds in every run, and every kind of fault was met.
+//! Random faults, drawn from seeds: every rule of `check` holds in every run, and every kind of
+//! fault was met.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
