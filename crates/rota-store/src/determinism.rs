@@ -7,7 +7,7 @@
 //! | `localtime`, `utc` | the time zone is UTC (`sqlite`) |
 //! | `random()`, `randomblob()` | drawn from (transaction id, statement, call) |
 //! | `changes()`, `last_insert_rowid()` | begin at 0 in each transaction; `total_changes()` refused |
-//! | `sqlite_version()` and all functions not on the list | refused, also in defaults |
+//! | `sqlite_version()` and all functions not on the list | refused by the authorizer (`policy`), also in defaults |
 //! | rowids after 2^63 − 1 | that rowid is refused (`capture`) |
 //! | plans | no statistics, stable plans on, one SQLite for all (`sqlite::identity`) |
 //! | runaway statements | VM steps, counted from 0 for each run of a statement |
@@ -205,7 +205,6 @@ pub fn allow_double_quoted_strings(connection: &Connection, allow: bool) -> rusq
 fn functions(connection: &Connection, context: &Arc<Context>) -> rusqlite::Result<()> {
     // Innocuous: also for defaults, triggers and views.
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
-    refuse_others(connection, flags)?;
     let draw = Arc::clone(context);
     connection.create_scalar_function(c"random", 0, flags, move |_| {
         let [a, b, c, d, e, f, g, h, ..] = lock(&draw.draw).next();
@@ -243,22 +242,4 @@ pub fn timestamp(unix_ms: i64) -> String {
     let second = seconds.rem_euclid(86_400);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{ms:03}")
-}
-
-/// Replaces every function that is not on the list by one that fails: the authorizer is not asked about defaults.
-fn refuse_others(connection: &Connection, flags: FunctionFlags) -> rusqlite::Result<()> {
-    let names: Vec<String> = connection
-        .prepare("SELECT DISTINCT name FROM pragma_function_list")?
-        .query_map([], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    for name in names.iter().filter(|name| !policy::is_allowed_function(name)) {
-        // Operators are functions too, and have their own names.
-        if name.starts_with(|c: char| c.is_ascii_alphabetic()) {
-            let message = policy::refused_function(name).message;
-            connection.create_scalar_function(name.as_str(), -1, flags, move |_| {
-                Err::<i64, _>(Error::UserFunctionError(message.clone().into()))
-            })?;
-        }
-    }
-    Ok(())
 }

@@ -1,12 +1,17 @@
 //! The end of a block: what the hook heard becomes leaves, buckets and hashes, in memory and in the file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use rota_core::error::Fault;
+use rusqlite::Connection;
+use rusqlite::limits::Limit;
 
 use crate::capture::Event;
-use crate::merkle::{self, Bucket, Entries, Entry, Hash, Key, TableId};
-use crate::state::{StateDb, join_key};
+use crate::determinism::MAX_VALUE_BYTES;
+use crate::merkle::{self, Bucket, Entry, Hash, Key, TableId};
+use crate::recent::Recent;
+use crate::state::StateDb;
 
 /// A leaf that must be there, and what it becomes.
 struct Step {
@@ -73,21 +78,14 @@ impl StateDb {
         }
         let mut steps = Steps::default();
         events.into_iter().for_each(|event| steps.add(event));
-        for &table in &steps.emptied {
-            self.empty_table(table)?;
-        }
-        let gone: Vec<TableId> = self
-            .trees
-            .keys()
-            .copied()
-            .filter(|&id| self.schema.table_by_id(id).is_none())
-            .collect();
-        for table in gone {
+        let emptied = std::mem::take(&mut steps.emptied);
+        for &table in &emptied {
             self.trees.remove(&table);
         }
-        for (_, table) in self.schema.tables() {
-            self.trees.entry(table.id).or_default();
-        }
+        self.with_recent("emptying a table's buckets", |recent, connection| {
+            emptied.iter().try_for_each(|&table| recent.empty(connection, table))
+        })?;
+        self.follow_schema();
         let mut hashes: BTreeMap<TableId, Vec<(Bucket, Hash)>> = BTreeMap::new();
         for ((table, bucket), steps) in steps.buckets {
             if self.schema.table_by_id(table).is_some() {
@@ -98,33 +96,36 @@ impl StateDb {
         for (table, hashes) in hashes {
             self.trees.entry(table).or_default().set(&hashes);
         }
-        Ok(())
+        self.with_recent("writing changed leaves", Recent::end_block)
     }
 
-    fn empty_table(&mut self, table: TableId) -> Result<(), Fault> {
-        self.trees.remove(&table);
-        let range = [join_key(table, 0), join_key(table, Bucket::MAX)];
-        self.ours("emptying a table's buckets", |connection| {
-            for sql in [
-                "DELETE FROM rota_buckets WHERE key BETWEEN ?1 AND ?2",
-                "DELETE FROM rota_hashes WHERE key BETWEEN ?1 AND ?2",
-            ] {
-                connection.prepare_cached(sql)?.execute(range)?;
-            }
-            Ok(())
-        })
+    /// There is a tree for each table, and no other.
+    fn follow_schema(&mut self) {
+        if Arc::ptr_eq(&self.schema, &self.folded) {
+            return;
+        }
+        self.folded = Arc::clone(&self.schema);
+        let there: BTreeSet<TableId> = self.schema.tables().map(|(_, table)| table.id).collect();
+        self.trees.retain(|id, _| there.contains(id));
+        for id in there {
+            self.trees.entry(id).or_default();
+        }
     }
 
     fn change_bucket(
-        &self,
+        &mut self,
         table: TableId,
         bucket: Bucket,
         steps: Vec<Step>,
     ) -> Result<Hash, Fault> {
-        let key = join_key(table, bucket);
-        let mut entries: Entries = self
-            .ours("reading a bucket", |connection| Self::read_bucket(connection, key))?
-            .ok_or_else(|| Fault::Diverged(format!("bucket {key} of rota_buckets is damaged")))?;
+        let mut entries = self
+            .with_recent("reading a bucket", |recent, connection| {
+                recent.entries(connection, table, bucket)
+            })?
+            .ok_or_else(|| {
+                Fault::Diverged(format!("bucket {bucket} of table {table} is damaged"))
+            })?;
+        let mut leaves = BTreeMap::new();
         for step in steps {
             if entries.set(step.key, step.new) != step.old {
                 // As it was before this block, which may have deleted it.
@@ -135,24 +136,30 @@ impl StateDb {
                     row.table, row.key
                 )));
             }
+            leaves.insert(step.key, step.new);
         }
-        let bytes = entries.bytes();
-        let hash = merkle::bucket_hash(&bytes);
-        self.ours("writing a bucket", |connection| {
-            if bytes.is_empty() {
-                connection
-                    .prepare_cached("DELETE FROM rota_buckets WHERE key = ?1")?
-                    .execute([key])?;
-                connection.prepare_cached("DELETE FROM rota_hashes WHERE key = ?1")?.execute([key])
-            } else {
-                connection
-                    .prepare_cached("REPLACE INTO rota_buckets VALUES (?1, ?2)")?
-                    .execute((key, &bytes))?;
-                connection
-                    .prepare_cached("REPLACE INTO rota_hashes VALUES (?1, ?2)")?
-                    .execute((key, hash))
-            }
+        let hash = merkle::bucket_hash(&entries.bytes());
+        self.with_recent("writing changes of a bucket", |recent, connection| {
+            recent.change(connection, table, bucket, hash, &leaves)
         })?;
         Ok(hash)
+    }
+
+    /// Does something of our own with the leaves. Buckets have no limit but the disk: rows that a hostile client aims at
+    /// one bucket make it large.
+    fn with_recent<T>(
+        &mut self,
+        doing: &str,
+        run: impl FnOnce(&mut Recent, &Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Fault> {
+        let mut recent = std::mem::take(&mut self.recent);
+        let result = self.ours(doing, |connection| {
+            connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, i32::MAX)?;
+            let result = run(&mut recent, connection);
+            connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)?;
+            result
+        });
+        self.recent = recent;
+        result
     }
 }

@@ -26,6 +26,7 @@ pub mod host;
 pub mod merkle;
 pub mod policy;
 pub mod query;
+mod recent;
 mod run;
 mod schema;
 pub mod sql;

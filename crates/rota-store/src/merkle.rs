@@ -7,7 +7,7 @@
 //!                entry = key (hash of the declared key, rowid), leaf = H(rowid, values)    in `rota_buckets`
 //! ```
 //! A row's bucket is drawn from the hash of its declared key; of a table without one, from the hash of its rowid's chunk
-//! of 32, so that rows inserted one after another change few buckets. Empty buckets and subtrees have fixed hashes and take
+//! of 16, so that rows inserted one after another change few buckets. Empty buckets and subtrees have fixed hashes and take
 //! no memory but by groups of 256.
 
 use std::sync::OnceLock;
@@ -47,7 +47,7 @@ pub struct Entry {
 pub const ENTRY_BYTES: usize = 72;
 
 /// Rowids that share a bucket, as a power of two.
-const CHUNK_BITS: u32 = 5;
+const CHUNK_BITS: u32 = 4;
 
 impl Key {
     /// Of a row of a table without a declared key.

@@ -8,7 +8,8 @@ use rusqlite::hooks::{AuthAction, AuthContext};
 pub const SYSTEM_PREFIX: &str = "rota_";
 
 /// System tables that are not part of the state root, and so not for clients' writes to depend on.
-const PRIVATE_TABLES: [&str; 4] = ["rota_meta", "rota_tables", "rota_buckets", "rota_hashes"];
+const PRIVATE_TABLES: [&str; 5] =
+    ["rota_meta", "rota_tables", "rota_buckets", "rota_hashes", "rota_recent"];
 
 /// Functions whose results depend on their arguments and the database only, or that `determinism` has replaced.
 const FUNCTIONS: [&str; 118] = [

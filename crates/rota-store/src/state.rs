@@ -6,7 +6,7 @@
 //!   rota_transactions    ┘ under the root; ids that may not be applied a second time, until they expire
 //!   rota_meta            one row: whose file this is; height, block and root that it holds
 //!   rota_tables          the number of each table: names change, numbers do not
-//!   rota_buckets, rota_hashes    the root's leaves and hashes (`merkle`), so that opening reads no rows
+//!   rota_recent, rota_buckets, rota_hashes    the root's leaves and hashes (`recent`), so that opening reads no rows
 //! ```
 //! Everything is written in the block's own transaction, so the file is always at one height, wholly.
 
@@ -19,12 +19,12 @@ use rota_core::error::Fault;
 use rota_core::genesis::{Genesis, Parameters};
 use rota_core::types::{ChainId, Height, PublicKey, StateRoot};
 use rusqlite::Connection;
-use rusqlite::OptionalExtension;
 use rusqlite::types::ValueRef;
 
 use crate::capture::{Capture, RowHasher};
 use crate::determinism::{self, Context};
 use crate::merkle::{self, Bucket, Entries, Hash, Key, TableId, Tree};
+use crate::recent::{self, Recent};
 use crate::schema::{Schema, Table};
 use crate::sqlite::{self, Database};
 use crate::value::Receipt;
@@ -36,8 +36,8 @@ pub const STATE_FILE: &str = "state.db";
 pub const TRANSACTIONS_TABLE: &str = "rota_transactions";
 
 /// All that is in a new file.
-pub const SYSTEM_NAMES: [&str; 5] =
-    ["rota_meta", TRANSACTIONS_TABLE, "rota_tables", "rota_buckets", "rota_hashes"];
+pub const SYSTEM_NAMES: [&str; 6] =
+    ["rota_meta", TRANSACTIONS_TABLE, "rota_tables", "rota_buckets", "rota_hashes", "rota_recent"];
 
 /// The layout of the file; another one is refused.
 const LAYOUT: i64 = 1;
@@ -55,6 +55,7 @@ CREATE TABLE rota_transactions(seq INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE,
 CREATE TABLE rota_tables(schema_rowid INTEGER PRIMARY KEY, id INTEGER NOT NULL);
 CREATE TABLE rota_buckets(key INTEGER PRIMARY KEY, leaves BLOB NOT NULL);
 CREATE TABLE rota_hashes(key INTEGER PRIMARY KEY, hash BLOB NOT NULL);
+CREATE TABLE rota_recent(seq INTEGER PRIMARY KEY, changes BLOB NOT NULL);
 ";
 
 /// The executor's side of `state.db`: one per server, owned by one thread.
@@ -63,7 +64,10 @@ pub struct StateDb {
     pub(crate) context: Arc<Context>,
     pub(crate) capture: Arc<Mutex<Capture>>,
     pub(crate) trees: BTreeMap<TableId, Tree>,
+    pub(crate) recent: Recent,
     pub(crate) schema: Arc<Schema>,
+    /// The schema that the trees are for.
+    pub(crate) folded: Arc<Schema>,
     pub(crate) sequence: Hash,
     pub(crate) next_table: TableId,
     pub(crate) next_transaction: i64,
@@ -123,7 +127,9 @@ impl StateDb {
             context,
             capture,
             trees: BTreeMap::new(),
+            recent: Recent::default(),
             schema: Arc::default(),
+            folded: Arc::default(),
             sequence: [0; 32],
             next_table: 1,
             next_transaction: 1,
@@ -246,7 +252,11 @@ impl StateDb {
         self.schema = Arc::new(self.read_schema()?);
         self.sequence = self.read_sequence()?;
         self.capture().set_schema(Arc::clone(&self.schema));
+        self.recent = self
+            .ours("reading rota_recent", Recent::read)?
+            .ok_or_else(|| Fault::Diverged("rota_recent is damaged".into()))?;
         self.trees = self.read_trees()?;
+        self.folded = Arc::clone(&self.schema);
         if self.root() != self.applied.root {
             return Err(Fault::Diverged(format!(
                 "state.db at height {height} says its root is {}, but its hashes make {}",
@@ -345,14 +355,18 @@ impl StateDb {
             }
             Ok(())
         })?;
-        Ok(buckets
-            .into_iter()
-            .map(|(id, buckets)| {
-                let mut tree = Tree::default();
-                tree.set(&buckets);
-                (id, tree)
-            })
-            .collect())
+        let mut trees: BTreeMap<TableId, Tree> = BTreeMap::new();
+        for (id, buckets) in buckets {
+            trees.entry(id).or_default().set(&buckets);
+        }
+        let mut recent: BTreeMap<TableId, Vec<(Bucket, Hash)>> = BTreeMap::new();
+        for (table, bucket, hash) in self.recent.hashes() {
+            recent.entry(table).or_default().push((bucket, hash));
+        }
+        for (id, buckets) in recent {
+            trees.entry(id).or_default().set(&buckets);
+        }
+        Ok(trees)
     }
 
     /// All entries of a table, from its rows.
@@ -382,17 +396,13 @@ impl StateDb {
         differing: &mut Vec<DifferingRow>,
     ) -> Result<(), Fault> {
         let stored = self.ours("reading rota_buckets", |connection| {
-            let mut statement = connection
-                .prepare("SELECT key, leaves FROM rota_buckets WHERE key BETWEEN ?1 AND ?2")?;
-            let mut rows =
-                statement.query([join_key(table.id, 0), join_key(table.id, u16::MAX)])?;
-            let mut stored: BTreeMap<Bucket, Entries> = BTreeMap::new();
-            while let Some(row) = rows.next()? {
-                let (_, bucket) = split_key(row.get(0)?);
-                let blob = row.get_ref(1)?.as_blob().unwrap_or_default();
-                stored.insert(bucket, Entries::read(blob).unwrap_or_default());
-            }
-            Ok(stored)
+            let mut buckets: BTreeSet<Bucket> = self.recent.buckets_of(table.id).collect();
+            buckets.extend(recent::settled_buckets(connection, table.id)?);
+            let read = |bucket| {
+                let entries = self.recent.entries(connection, table.id, bucket)?;
+                Ok((bucket, entries.unwrap_or_default()))
+            };
+            buckets.into_iter().map(read).collect::<rusqlite::Result<BTreeMap<_, _>>>()
         })?;
         let none = ReadBucket::default();
         let no_entries = Entries::default();
@@ -418,18 +428,6 @@ impl StateDb {
         let rows = self.read_rows(table).unwrap_or_default();
         let name = rows.get(&key.bucket()).and_then(|bucket| bucket.names.get(key)).cloned();
         DifferingRow { table: table.name.clone(), key: name.unwrap_or_else(|| name_of(key)) }
-    }
-
-    /// The bucket's entries as they are in the file.
-    pub(crate) fn read_bucket(
-        connection: &Connection,
-        key: i64,
-    ) -> rusqlite::Result<Option<Entries>> {
-        connection
-            .prepare_cached("SELECT leaves FROM rota_buckets WHERE key = ?1")?
-            .query_row([key], |row| Ok(Entries::read(row.get_ref(0)?.as_blob().unwrap_or(&[0]))))
-            .optional()
-            .map(|found| found.unwrap_or_else(|| Some(Entries::default())))
     }
 }
 
@@ -469,7 +467,7 @@ pub(crate) fn join_key(table: TableId, bucket: Bucket) -> i64 {
     i64::from(table) << 16 | i64::from(bucket)
 }
 
-fn split_key(key: i64) -> (TableId, Bucket) {
+pub(crate) fn split_key(key: i64) -> (TableId, Bucket) {
     let table = TableId::try_from(key >> 16).unwrap_or(TableId::MAX);
     (table, Bucket::try_from(key & 0xffff).unwrap_or(0))
 }

@@ -374,6 +374,10 @@ fn a_statement_at_the_border_of_its_budget_is_judged_alike_warm_and_cold() {
     for steps in [too_few - 1_000, too_few - 1, too_few] {
         assert!(!fits(steps, true), "{steps} steps are too few, warm");
     }
+    // Steps are charged one by one, and add up.
+    let mut pair = Pair::with(genesis_with(tight(enough + enough / 2)));
+    pair.run("CREATE TABLE t(a)");
+    assert_eq!(pair.refused(&format!("{COSTLY}; {COSTLY}")), "54001");
     for steps in [enough, enough + 1, enough + 1_000] {
         assert!(fits(steps, true), "{steps} steps are enough, warm");
     }
