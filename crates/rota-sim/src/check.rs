@@ -82,12 +82,16 @@ impl Monitor {
         }
     }
 
-    /// A server sends something, with this on its disk.
-    pub fn sends(&mut self, server: usize, at: Micros, message: &Message, durable: &Durable) {
+    /// Something enters the network, as its receivers will see it.
+    pub fn leaves(&mut self, at: Micros, message: &Message) {
         if let Message::Proposal(proposal) = message {
             let id = proposal.block.id(self.chain);
             self.proposed_at.entry(id).or_insert(at);
         }
+    }
+
+    /// A server says something, with this on its disk.
+    pub fn sends(&mut self, server: usize, message: &Message, durable: &Durable) {
         if !self.honest[server] {
             return;
         }
@@ -157,6 +161,9 @@ impl Monitor {
         let id = block.id(self.chain);
         let time = block.header.time;
         let receipts = fingerprint(receipts);
+        if block.body.envelopes.iter().any(|envelope| envelope.expiry.has_passed(height, time)) {
+            self.breaks("nothing enters a block after its expiry", format!("height {height}"));
+        }
         let Some(first) = self.heights.get(&height) else {
             let parent = height.previous().and_then(|below| self.heights.get(&below));
             if let Some(parent) = parent

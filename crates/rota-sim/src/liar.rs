@@ -284,10 +284,12 @@ impl Liar {
             6 => block.body.parent_certificate = None,
             7 => {
                 // What is in the chain already, once more.
-                let again = self.old.iter().find_map(|old| match old {
+                let first = |old: &Message| match old {
                     Message::Proposal(p) => p.block.body.envelopes.first().cloned(),
+                    Message::Envelopes(envelopes) => envelopes.first().cloned(),
                     _ => None,
-                });
+                };
+                let again = self.old.iter().find_map(first);
                 block.body.envelopes.extend(again.iter().cloned());
                 block.body.envelopes.extend(again);
             }

@@ -227,6 +227,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("calm", |seed| Plan::calm("calm", seed)),
     ("equivocating-leader", equivocating_leader),
     ("double-voter", double_voter),
+    ("lone-liar", lone_liar),
     ("wrong-clocks", wrong_clocks),
     ("dead-leader-idle", dead_leader_idle),
     ("three-of-four-gone", three_of_four_gone),
@@ -261,6 +262,17 @@ fn double_voter(seed: u64) -> Plan {
     plan.liars = vec![LiarPlan { server: 2, behaviours }];
     plan.weather.hold = 100;
     plan.weather.hold_max = SECOND / 2;
+    plan
+}
+
+/// One behaviour after the other, by the seed.
+fn lone_liar(seed: u64) -> Plan {
+    let mut plan = Plan::calm("lone-liar", seed);
+    let which = usize::try_from(seed % Behaviour::ALL.len() as u64).expect("below their number");
+    plan.liars = vec![LiarPlan { server: 3, behaviours: vec![Behaviour::ALL[which]] }];
+    plan.parameters.turn_length = 1;
+    plan.clients = writers(3, 15, SECOND / 3, Mix::Hostile);
+    plan.settle = 60 * SECOND;
     plan
 }
 
@@ -380,7 +392,9 @@ fn liars(plan: &Plan, random: &mut Random) -> Vec<LiarPlan> {
     (0..count)
         .map(|_| {
             let server = all.swap_remove(random.index(all.len()));
-            let rest = random.between(1, Behaviour::ALL.len() as u64);
+            // Many lies at once hide each other: often there is but one.
+            let most = random.choose(&[0, Behaviour::ALL.len() as u64]);
+            let rest = random.between(0, most);
             let mut behaviours: Vec<Behaviour> = Behaviour::ALL
                 .iter()
                 .copied()

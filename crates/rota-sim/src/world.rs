@@ -388,7 +388,7 @@ impl World {
 
     fn send(&mut self, from: usize, leaves: Micros, to: Recipient, message: Message) {
         let durable = self.servers[from].durable.clone();
-        self.monitor.sends(from, self.now, &message, &durable.borrow());
+        self.monitor.sends(from, &message, &durable.borrow());
         let outgoing = match self.liars.get_mut(&from) {
             None => vec![(to, message)],
             Some(liar) => {
@@ -401,6 +401,7 @@ impl World {
         };
         for (to, message) in outgoing {
             self.note(format_args!("{from} sends {to:?} {}", Brief(&message)));
+            self.monitor.leaves(self.now, &message);
             let message = Rc::new(Sent { message, verdict: OnceCell::new() });
             let recipients: Vec<usize> = match to {
                 Recipient::Members => (0..self.servers.len()).filter(|&to| to != from).collect(),

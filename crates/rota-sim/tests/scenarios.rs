@@ -3,13 +3,18 @@
 
 use rota_sim::check::TIME_TOLERANCE_MS;
 use rota_sim::clients::Fate;
+use rota_sim::liar::Behaviour;
 use rota_sim::{Outcome, Plan, SECOND, World};
 
 const SEEDS: std::ops::Range<u64> = 0..5;
 
 /// Runs a scenario on some seeds; no rule may be broken in any.
 fn runs(name: &str) -> Vec<Outcome> {
-    SEEDS
+    runs_of(name, SEEDS)
+}
+
+fn runs_of(name: &str, seeds: std::ops::Range<u64>) -> Vec<Outcome> {
+    seeds
         .map(|seed| {
             let outcome = World::run(Plan::named(name, seed).expect("a known scenario"), false);
             assert!(outcome.broken.is_none(), "{outcome}");
@@ -38,6 +43,13 @@ fn an_equivocating_leader_parts_nobody() {
 fn a_double_voter_parts_nobody() {
     for outcome in runs("double-voter") {
         assert!(outcome.met.of(rota_sim::Fault::Lie) > 0);
+    }
+}
+
+#[test]
+fn no_single_lie_parts_anybody() {
+    for outcome in runs_of("lone-liar", 0..Behaviour::ALL.len() as u64) {
+        assert!(outcome.met.of(rota_sim::Fault::Lie) > 0, "{outcome}");
     }
 }
 
