@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::block::Block;
-use crate::types::{BlockId, ChainId, EnvelopeId};
+use crate::types::{BlockId, ChainId, EnvelopeId, Slot};
 
 /// A block with what is asked of it often.
 #[derive(Clone, Debug)]
@@ -71,9 +71,11 @@ impl Chain {
         taken
     }
 
-    /// The envelopes in any pending block.
-    pub fn pending_envelopes(&self) -> BTreeSet<EnvelopeId> {
-        self.pending.values().flat_map(|known| known.envelopes.iter().copied()).collect()
+    /// The envelopes in any pending block up to this slot. What a leader sends ahead of its turn says
+    /// nothing: it could hide an envelope in it.
+    pub fn pending_envelopes(&self, slot: Slot) -> BTreeSet<EnvelopeId> {
+        let begun = self.pending.values().filter(|known| known.block.header.slot <= slot);
+        begun.flat_map(|known| known.envelopes.iter().copied()).collect()
     }
 
     /// Makes a child of the last final block the last final block, and drops what can no longer

@@ -15,6 +15,9 @@ use crate::types::{ChainId, Digest};
 /// start.
 pub const FORMAT: u16 = 1;
 
+/// The last millisecond of the year 9999, where SQLite's dates end.
+pub const MAX_TIME_MS: u64 = 253_402_300_799_999;
+
 /// How the members agree whose turn it is.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
@@ -133,6 +136,9 @@ impl Genesis {
         ];
         if self.format != FORMAT {
             return Err(format!("format {}; this program has format {FORMAT}", self.format));
+        }
+        if self.time_ms > MAX_TIME_MS {
+            return Err(format!("time_ms is {}; that is after the year 9999", self.time_ms));
         }
         for (name, value, least, most) in knobs {
             if !(least..=most).contains(&value) {

@@ -13,7 +13,7 @@ use crate::codec::encode;
 use crate::genesis::Parameters;
 use crate::time::{Instant, Time};
 use crate::transaction::Envelope;
-use crate::types::{EnvelopeId, Height};
+use crate::types::{EnvelopeId, Height, PublicKey};
 
 /// The most encoded bytes held: some seconds of full blocks.
 pub const MAX_BYTES: usize = 64 << 20;
@@ -27,19 +27,24 @@ const MAX_PATIENCE: Duration = Duration::from_secs(5);
 /// How many final envelopes are remembered: more than pass while a message travels.
 const REMEMBERED: usize = 65_536;
 
+/// The most encoded bytes that are sent on at once: a block's worth.
+const MAX_SENT_BYTES: usize = 4 << 20;
+
+/// What did not fit into `MAX_SENT_BYTES` is looked at again after this.
+const SEND_PAUSE: Duration = Duration::from_millis(50);
+
+/// The least block time between two looks for expired envelopes: looking costs time for each that
+/// waits, and an expired one does no harm.
+const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
+
 /// One waiting envelope.
 #[derive(Debug)]
 struct Entry {
     envelope: Arc<Envelope>,
     id: EnvelopeId,
     bytes: usize,
-    own: Option<Own>,
-}
-
-/// What is known of an envelope of this server's own clients.
-#[derive(Clone, Copy, Debug)]
-struct Own {
-    /// When it goes to all members, unless it stands in a block by then.
+    own: bool,
+    /// When it is sent on, unless it stands in a block by then.
     due: Instant,
     patience: Duration,
 }
@@ -49,24 +54,64 @@ struct Own {
 pub enum NotTaken {
     /// It is here already, or was final not long ago.
     Known,
-    /// No room.
+    /// No room for this signer's.
     Full,
     /// Larger than any block, so that it would stand in everybody's way.
     TooLarge,
 }
 
-/// Waiting envelopes, oldest first.
+/// What one signer's envelopes take.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    envelopes: usize,
+    bytes: usize,
+}
+
+/// Envelopes to send on.
 #[derive(Debug, Default)]
+pub struct Overdue {
+    /// Our own clients': all members should know of them.
+    pub own: Vec<Arc<Envelope>>,
+    /// Others': the leader should know of them.
+    pub others: Vec<Arc<Envelope>>,
+}
+
+/// Waiting envelopes, oldest first.
+#[derive(Debug)]
 pub struct Mempool {
+    /// What each signer may take: half of everything for this server's own clients, the other half
+    /// in equal parts for the other members, so that none of them can shut out the rest.
+    own_share: Share,
+    peer_share: Share,
     arrivals: u64,
     entries: BTreeMap<u64, Entry>,
     by_id: BTreeMap<EnvelopeId, u64>,
-    bytes: usize,
+    by_due: BTreeSet<(Instant, u64)>,
+    used: BTreeMap<PublicKey, Share>,
+    expired_until: Time,
     final_ids: BTreeSet<EnvelopeId>,
     final_order: VecDeque<EnvelopeId>,
 }
 
 impl Mempool {
+    /// An empty one for a cluster of so many members.
+    pub fn new(members: usize) -> Self {
+        let half = Share { envelopes: MAX_ENVELOPES / 2, bytes: MAX_BYTES / 2 };
+        let parts = members.max(1);
+        Self {
+            own_share: half,
+            peer_share: Share { envelopes: half.envelopes / parts, bytes: half.bytes / parts },
+            arrivals: 0,
+            entries: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            by_due: BTreeSet::new(),
+            used: BTreeMap::new(),
+            expired_until: Time(0),
+            final_ids: BTreeSet::new(),
+            final_order: VecDeque::new(),
+        }
+    }
+
     /// Takes an envelope. `own` says that it is of this server's own clients.
     pub fn insert(
         &mut self,
@@ -85,17 +130,31 @@ impl Mempool {
         {
             return Err(NotTaken::TooLarge);
         }
-        let share = if own { 1 } else { 2 };
-        if self.entries.len() >= MAX_ENVELOPES / share || self.bytes + bytes > MAX_BYTES / share {
+        let share = if own { self.own_share } else { self.peer_share };
+        let used = self.used.entry(envelope.signer).or_default();
+        if used.envelopes >= share.envelopes || used.bytes + bytes > share.bytes {
             return Err(NotTaken::Full);
         }
+        used.envelopes += 1;
+        used.bytes += bytes;
         let patience = limits.slot_timeout() / 2;
-        let own = own.then_some(Own { due: now.plus(patience), patience });
+        let due = now.plus(patience);
         self.arrivals += 1;
-        self.bytes += bytes;
         self.by_id.insert(id, self.arrivals);
-        self.entries.insert(self.arrivals, Entry { envelope, id, bytes, own });
+        self.by_due.insert((due, self.arrivals));
+        self.entries.insert(self.arrivals, Entry { envelope, id, bytes, own, due, patience });
         Ok(id)
+    }
+
+    fn remove(&mut self, arrival: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&arrival)?;
+        self.by_id.remove(&entry.id);
+        self.by_due.remove(&(entry.due, arrival));
+        if let Some(used) = self.used.get_mut(&entry.envelope.signer) {
+            used.envelopes -= 1;
+            used.bytes -= entry.bytes;
+        }
+        Some(entry)
     }
 
     /// Whether nothing waits.
@@ -143,10 +202,8 @@ impl Mempool {
     /// Forgets what became final.
     pub fn remove_final(&mut self, ids: impl IntoIterator<Item = EnvelopeId>) {
         for id in ids {
-            if let Some(arrival) = self.by_id.remove(&id)
-                && let Some(entry) = self.entries.remove(&arrival)
-            {
-                self.bytes -= entry.bytes;
+            if let Some(&arrival) = self.by_id.get(&id) {
+                self.remove(arrival);
             }
             if self.final_ids.insert(id) {
                 self.final_order.push_back(id);
@@ -159,60 +216,70 @@ impl Mempool {
         }
     }
 
-    /// Forgets what can no longer enter the chain after a final block of this height and time;
-    /// gives back what of it was this server's own.
+    /// Forgets what can no longer enter the chain after a final block of this height and time; gives
+    /// back what of it was this server's own. Looks once a second of block time.
     pub fn remove_expired(&mut self, height: Height, time: Time) -> Vec<Arc<Envelope>> {
+        if time < self.expired_until.plus(EXPIRY_PAUSE) {
+            return Vec::new();
+        }
+        self.expired_until = time;
         let expired: Vec<u64> = self
             .entries
             .iter()
             .filter(|(_, entry)| entry.envelope.expiry.has_passed(height, time))
             .map(|(&arrival, _)| arrival)
             .collect();
-        let mut own = Vec::new();
-        for arrival in expired {
-            if let Some(entry) = self.entries.remove(&arrival) {
-                self.bytes -= entry.bytes;
-                self.by_id.remove(&entry.id);
-                if entry.own.is_some() {
-                    own.push(entry.envelope);
-                }
-            }
-        }
-        own
+        let removed = expired.into_iter().filter_map(|arrival| self.remove(arrival));
+        removed.filter(|entry| entry.own).map(|entry| entry.envelope).collect()
     }
 
-    /// Our own envelopes that stand in none of the blocks whose ids are in `taken`.
+    /// The oldest of our own envelopes that stand in none of the blocks whose envelopes are `taken`,
+    /// up to `MAX_SENT_BYTES`.
     pub fn own_waiting(&self, taken: &BTreeSet<EnvelopeId>) -> Vec<Arc<Envelope>> {
+        let mut room = MAX_SENT_BYTES;
         self.entries
             .values()
-            .filter(|entry| entry.own.is_some() && !taken.contains(&entry.id))
+            .filter(|entry| entry.own && !taken.contains(&entry.id))
+            .take_while(|entry| {
+                let fits = entry.bytes <= room;
+                room = room.saturating_sub(entry.bytes);
+                fits
+            })
             .map(|entry| Arc::clone(&entry.envelope))
             .collect()
     }
 
-    /// Our own envelopes that are due to be sent to all members and stand in no block of `taken`.
-    /// What is sent is due again after twice the time, since a message can be lost; what stands in
-    /// a block, after the same.
-    pub fn take_overdue(
-        &mut self,
-        taken: &BTreeSet<EnvelopeId>,
-        now: Instant,
-    ) -> Vec<Arc<Envelope>> {
-        let mut overdue = Vec::new();
-        for entry in self.entries.values_mut() {
-            let Some(own) = entry.own.as_mut().filter(|own| own.due <= now) else { continue };
+    /// Envelopes that are due to be sent on and stand in none of the blocks whose envelopes are
+    /// `taken`, up to `MAX_SENT_BYTES`. What is sent is due again after twice the time, since a
+    /// message can be lost; what stands in a block, after the same.
+    pub fn take_overdue(&mut self, taken: &BTreeSet<EnvelopeId>, now: Instant) -> Overdue {
+        let mut overdue = Overdue::default();
+        let mut room = MAX_SENT_BYTES;
+        let due: Vec<(Instant, u64)> = self.by_due.range(..=(now, u64::MAX)).copied().collect();
+        for (at, arrival) in due {
+            let Some(entry) = self.entries.get_mut(&arrival) else { continue };
+            let mut next = now.plus(entry.patience);
             if !taken.contains(&entry.id) {
-                own.patience = own.patience.saturating_mul(2).min(MAX_PATIENCE);
-                overdue.push(Arc::clone(&entry.envelope));
+                if entry.bytes <= room {
+                    room -= entry.bytes;
+                    entry.patience = entry.patience.saturating_mul(2).min(MAX_PATIENCE);
+                    next = now.plus(entry.patience);
+                    let list = if entry.own { &mut overdue.own } else { &mut overdue.others };
+                    list.push(Arc::clone(&entry.envelope));
+                } else {
+                    next = now.plus(SEND_PAUSE);
+                }
             }
-            own.due = now.plus(own.patience);
+            entry.due = next;
+            self.by_due.remove(&(at, arrival));
+            self.by_due.insert((next, arrival));
         }
         overdue
     }
 
-    /// When the next of our own envelopes is due to be sent to all.
+    /// When the next envelope is due to be sent on.
     pub fn next_overdue(&self) -> Option<Instant> {
-        self.entries.values().filter_map(|entry| entry.own.map(|own| own.due)).min()
+        self.by_due.first().map(|(due, _)| *due)
     }
 }
 
@@ -228,7 +295,7 @@ mod tests {
         let statement = Statement { sql: "SELECT 1".into(), parameters };
         Arc::new(Envelope {
             signer: PublicKey([1; 32]),
-            expiry: Expiry { height: Height(expiry), time: Time(expiry) },
+            expiry: Expiry { height: Height(expiry), time: Time(expiry * 1000) },
             transactions: vec![Transaction {
                 salt: [salt; 16],
                 user: "rota".into(),
@@ -250,7 +317,7 @@ mod tests {
 
     #[test]
     fn oldest_first_without_what_is_taken_final_or_expired() {
-        let mut mempool = Mempool::default();
+        let mut mempool = Mempool::new(4);
         let ids: Vec<EnvelopeId> = [10, 20, 30, 40]
             .iter()
             .enumerate()
@@ -270,7 +337,7 @@ mod tests {
             Err(NotTaken::Known),
             "a late copy of a final envelope"
         );
-        let gone = mempool.remove_expired(Height(31), Time(0));
+        let gone = mempool.remove_expired(Height(31), Time(31_000));
         assert_eq!(gone.len(), 2, "the ones that expired at 10 and 30");
         assert_eq!(mempool.len(), 1);
     }
@@ -279,13 +346,41 @@ mod tests {
     fn overdue_envelopes_are_sent_to_all_ever_more_seldom() {
         let limits = Parameters { slot_timeout_ms: 300, ..Parameters::default() };
         let at = |milliseconds: u64| Instant(milliseconds * 1000);
-        let mut mempool = Mempool::default();
+        let mut mempool = Mempool::new(4);
         let id = mempool.insert(envelope(1, 9), true, &limits, at(0)).unwrap();
         mempool.insert(envelope(2, 9), false, &limits, at(0)).unwrap();
         let none = BTreeSet::new();
-        assert!(mempool.take_overdue(&none, at(149)).is_empty());
-        assert!(mempool.take_overdue(&BTreeSet::from([id]), at(150)).is_empty(), "in a block");
-        assert_eq!(mempool.take_overdue(&none, at(300)).len(), 1, "only our own");
+        assert!(mempool.take_overdue(&none, at(149)).own.is_empty());
+        let in_a_block = mempool.take_overdue(&BTreeSet::from([id]), at(150));
+        assert!(in_a_block.own.is_empty() && in_a_block.others.len() == 1);
+        assert_eq!(mempool.take_overdue(&none, at(300)).own.len(), 1);
+        assert_eq!(mempool.next_overdue(), Some(at(450)), "the other one, after twice the time");
+        assert_eq!(mempool.take_overdue(&none, at(450)).others.len(), 1);
         assert_eq!(mempool.next_overdue(), Some(at(600)));
+    }
+
+    #[test]
+    fn a_peer_cannot_shut_out_the_others() {
+        let limits = Parameters::default();
+        let mut mempool = Mempool::new(4);
+        let flood = |mempool: &mut Mempool, signer: u8| {
+            let mut taken = 0_usize;
+            for salt in 0..MAX_ENVELOPES as u64 {
+                let mut envelope = Arc::unwrap_or_clone(envelope(1, 9));
+                envelope.signer = PublicKey([signer; 32]);
+                envelope.transactions[0].salt[..8].copy_from_slice(&salt.to_le_bytes());
+                match mempool.insert(Arc::new(envelope), false, &limits, Instant(0)) {
+                    Ok(_) => taken += 1,
+                    Err(why) => {
+                        assert_eq!(why, NotTaken::Full);
+                        break;
+                    }
+                }
+            }
+            taken
+        };
+        assert_eq!(flood(&mut mempool, 7), MAX_ENVELOPES / 8);
+        assert_eq!(flood(&mut mempool, 8), MAX_ENVELOPES / 8, "another signer has its own share");
+        assert!(mempool.insert(envelope(1, 9), true, &limits, Instant(0)).is_ok());
     }
 }

@@ -8,13 +8,16 @@
 //! here.
 
 mod admit;
+mod allowance;
 mod finalize;
 mod propose;
 mod validate;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
+use self::allowance::{Allowance, Rate};
 use crate::block::{Applied, Block};
 use crate::chain::Chain;
 use crate::consensus::bft::Bft;
@@ -128,6 +131,13 @@ pub struct Status {
     pub live: bool,
 }
 
+/// So many answers to a peer at once, and one more every so often: a server that catches up asks
+/// again as soon as it has its answer, one that lags once in a slot time-out.
+const ANSWERS: Rate = Rate { burst: 8, every: Duration::from_millis(20) };
+
+/// So many lines in the log at once, and one more every so often: a peer can make us write them.
+const REPORTS: Rate = Rate { burst: 50, every: Duration::from_millis(200) };
+
 /// A server's deciding part.
 pub struct Replica {
     chain_id: ChainId,
@@ -153,6 +163,9 @@ pub struct Replica {
     /// The leaders that our waiting envelopes have been sent to.
     sent_to: Vec<NodeId>,
     woken_for: Option<Instant>,
+    /// How many questions of each peer are answered yet.
+    answers: BTreeMap<NodeId, Allowance>,
+    reports: Allowance,
     now: Now,
     events: VecDeque<Event>,
     outputs: Vec<Output>,
@@ -191,8 +204,10 @@ impl Replica {
             me,
             member: members.index_of(&me),
             consensus: Box::new(Bft::new(genesis, members.clone(), key, recovered, now)),
+            answers: BTreeMap::new(),
+            reports: Allowance::new(now.instant, REPORTS),
+            mempool: Mempool::new(members.len()),
             members,
-            mempool: Mempool::default(),
             chain: Chain::new(chain_id, last),
             final_at: now.instant,
             applied,
@@ -251,11 +266,32 @@ impl Replica {
     fn on_message(&mut self, from: NodeId, message: Message) {
         match message {
             Message::Envelopes(envelopes) => self.admit_from_peer(from, envelopes),
-            Message::Fetch(Fetch::Block(id)) => self.serve_block(from, id),
-            Message::Fetch(fetch @ Fetch::FinalAfter(_)) => {
-                self.outputs.push(Output::Serve { to: from, fetch });
-            }
+            Message::Fetch(fetch) => self.on_fetch(from, fetch),
             message => self.events.push_back(Event::Message { from, message }),
+        }
+    }
+
+    /// Answers are work: who asks more often than an honest server does is not answered.
+    fn on_fetch(&mut self, from: NodeId, fetch: Fetch) {
+        let now = self.now.instant;
+        let allowance = self.answers.entry(from).or_insert_with(|| Allowance::new(now, ANSWERS));
+        if !allowance.take(now) {
+            return;
+        }
+        match fetch {
+            Fetch::Block(id) => self.serve_block(from, id),
+            Fetch::FinalAfter(_) => self.outputs.push(Output::Serve { to: from, fetch }),
+            Fetch::CertificatesAfter(_) => {
+                let message = Message::Fetch(fetch);
+                self.events.push_back(Event::Message { from, message });
+            }
+        }
+    }
+
+    /// Writes a line to the log, unless a peer makes us write too many.
+    fn report(&mut self, line: String) {
+        if self.reports.take(self.now.instant) {
+            self.outputs.push(Output::Report(line));
         }
     }
 
@@ -293,7 +329,7 @@ impl Replica {
             Action::Build(wanted) => self.build(wanted),
             Action::Known(block) => self.chain.insert(block),
             Action::Finalize { blocks, .. } => self.finalize(blocks),
-            Action::Report(line) => self.outputs.push(Output::Report(line)),
+            Action::Report(line) => self.report(line),
         }
     }
 

@@ -162,7 +162,7 @@ impl Bft {
                 }
                 Record::Notarized { vote, block } => {
                     let id = block.id(self.chain);
-                    self.state(vote.slot).keep_body(id, Arc::clone(&block));
+                    self.state(vote.slot).bodies.insert(id, Arc::clone(&block));
                     self.actions.push(Action::Known(block));
                     self.state(vote.slot).add(vote);
                 }
@@ -175,7 +175,7 @@ impl Bft {
                 }
                 Record::Fetched(block) => {
                     let id = block.id(self.chain);
-                    self.state(block.header.slot).keep_body(id, Arc::clone(&block));
+                    self.state(block.header.slot).bodies.insert(id, Arc::clone(&block));
                     self.actions.push(Action::Known(block));
                 }
                 Record::Finalized { .. } => {}
@@ -250,11 +250,15 @@ impl Bft {
         let state = self.state(slot);
         match &state.proposal {
             Some(first) if first.block.id(chain) == id => return,
-            Some(_) => self.report(format!("member {leader} signed two blocks for slot {slot}")),
+            Some(_) if !state.reported.insert(leader) => return,
+            Some(_) => {
+                self.report(format!("member {leader} signed two blocks for slot {slot}"));
+            }
             None => state.proposal = Some(proposal),
         }
-        self.state(slot).keep_body(id, Arc::clone(&block));
-        self.actions.push(Action::Known(block));
+        if self.state(slot).keep_body(id, Arc::clone(&block)) {
+            self.actions.push(Action::Known(block));
+        }
         self.changed = true;
     }
 
@@ -278,7 +282,9 @@ impl Bft {
             Added::Repeated => {}
             Added::Contradiction(what) => {
                 self.changed = true;
-                self.report(format!("member {voter} {what} (slot {slot})"));
+                if self.state(slot).reported.insert(voter) {
+                    self.report(format!("member {voter} {what} (slot {slot})"));
+                }
             }
         }
     }
@@ -332,8 +338,9 @@ impl Bft {
             state.certified_block() == Some(id) && !state.bodies.contains_key(&id)
         };
         let slot = block.header.slot;
-        if self.slots.get(&slot).is_some_and(wanted) {
-            self.state(slot).keep_body(id, Arc::clone(&block));
+        let proven = self.missing_ancestor() == Some(id) && slot > self.last.block.header.slot;
+        if proven || self.slots.get(&slot).is_some_and(wanted) {
+            self.state(slot).bodies.insert(id, Arc::clone(&block));
             self.actions.push(Action::Persist(Record::Fetched(Arc::clone(&block))));
             self.actions.push(Action::Known(block));
             self.peers.fetched();
@@ -376,7 +383,7 @@ impl Bft {
         let state = self.state(slot);
         state.proposal = Some(proposal.clone());
         state.check = Check::Valid;
-        state.keep_body(id, Arc::clone(&block));
+        state.bodies.insert(id, Arc::clone(&block));
         self.actions.push(Action::Known(block));
         self.actions.push(Action::Persist(Record::Proposed(proposal.clone())));
         self.send(Recipient::Members, Message::Proposal(proposal));
@@ -425,7 +432,10 @@ impl Bft {
                         nullifications.push(certificate.clone());
                         state.nullification = Some(certificate);
                     }
-                    Kind::Finalize => state.finalization = Some(certificate),
+                    Kind::Finalize => {
+                        state.notarized_at.get_or_insert(now);
+                        state.finalization = Some(certificate);
+                    }
                 }
             }
         }
@@ -589,6 +599,8 @@ impl Bft {
             return;
         }
         let Some((parent, known)) = self.parent_of(header.parent, slot) else { return };
+        // Only a vote that stands in the certificate was cast before the leader knew it.
+        let known = known.filter(|_| self.is_counted_in(&block));
         let elapsed = self.now.instant.since(known.unwrap_or(parent.known_at));
         let tolerance = match known {
             Some(_) => self.pace.timeout() + pace::CLOCK_TOLERANCE,
@@ -605,6 +617,13 @@ impl Bft {
         self.state(slot).check = Check::Asked;
         let latest_time = median.plus(elapsed).plus(tolerance);
         self.actions.push(Action::Validate(Validate { block, parent: parent.block, latest_time }));
+    }
+
+    fn is_counted_in(&self, block: &Block) -> bool {
+        let certificate = block.body.parent_certificate.as_ref();
+        certificate.is_some_and(|certificate| {
+            certificate.votes.iter().any(|vote| Some(vote.voter) == self.me)
+        })
     }
 
     /// The parent of a block of `slot`, if it is notarized (or the last final block) and all slots

@@ -38,7 +38,7 @@ impl Replica {
         let last = &self.chain.last().block.header;
         let (height, time) = (last.height, last.time);
         let chain_time = time.plus(self.now.instant.since(self.final_at));
-        let mut admitted = false;
+        let (mut admitted, mut refused) = (false, 0);
         for envelope in envelopes {
             let known_signer = self.members.index_of(&envelope.signer).is_some();
             let expiry = envelope.expiry;
@@ -47,9 +47,11 @@ impl Replica {
                 let (limits, now) = (&self.parameters, self.now.instant);
                 admitted |= self.mempool.insert(envelope, false, limits, now).is_ok();
             } else {
-                let line = format!("{from} forwarded an envelope that no block can hold");
-                self.outputs.push(Output::Report(line));
+                refused += 1;
             }
+        }
+        if refused > 0 {
+            self.report(format!("{from} forwarded {refused} envelopes that no block can hold"));
         }
         if admitted {
             self.events.push_back(Event::Load(self.load));
@@ -94,7 +96,8 @@ impl Replica {
         if self.mempool.is_empty() {
             return;
         }
-        let waiting = self.mempool.own_waiting(&self.chain.pending_envelopes());
+        let waiting =
+            self.mempool.own_waiting(&self.chain.pending_envelopes(self.consensus.slot()));
         if !waiting.is_empty() {
             self.send_envelopes(&news, waiting);
         }
@@ -107,10 +110,17 @@ impl Replica {
         if self.mempool.next_overdue().is_none_or(|at| at > now) {
             return;
         }
-        let overdue = self.mempool.take_overdue(&self.chain.pending_envelopes(), now);
-        if !overdue.is_empty() {
-            let message = Message::Envelopes(overdue);
+        let taken = self.chain.pending_envelopes(self.consensus.slot());
+        let overdue = self.mempool.take_overdue(&taken, now);
+        if !overdue.own.is_empty() {
+            let message = Message::Envelopes(overdue.own);
             self.outputs.push(Output::Send { to: Recipient::Members, message });
+        }
+        if !overdue.others.is_empty() {
+            // Whoever gave them to us may have kept them from the leader, so that we would vote to
+            // skip a slot whose leader knows of nothing to do.
+            let leaders = self.leaders();
+            self.send_envelopes(&leaders, overdue.others);
         }
     }
 }

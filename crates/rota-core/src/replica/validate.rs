@@ -80,7 +80,9 @@ impl Replica {
                 invalid("its applied root is not its parent's")
             };
         }
-        if height > self.applied.height {
+        // A restarted server knows no older root than its own: it must not vouch for one, or a liar
+        // and two such servers could make any root final. Leaders soon name a height that it knows.
+        if height > self.applied.height || !self.roots.contains_key(&height) {
             return Verdict::Later;
         }
         self.compare_root(height, header)

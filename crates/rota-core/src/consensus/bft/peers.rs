@@ -5,6 +5,7 @@
 //! merely claims makes us fetch.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::Bft;
@@ -15,6 +16,9 @@ use crate::types::{BlockId, MemberIndex, NodeId, Slot};
 
 /// Who repeats old messages is answered with newer certificates at most this often.
 const HELP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The time between two attempts to fetch one thing doubles this often at the most.
+const MAX_FETCH_DOUBLINGS: u32 = 4;
 
 /// The most certificates in one answer.
 const MAX_HELP: usize = 64;
@@ -81,11 +85,14 @@ impl Bft {
 
     /// The certificates of slots after this one: the newest finalization stands for all before it.
     pub(super) fn send_certificates(&mut self, peer: NodeId, after: Slot) {
+        // The newest first, so that the bound below never cuts it off.
         let mut certificates: Vec<Certificate> = Vec::new();
+        certificates.extend(self.entering_certificate().cloned());
         if after < self.last.block.header.slot {
             certificates.extend(self.last.finalization.clone());
         }
-        for state in self.slots.range(after.next()..).map(|(_, state)| state) {
+        let later = (Bound::Excluded(after), Bound::Unbounded);
+        for state in self.slots.range(later).map(|(_, state)| state) {
             certificates.extend(state.nullification.clone());
             certificates.extend(state.notarization.clone());
             certificates.extend(state.finalization.clone());
@@ -117,7 +124,7 @@ impl Bft {
             return;
         };
         let patience = if self.peers.eager { Duration::ZERO } else { self.pace.base() / 4 };
-        let retry = now.plus(self.pace.base());
+        let base = self.pace.base();
         let fetching = match &mut self.peers.fetching {
             Some(fetching) if fetching.wanted == missing.wanted => fetching,
             other => {
@@ -130,19 +137,29 @@ impl Bft {
         }
         let attempts = fetching.attempts;
         fetching.attempts += 1;
-        fetching.next = retry;
+        // An answer can be large and the link slow: asking ever faster would only delay it.
+        let doublings = u32::try_from(attempts / 2).unwrap_or(u32::MAX).min(MAX_FETCH_DOUBLINGS);
+        fetching.next = now.plus(base.saturating_mul(1 << doublings));
         let others: Vec<NodeId> = missing
             .voters
             .iter()
             .filter(|&&voter| Some(voter) != self.me)
             .filter_map(|&voter| self.members.get(voter).map(|member| member.key))
             .collect();
-        let Some(&peer) = others.get(attempts % others.len().max(1)) else { return };
-        let fetch = match missing.or_else {
-            Some(block) if attempts % 2 == 1 => Fetch::Block(block),
-            _ => missing.wanted,
+        // Where there are two ways to ask, each member is asked both.
+        let (fetch, turn) = match missing.or_else {
+            Some(block) if attempts % 2 == 1 => (Fetch::Block(block), attempts / 2),
+            Some(_) => (missing.wanted, attempts / 2),
+            None => (missing.wanted, attempts),
         };
+        let Some(&peer) = others.get(turn % others.len().max(1)) else { return };
         self.send(Recipient::One(peer), Message::Fetch(fetch));
+    }
+
+    /// The body that keeps a finalization from being carried out: the hashes from its block down to
+    /// this one prove it.
+    pub(super) fn missing_ancestor(&self) -> Option<BlockId> {
+        self.missing_final()?.or_else
     }
 
     fn missing(&self) -> Option<Missing> {

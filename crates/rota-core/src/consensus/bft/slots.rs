@@ -82,6 +82,8 @@ pub(super) struct SlotState {
     pub notarized_live: bool,
     /// When our `notarize` vote was cast in this run.
     pub voted_at: Option<Instant>,
+    /// The members of whom it is in the log already that they contradicted themselves here.
+    pub reported: BTreeSet<MemberIndex>,
     /// Whether a block was asked for and not given yet.
     pub building: bool,
 }
@@ -174,9 +176,12 @@ impl SlotState {
     }
 
     /// Keeps a body: the certified block's always, others while there is room.
-    pub fn keep_body(&mut self, id: BlockId, block: Arc<Block>) {
-        if self.bodies.len() < MAX_BODIES || self.certified_block() == Some(id) {
+    /// Says whether it was kept.
+    pub fn keep_body(&mut self, id: BlockId, block: Arc<Block>) -> bool {
+        let keep = self.bodies.len() < MAX_BODIES || self.certified_block() == Some(id);
+        if keep {
             self.bodies.insert(id, block);
         }
+        keep
     }
 }

@@ -454,3 +454,48 @@ fn votes_for_slots_far_ahead_are_not_kept() {
     table.hear("nullify 999 by 3");
     assert!(!table.bft.slots.contains_key(&Slot(999)));
 }
+
+#[test]
+fn a_question_about_the_last_slot_there_can_be_is_answered_not_died_of() {
+    let mut table = Table::new();
+    table.hear("propose 1 1 on genesis");
+    table.hear("notarize 1 by 0 1");
+    let fetch = Fetch::CertificatesAfter(Slot(u64::MAX));
+    assert_eq!(table.message(3, Message::Fetch(fetch)), "pass on Notarize 1");
+}
+
+#[test]
+fn who_has_what_is_missing_is_asked_in_both_ways() {
+    let mut table = Table::new();
+    for (slot, parent) in [(1, "genesis"), (2, "1")] {
+        table.block(&slot.to_string(), slot, parent);
+    }
+    let last = table.blocks["2"].id(table.bft.chain);
+    let certificate = table.certificate(Slot(2), Choice::Finalize(last));
+    table.message(0, Message::Certificate(certificate));
+    let mut asked = Vec::new();
+    for _ in 0..6 {
+        table.now.instant = table.now.instant.plus(Duration::from_secs(10));
+        for action in table.bft.step(table.now, Event::Timer) {
+            if let Action::Send { to: Recipient::One(peer), message: Message::Fetch(fetch) } =
+                action
+            {
+                let peer = table.bft.members.index_of(&peer).unwrap().0;
+                asked.push((peer, matches!(fetch, Fetch::FinalAfter(_))));
+            }
+        }
+    }
+    assert_eq!(asked.len(), 6);
+    for peer in [0, 1, 3] {
+        assert!(asked.contains(&(peer, true)) && asked.contains(&(peer, false)), "{asked:?}");
+    }
+}
+
+#[test]
+fn many_blocks_of_one_slot_take_the_room_of_two() {
+    let mut table = Table::new();
+    for letter in 'a'..='z' {
+        table.hear(&format!("propose 1{letter} 1 on genesis"));
+    }
+    assert_eq!(table.bft.slots[&Slot(1)].bodies.len(), 2);
+}
