@@ -1,7 +1,9 @@
 //! How fast blocks are applied: `cargo run --release -p rota-store --example apply_speed`.
 //!
-//! Prints microseconds (by the clock, and on the processor, which is what counts on a busy machine) per transaction for single-row inserts, single-row updates of a large table and bulk updates, at
-//! several sizes of block, on one core, with the state root, in the file system of the temporary folder.
+//! Prints microseconds (by the clock, and on the processor, which is what counts on a busy machine)
+//! per transaction for single-row inserts, single-row updates of a large table and bulk updates, at
+//! several sizes of block, on one core, with the state root, in the file system of the temporary
+//! folder.
 
 use std::sync::Arc;
 use std::time::Instant;

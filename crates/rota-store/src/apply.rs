@@ -1,14 +1,16 @@
-//! Step 8, apply: one block is one SQLite transaction, one client transaction is one savepoint in it.
+//! Step 8, apply: one block is one SQLite transaction, one client transaction is one savepoint in
+//! it.
 //!
 //! ```text
 //!   BEGIN ── forget expired ids ── transaction, transaction, … ── leaves, root, height ── COMMIT
 //!                                   │
 //!                                   ├─ known id: skipped, no receipt
 //!                                   ├─ expired, no member, …: a receipt that says so
-//!                                   └─ SAVEPOINT, statements, RELEASE  or  ROLLBACK TO; its id is remembered
+//!                                   └─ SAVEPOINT, statements, RELEASE or ROLLBACK TO; the id is kept
 //! ```
-//! A statement that ends the block's transaction in spite of everything makes the whole block run again, with that client
-//! transaction failed from the start. Trouble with the machine is a [`Fault`]: the server stops, the block is not applied.
+//! A statement that ends the block's transaction in spite of everything makes the whole block run
+//! again, with that client transaction failed from the start. Trouble with the machine is a
+//! [`Fault`]: the server stops, the block is not applied.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,15 +27,15 @@ use crate::schema::Schema;
 use crate::state::{AppliedBlock, StateDb};
 use crate::value::Receipt;
 
-/// After so many transactions of one signer that broke out of a block, the signer's later ones in it fail unexecuted:
-/// each costs a run of the whole block.
+/// After so many transactions of one signer that broke out of a block, the signer's later ones in
+/// it fail unexecuted: each costs a run of the whole block.
 const BREAK_OUTS_PER_SIGNER: usize = 2;
 
 /// The same for all signers together, and all later transactions.
 const BREAK_OUTS_PER_BLOCK: usize = 8;
 
-/// Expired ids are forgotten so many a block, and so many more for each transaction in it, so that no block pays for an
-/// hour of them.
+/// Expired ids are forgotten so many a block, and so many more for each transaction in it, so that
+/// no block pays for an hour of them.
 const FORGOTTEN_PER_BLOCK: usize = 1_000;
 const FORGOTTEN_PER_TRANSACTION: usize = 4;
 
@@ -191,7 +193,8 @@ impl StateDb {
         Ok(())
     }
 
-    /// Ids are remembered in the order in which they came, and forgotten in it, once their expiry has passed.
+    /// Ids are remembered in the order in which they came, and forgotten in it, once their expiry
+    /// has passed.
     fn forget_expired(&mut self, block: &Block) -> Result<(), Fault> {
         let most = block
             .transaction_count()
@@ -273,8 +276,8 @@ impl StateDb {
         self.set_schema(Arc::clone(&start.schema))
     }
 
-    /// Another schema from now on: nothing prepared for the old one is used again, and what SQLite has to read anew it
-    /// reads now, not at the cost of the next statement.
+    /// Another schema from now on: nothing prepared for the old one is used again, and what SQLite
+    /// has to read anew it reads now, not at the cost of the next statement.
     pub(crate) fn set_schema(&mut self, schema: Arc<Schema>) -> Result<(), Fault> {
         self.capture().set_schema(Arc::clone(&schema));
         self.schema = schema;

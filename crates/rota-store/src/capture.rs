@@ -1,5 +1,5 @@
-//! What the preupdate hook hears: each row's old and new leaf, buffered until the block ends. SQLite says nothing of a
-//! rollback, so whoever rolls back takes the buffer back to its mark.
+//! What the preupdate hook hears: each row's old and new leaf, buffered until the block ends.
+//! SQLite says nothing of a rollback, so whoever rolls back takes the buffer back to its mark.
 
 use std::sync::Arc;
 
@@ -126,7 +126,8 @@ pub struct RowHasher {
 }
 
 impl RowHasher {
-    /// The entry of a row whose stored columns `read` gives, asked by position among them and by number.
+    /// The entry of a row whose stored columns `read` gives, asked by position among them and by
+    /// number.
     pub fn entry<'v, E>(
         &mut self,
         shape: &Shape,

@@ -1,13 +1,13 @@
-//! What must not differ between servers, and how it is kept from differing (SQLite's own list of such functions, and
-//! what was measured).
+//! What must not differ between servers, and how it is kept from differing (SQLite's own list of
+//! such functions, and what was measured).
 //!
 //! | hazard | closed by |
 //! |---|---|
-//! | `CURRENT_*`, `date('now')`, defaults that use them | the VFS's clock says the block's time (`sqlite`) |
+//! | `CURRENT_*`, `date('now')`, also in defaults | the VFS's clock is the block's time |
 //! | `localtime`, `utc` | the time zone is UTC (`sqlite`) |
 //! | `random()`, `randomblob()` | drawn from (transaction id, statement, call) |
-//! | `changes()`, `last_insert_rowid()` | begin at 0 in each transaction; `total_changes()` refused |
-//! | `sqlite_version()` and all functions not on the list | refused by the authorizer (`policy`), also in defaults |
+//! | `changes()`, `last_insert_rowid()` | begin at 0 in each transaction |
+//! | `sqlite_version()` and all that is not listed | refused by the authorizer (`policy`) |
 //! | rowids after 2^63 − 1 | that rowid is refused (`capture`) |
 //! | plans | no statistics, stable plans on, one SQLite for all (`sqlite::identity`) |
 //! | runaway statements | VM steps, counted from 0 for each run of a statement |
@@ -26,18 +26,19 @@ use rusqlite::{Connection, Error};
 use crate::policy;
 use crate::sqlite::{Database, civil};
 
-/// The longest string, blob or row. VM steps do not count what one function costs, so that is bounded instead: the
-/// slowest of them take some milliseconds for as much.
+/// The longest string, blob or row. VM steps do not count what one function costs, so that is
+/// bounded instead: the slowest of them take some milliseconds for as much.
 pub const MAX_VALUE_BYTES: i32 = 1_000_000;
 
-/// The longest statement. As long as the longest row, or a schema could hold SQL that it cannot read again.
+/// The longest statement. As long as the longest row, or a schema could hold SQL that it cannot
+/// read again.
 pub const MAX_SQL_BYTES: i32 = 1_000_000;
 
 /// How many VM steps between two looks at the budget: some microseconds.
 pub const STEPS_PER_CHECK: u64 = 1_000;
 
-/// How often preparing one statement may be looked at, each time after [`STEPS_PER_CHECK`] steps of the parser: a view
-/// of views of views grows without bound before a single VM step.
+/// How often preparing one statement may be looked at, each time after [`STEPS_PER_CHECK`] steps of
+/// the parser: a view of views of views grows without bound before a single VM step.
 const CHECKS_PER_PREPARE: u64 = 20;
 
 /// Pages of 4 KB in memory.
@@ -89,8 +90,8 @@ impl Context {
         *lock(&self.denied) = None;
     }
 
-    /// From now on the prepared statement runs, with this many VM steps at most. It is stopped only when it has taken
-    /// more for certain; the exact count is compared after it.
+    /// From now on the prepared statement runs, with this many VM steps at most. It is stopped only
+    /// when it has taken more for certain; the exact count is compared after it.
     pub fn allow_steps(&self, steps: u64) {
         self.checks_left.store(steps / STEPS_PER_CHECK, Ordering::Relaxed);
     }
@@ -195,7 +196,8 @@ fn limits(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Whether strings may be in double quotes. Statements that are cached must be forgotten when this changes.
+/// Whether strings may be in double quotes. Statements that are cached must be forgotten when this
+/// changes.
 pub fn allow_double_quoted_strings(connection: &Connection, allow: bool) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, allow)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, allow)?;

@@ -1,5 +1,5 @@
-//! From SQLite's result codes to who is to blame: the client (a [`Refusal`] with an SQLSTATE) or this machine
-//! (a [`Fault`]).
+//! From SQLite's result codes to who is to blame: the client (a [`Refusal`] with an SQLSTATE) or
+//! this machine (a [`Fault`]).
 
 use rota_core::error::{Fault, Refusal, sqlstate};
 use rusqlite::ffi;
@@ -104,7 +104,8 @@ fn sqlstate_of(code: i32, message: &str) -> &'static str {
     }
 }
 
-/// SQLite has one code for all errors in SQL; its messages are fixed by the version that the genesis pins.
+/// SQLite has one code for all errors in SQL; its messages are fixed by the version that the
+/// genesis pins.
 fn by_message(message: &str) -> &'static str {
     let known = [
         ("no such table", sqlstate::UNDEFINED_TABLE),

@@ -1,4 +1,5 @@
-//! The end of a block: what the hook heard becomes leaves, buckets and hashes, in memory and in the file.
+//! The end of a block: what the hook heard becomes leaves, buckets and hashes, in memory and in the
+//! file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -145,8 +146,8 @@ impl StateDb {
         Ok(hash)
     }
 
-    /// Does something of our own with the leaves. Buckets have no limit but the disk: rows that a hostile client aims at
-    /// one bucket make it large.
+    /// Does something of our own with the leaves. Buckets have no limit but the disk: rows that a
+    /// hostile client aims at one bucket make it large.
     fn with_recent<T>(
         &mut self,
         doing: &str,

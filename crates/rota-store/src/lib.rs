@@ -1,19 +1,19 @@
 //! Rota's state machine: SQLite, used strictly. Blocking: no async, no network.
 //!
-//! Step 8 of a transaction's nine: a final block is applied, as one SQLite transaction in which every client
-//! transaction is one savepoint.
+//! Step 8 of a transaction's nine: a final block is applied, as one SQLite transaction in which
+//! every client transaction is one savepoint.
 //!
 //! ```text
 //!   home/state.db   the users' tables, and rota_* system tables         [`state`], read by `query`
 //!                     sqlite   the raw interface, the only unsafe code
-//!                     sql      what a statement is, by its words         policy   what it may touch
+//!                     sql      what a statement is, by its words    policy   what it may touch
 //!                     determinism   what must not differ between servers
 //!                     merkle   the root over all rows, fed by the preupdate hook
-//!   home/chain.db   final blocks, certificates, our own votes, receipts  `chain_db`, driven by `host`
+//!   home/chain.db   final blocks, certificates, votes, receipts  `chain_db`, driven by `host`
 //! ```
 //!
-//! A block and its certificate are in `chain.db`, fsynced, before it is applied; so `state.db` is never ahead of it, and
-//! is rebuilt from it after a power loss.
+//! A block and its certificate are in `chain.db`, fsynced, before it is applied; so `state.db` is
+//! never ahead of it, and is rebuilt from it after a power loss.
 
 mod apply;
 pub mod bind;

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!   root = H(schema, sqlite_sequence, (table id, subtree)…)
-//!            subtree: a binary tree over 2^16 buckets            in memory: these hashes, 64 bytes a bucket in use
+//!            subtree: a binary tree over 2^16 buckets       in memory, 64 bytes a bucket in use
 //!              bucket = H(its entries, sorted by key)            in `rota_hashes`
-//!                entry = key (hash of the declared key, rowid), leaf = H(rowid, values)    in `rota_buckets`
+//!                entry = key (hash of the declared key, rowid), leaf = H(rowid, values)   `rota_buckets`
 //! ```
-//! A row's bucket is drawn from the hash of its declared key; of a table without one, from the hash of its rowid's chunk
-//! of 16, so that rows inserted one after another change few buckets. Empty buckets and subtrees have fixed hashes and take
-//! no memory but by groups of 256.
+//! A row's bucket is drawn from the hash of its declared key; of a table without one, from the hash
+//! of its rowid's chunk of 16, so that rows inserted one after another change few buckets. Empty
+//! buckets and subtrees have fixed hashes and take no memory but by groups of 256.
 
 use std::sync::OnceLock;
 
@@ -189,7 +189,8 @@ fn node(left: &Hash, right: &Hash) -> Hash {
     hash("rota node", &[left, right])
 }
 
-/// A full binary tree of 256 leaves: number 1 is its root, 2n and 2n+1 are below n, its leaves are 256 to 511.
+/// A full binary tree of 256 leaves: number 1 is its root, 2n and 2n+1 are below n, its leaves are
+/// 256 to 511.
 struct Heap(Box<[Hash; 512]>);
 
 const HEAP_LEAVES: usize = 256;

@@ -1,5 +1,5 @@
-//! What a client's statement may touch: an allow-list for SQLite's authorizer, which is asked about every table, column
-//! and function while a statement is prepared. What is not listed is refused.
+//! What a client's statement may touch: an allow-list for SQLite's authorizer, which is asked about
+//! every table, column and function while a statement is prepared. What is not listed is refused.
 
 use rota_core::error::{Refusal, sqlstate};
 use rusqlite::hooks::{AuthAction, AuthContext};
@@ -11,7 +11,8 @@ pub const SYSTEM_PREFIX: &str = "rota_";
 const PRIVATE_TABLES: [&str; 5] =
     ["rota_meta", "rota_tables", "rota_buckets", "rota_hashes", "rota_recent"];
 
-/// Functions whose results depend on their arguments and the database only, or that `determinism` has replaced.
+/// Functions whose results depend on their arguments and the database only, or that `determinism`
+/// has replaced.
 const FUNCTIONS: [&str; 118] = [
     "->",
     "->>",

@@ -1,13 +1,14 @@
-//! Where leaves rest: written at once in the order in which they came, and into their buckets later, in the order of the
-//! buckets.
+//! Where leaves rest: written at once in the order in which they came, and into their buckets
+//! later, in the order of the buckets.
 //!
 //! ```text
-//!   block ──> rota_recent     a few rows of changes, one after another                        every block
-//!         └─> memory: Recent ──sweep──> rota_buckets, rota_hashes, from one end to the other   a piece every block
+//!   block ──> rota_recent     a few rows of changes, one after another               every block
+//!         └─> memory: Recent ──sweep──> rota_buckets, rota_hashes, from end to end   a piece every block
 //! ```
-//! Rows that change together are spread over all buckets, so writing each into its bucket at once would write a page for
-//! each. The sweep follows with as many changes as come in; by the time it reaches a bucket, several wait for it and for its
-//! neighbours. What is in `rota_recent` is read again when the file is opened; it holds two rounds of the sweep at most.
+//! Rows that change together are spread over all buckets, so writing each into its bucket at once
+//! would write a page for each. The sweep follows with as many changes as come in; by the time it
+//! reaches a bucket, several wait for it and for its neighbours. What is in `rota_recent` is read
+//! again when the file is opened; it holds two rounds of the sweep at most.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +18,12 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::merkle::{self, Bucket, Entries, Hash, Key, TableId};
 use crate::state::{join_key, split_key};
 
-/// So many changes wait before the sweep begins: some 10 MB in memory and in the file, read in a tenth of a second.
+/// So many changes wait before the sweep begins: some 10 MB in memory and in the file, read in a
+/// tenth of a second.
 const WAITING: usize = 50_000;
 
-/// Rows of `rota_recent` are about this long, and a bucket's part of one has this many changes at most: SQLite's limit
-/// on rows is not far above.
+/// Rows of `rota_recent` are about this long, and a bucket's part of one has this many changes at
+/// most: SQLite's limit on rows is not far above.
 const ROW_BYTES: usize = 200_000;
 const CHANGES_PER_PART: usize = 2_000;
 

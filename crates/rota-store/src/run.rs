@@ -19,12 +19,13 @@ use crate::sql;
 use crate::state::StateDb;
 use crate::value::{Column, Rows, StatementKind, StatementResult};
 
-/// What a statement costs beside its VM steps, in steps: for itself, and for this many bytes of its text one more.
-/// Charged alike whether it has to be prepared or not.
+/// What a statement costs beside its VM steps, in steps: for itself, and for this many bytes of its
+/// text one more. Charged alike whether it has to be prepared or not.
 const STATEMENT_STEPS: u64 = 20;
 const BYTES_PER_STEP: u64 = 4;
 
-/// What a change of the schema costs, in steps for each table, index, view and trigger there is: they are read again.
+/// What a change of the schema costs, in steps for each table, index, view and trigger there is:
+/// they are read again.
 const STEPS_PER_OBJECT: u64 = 200;
 
 /// A transaction's results are kept in memory and sent to its client.
@@ -69,12 +70,14 @@ impl Budget {
 }
 
 fn too_many_steps() -> Refusal {
-    let message = "the transaction takes more steps than its budget, or than is left in its block; do it in parts";
+    let message =
+        "the transaction takes more steps than it, or its block, has left; do it in parts";
     Refusal::new(sqlstate::STATEMENT_TOO_COMPLEX, message)
 }
 
 fn too_many_bytes() -> Refusal {
-    let message = "the transaction changes more bytes of rows than its budget, or than is left in its block; do it in parts";
+    let message =
+        "the transaction changes more bytes than it, or its block, has left; do it in parts";
     Refusal::new(sqlstate::TOO_COMPLEX, message)
 }
 
@@ -229,7 +232,8 @@ impl StateDb {
         Ok(())
     }
 
-    /// After a CREATE, DROP or ALTER: which tables there are now, and whose rows are hashed differently.
+    /// After a CREATE, DROP or ALTER: which tables there are now, and whose rows are hashed
+    /// differently.
     fn adopt_schema(&mut self, running: &mut Running<'_>) -> Result<(), Trouble> {
         running.budget.charge_steps(self.schema.objects.saturating_mul(STEPS_PER_OBJECT))?;
         let after = Arc::new(self.renumber()?);

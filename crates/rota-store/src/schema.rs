@@ -1,5 +1,6 @@
-//! The tables as the state root sees them: which columns of a row are stored, what its key is, and under which number
-//! the table's rows are hashed. Read anew after each CREATE, DROP and ALTER, and compared with what was there.
+//! The tables as the state root sees them: which columns of a row are stored, what its key is, and
+//! under which number the table's rows are hashed. Read anew after each CREATE, DROP and ALTER, and
+//! compared with what was there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +28,8 @@ pub struct Table {
 pub struct Shape {
     /// The stored columns by rising number; generated columns that are not stored are left out.
     pub columns: Vec<StoredColumn>,
-    /// The numbers of the declared key's columns, in its order; empty if rows are known by their rowid.
+    /// The numbers of the declared key's columns, in its order; empty if rows are known by their
+    /// rowid.
     pub key: Vec<i32>,
     /// Whether rows have a rowid.
     pub has_rowid: bool,
@@ -38,7 +40,8 @@ pub struct Shape {
 pub struct StoredColumn {
     /// Its number among all columns of the table.
     pub number: i32,
-    /// Whether its affinity is REAL: SQLite stores whole numbers in it as integers, and reads them as reals.
+    /// Whether its affinity is REAL: SQLite stores whole numbers in it as integers, and reads them
+    /// as reals.
     pub real: bool,
 }
 
@@ -132,8 +135,8 @@ impl Schema {
         changes
     }
 
-    /// Refuses what the authorizer is not asked about: names of the system's, by renaming; tables of modules; tables
-    /// whose rowid no name reaches; foreign keys to system tables.
+    /// Refuses what the authorizer is not asked about: names of the system's, by renaming; tables
+    /// of modules; tables whose rowid no name reaches; foreign keys to system tables.
     pub fn check(&self, connection: &Connection) -> Result<(), Trouble> {
         let fault = |error| Fault::storage("reading the schema", error);
         let mut statement = connection
@@ -248,8 +251,8 @@ pub fn quote(name: &str) -> String {
 
 impl Shape {
     fn read(connection: &Connection, table: &str) -> rusqlite::Result<Self> {
-        // A table's rowid is the last column of each of its indexes. (pragma_table_list would say it too, but expands every
-        // view to do so, which a hostile schema makes endless.)
+        // A table's rowid is the last column of each of its indexes. (pragma_table_list would say
+        // it too, but expands every view to do so, which a hostile schema makes endless.)
         let has_rowid = connection
             .prepare_cached(
                 "SELECT count(*) = 0 OR max(x.cid = -1) FROM pragma_index_list(?1) i,

@@ -1,5 +1,6 @@
-//! What a statement is, by its words alone: no parser, but a lexer that knows strings, quoted names, comments and where
-//! a trigger's body ends, so that text inside a string is never taken for SQL.
+//! What a statement is, by its words alone: no parser, but a lexer that knows strings, quoted
+//! names, comments and where a trigger's body ends, so that text inside a string is never taken for
+//! SQL.
 //!
 //! ```text
 //!   script --split--> statements --classify--> kind, and whether it reads or writes
@@ -19,7 +20,8 @@ pub enum Access {
     Read,
     /// Everything that must be agreed.
     Write,
-    /// BEGIN, COMMIT, SAVEPOINT, SET and their like: the session's own, never part of a transaction that is sent.
+    /// BEGIN, COMMIT, SAVEPOINT, SET and their like: the session's own, never part of a transaction
+    /// that is sent.
     Session,
 }
 
@@ -37,7 +39,8 @@ pub struct Classified {
 pub enum Token<'a> {
     /// A keyword, a name or a number.
     Word(&'a str),
-    /// A name in double quotes, backquotes or brackets, with them. An unfinished one reaches to the end.
+    /// A name in double quotes, backquotes or brackets, with them. An unfinished one reaches to the
+    /// end.
     Quoted(&'a str),
     /// A string in single quotes, with them. An unfinished one reaches to the end.
     Text(&'a str),
@@ -94,7 +97,8 @@ fn until(bytes: &[u8], end: &[u8], from: usize) -> usize {
         .map_or(bytes.len(), |position| from + position + end.len())
 }
 
-/// The length of something in quotes, in which a doubled quote stands for one; all if it is unfinished.
+/// The length of something in quotes, in which a doubled quote stands for one; all if it is
+/// unfinished.
 fn quoted(bytes: &[u8], quote: u8) -> usize {
     let mut at = 1;
     while let Some(&byte) = bytes.get(at) {
@@ -233,8 +237,8 @@ fn drop_kind(token: Option<Token<'_>>) -> StatementKind {
     }
 }
 
-/// The statements of a script, without their semicolons; pieces without words are left out. A trigger's body ends with
-/// `; END`, as in SQLite's own `sqlite3_complete`.
+/// The statements of a script, without their semicolons; pieces without words are left out. A
+/// trigger's body ends with `; END`, as in SQLite's own `sqlite3_complete`.
 pub fn split(sql: &str) -> Vec<&str> {
     let mut statements = Vec::new();
     let mut start = None;
@@ -268,8 +272,8 @@ pub fn split(sql: &str) -> Vec<&str> {
     statements
 }
 
-/// Refuses what SQLite would accept and its authorizer is not asked about: what would end the block's transaction, and
-/// writes whose rows depend on an order that nobody asked for.
+/// Refuses what SQLite would accept and its authorizer is not asked about: what would end the
+/// block's transaction, and writes whose rows depend on an order that nobody asked for.
 pub fn forbidden(sql: &str, kind: StatementKind) -> Result<(), Refusal> {
     let refuse = |message: &str| Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
     let mut scopes = vec![Scope::default()];
@@ -328,7 +332,8 @@ fn is_create_as(sql: &str) -> bool {
         .any(|token| token.is("AS"))
 }
 
-/// Whether there is anything in double quotes, which a setting of the transaction may take for a string.
+/// Whether there is anything in double quotes, which a setting of the transaction may take for a
+/// string.
 pub fn has_double_quotes(sql: &str) -> bool {
     sql.contains('"')
         && Lexer::new(sql)

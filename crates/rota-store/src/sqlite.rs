@@ -1,9 +1,9 @@
-//! SQLite's raw interface: the only unsafe code of this crate. What rusqlite wraps is used through rusqlite; here is
-//! the rest, made safe.
+//! SQLite's raw interface: the only unsafe code of this crate. What rusqlite wraps is used through
+//! rusqlite; here is the rest, made safe.
 //!
 //! ```text
-//!   Database ── Connection ── preupdate hook ──> Change: a row's old and new values, while they last
-//!            └─ VFS: the system's, but its clock is ours ──> CURRENT_TIMESTAMP, date('now'), DEFAULT … all of them
+//!   Database ── Connection ── preupdate hook ──> Change: a row's old and new values
+//!            └─ VFS: the system's, but its clock is ours ──> CURRENT_TIMESTAMP, date('now'), …
 //! ```
 #![allow(unsafe_code)]
 
@@ -21,9 +21,11 @@ const UNIX_EPOCH_JULIAN_MS: i64 = 210_866_760_000_000;
 /// Every page of our files keeps this many bytes for a checksum.
 const RESERVED_BYTES: c_int = 8;
 
-/// SQLite's source id and our compile flags, without the C compiler's name: what plans, and so results, depend on.
+/// SQLite's source id and our compile flags, without the C compiler's name: what plans, and so
+/// results, depend on.
 pub fn identity() -> String {
-    // SAFETY: both functions return pointers to constant, NUL-terminated strings; the second one NULL past the end.
+    // SAFETY: both functions return pointers to constant, NUL-terminated strings; the second one
+    // NULL past the end.
     unsafe {
         let mut identity = CStr::from_ptr(ffi::sqlite3_sourceid()).to_string_lossy().into_owned();
         for index in 0.. {
@@ -69,7 +71,8 @@ impl Change<'_> {
     /// The value of a stored column before an update or delete, or SQLite's result code.
     pub fn before(&self, column: i32) -> Result<ValueRef<'_>, i32> {
         let mut value = ptr::null_mut();
-        // SAFETY: a Change exists only inside the hook, where SQLite allows this call; it checks the column itself.
+        // SAFETY: a Change exists only inside the hook, where SQLite allows this call; it checks
+        // the column itself.
         let code = unsafe { ffi::sqlite3_preupdate_old(self.db, column, &mut value) };
         // SAFETY: on success the value lives until the hook returns, which `self` does not outlive.
         if code == ffi::SQLITE_OK { Ok(unsafe { value_ref(value) }) } else { Err(code) }
@@ -91,8 +94,8 @@ unsafe fn value_ref<'a>(value: *mut ffi::sqlite3_value) -> ValueRef<'a> {
     if value.is_null() {
         return ValueRef::Null;
     }
-    // SAFETY: the value is protected; pointer and length are asked for in the order that SQLite demands, and a NULL
-    // pointer (an empty blob) is not made a slice of.
+    // SAFETY: the value is protected; pointer and length are asked for in the order that SQLite
+    // demands, and a NULL pointer (an empty blob) is not made a slice of.
     unsafe {
         match ffi::sqlite3_value_type(value) {
             ffi::SQLITE_INTEGER => ValueRef::Integer(ffi::sqlite3_value_int64(value)),
@@ -138,8 +141,9 @@ unsafe extern "C" fn on_preupdate(
         ffi::SQLITE_UPDATE => ChangeKind::Update,
         _ => ChangeKind::Delete,
     };
-    // SAFETY: `observer` is the box that Database holds as long as its connection, used by one thread at a time and not
-    // reentered (an observer has no connection); `table` is NUL-terminated and outlives the call.
+    // SAFETY: `observer` is the box that Database holds as long as its connection, used by one
+    // thread at a time and not reentered (an observer has no connection); `table` is NUL-terminated
+    // and outlives the call.
     unsafe {
         let table = CStr::from_ptr(table).to_bytes();
         let change = Change { db, kind, table, old_rowid, new_rowid };
@@ -156,7 +160,8 @@ struct ClockVfs {
 }
 
 unsafe extern "C" fn current_time_ms(vfs: *mut ffi::sqlite3_vfs, out: *mut i64) -> c_int {
-    // SAFETY: SQLite passes the VFS that was registered, which is the first field of a ClockVfs, and a place to write.
+    // SAFETY: SQLite passes the VFS that was registered, which is the first field of a ClockVfs,
+    // and a place to write.
     unsafe {
         let now = (*vfs.cast::<ClockVfs>()).unix_ms.load(Ordering::Relaxed);
         *out = now.saturating_add(UNIX_EPOCH_JULIAN_MS);
@@ -185,8 +190,9 @@ impl Clock {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!("rota-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let name = CString::new(name).expect("digits and letters");
-        // SAFETY: the default VFS always exists after initialization. Its methods only use the fields that are copied
-        // (the size of a file object, the locking style in pAppData), never the address of the structure.
+        // SAFETY: the default VFS always exists after initialization. Its methods only use the
+        // fields that are copied (the size of a file object, the locking style in pAppData), never
+        // the address of the structure.
         unsafe {
             ffi::sqlite3_initialize();
             let mut base = ptr::read(ffi::sqlite3_vfs_find(ptr::null()));
@@ -214,7 +220,8 @@ impl Clock {
 
 impl Drop for Clock {
     fn drop(&mut self) {
-        // SAFETY: no connection uses it any more: Database drops its connection first, and nobody else knows its name.
+        // SAFETY: no connection uses it any more: Database drops its connection first, and nobody
+        // else knows its name.
         unsafe {
             ffi::sqlite3_vfs_unregister(self.0.cast());
             drop(Box::from_raw(self.0));
@@ -222,9 +229,11 @@ impl Drop for Clock {
     }
 }
 
-/// What SQLite calls for `localtime`: the time zone is UTC on every server, whatever its machine says.
+/// What SQLite calls for `localtime`: the time zone is UTC on every server, whatever its machine
+/// says.
 unsafe extern "C" fn utc(time: *const c_void, broken_down: *mut c_void) -> c_int {
-    // SAFETY: SQLite passes a `time_t` and a `struct tm`, which starts with these six ints on every system.
+    // SAFETY: SQLite passes a `time_t` and a `struct tm`, which starts with these six ints on every
+    // system.
     unsafe {
         let seconds = *time.cast::<i64>();
         let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
@@ -237,7 +246,8 @@ unsafe extern "C" fn utc(time: *const c_void, broken_down: *mut c_void) -> c_int
     0
 }
 
-/// Year, month and day of a day counted from 1970-01-01 (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+/// Year, month and day of a day counted from 1970-01-01 (Howard Hinnant, "chrono-Compatible
+/// Low-Level Date Algorithms").
 pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
@@ -254,8 +264,8 @@ pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
 /// Makes SQLite's `localtime` and `utc` modifiers mean UTC, for every connection of this process.
 pub fn use_utc() {
     let convert: unsafe extern "C" fn(*const c_void, *mut c_void) -> c_int = utc;
-    // SAFETY: this test control takes an int and, for the value 2, a function of this type; it sets two words that are
-    // read when a date is converted, and every caller sets the same.
+    // SAFETY: this test control takes an int and, for the value 2, a function of this type; it sets
+    // two words that are read when a date is converted, and every caller sets the same.
     unsafe { ffi::sqlite3_test_control(ffi::SQLITE_TESTCTRL_LOCALTIME_FAULT, 2 as c_int, convert) };
 }
 
@@ -267,8 +277,8 @@ pub struct Database {
     clock: Clock,
 }
 
-// SAFETY: the observer is Send, is owned by this structure, and is called by whoever uses the connection, which is Send
-// and not Sync.
+// SAFETY: the observer is Send, is owned by this structure, and is called by whoever uses the
+// connection, which is Send and not Sync.
 unsafe impl Send for Database {}
 
 impl Database {
@@ -299,11 +309,12 @@ impl Database {
         self.clock.set(unix_ms);
     }
 
-    /// Calls `observer` before each row of an ordinary table changes. Set it before any statement is prepared: only then
-    /// does a DELETE without WHERE tell its rows.
+    /// Calls `observer` before each row of an ordinary table changes. Set it before any statement
+    /// is prepared: only then does a DELETE without WHERE tell its rows.
     pub fn observe(&mut self, observer: impl FnMut(&Change<'_>) + Send + 'static) {
         let boxed: *mut Observer = Box::into_raw(Box::new(Box::new(observer)));
-        // SAFETY: the hook's argument is the box, which lives until it is replaced here or self is dropped.
+        // SAFETY: the hook's argument is the box, which lives until it is replaced here or self is
+        // dropped.
         unsafe {
             ffi::sqlite3_preupdate_hook(
                 self.connection.handle(),
@@ -358,8 +369,8 @@ impl Drop for Database {
     }
 }
 
-/// Keeps [`RESERVED_BYTES`] of each page free for a checksum. Works only before the first table is created; later it
-/// changes nothing.
+/// Keeps [`RESERVED_BYTES`] of each page free for a checksum. Works only before the first table is
+/// created; later it changes nothing.
 pub fn reserve_bytes(connection: &Connection) -> rusqlite::Result<()> {
     let mut bytes = RESERVED_BYTES;
     // SAFETY: the connection is open; this control reads and writes one int.

@@ -1,14 +1,15 @@
-//! `state.db`: the users' tables and what goes with them, in one plain SQLite file. Opening and creating it, and reading
-//! all of it again; `apply` changes it, block by block.
+//! `state.db`: the users' tables and what goes with them, in one plain SQLite file. Opening and
+//! creating it, and reading all of it again; `apply` changes it, block by block.
 //!
 //! ```text
 //!   users' tables        ┐
-//!   rota_transactions    ┘ under the root; ids that may not be applied a second time, until they expire
+//!   rota_transactions    ┘ under the root; ids that may not be applied again, until they expire
 //!   rota_meta            one row: whose file this is; height, block and root that it holds
 //!   rota_tables          the number of each table: names change, numbers do not
-//!   rota_recent, rota_buckets, rota_hashes    the root's leaves and hashes (`recent`), so that opening reads no rows
+//!   rota_recent, rota_buckets, rota_hashes    the root's leaves and hashes (`recent`)
 //! ```
-//! Everything is written in the block's own transaction, so the file is always at one height, wholly.
+//! Everything is written in the block's own transaction, so the file is always at one height,
+//! wholly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -106,8 +107,8 @@ pub struct DifferingRow {
 }
 
 impl StateDb {
-    /// Opens `home/state.db`, or creates it with the state of the genesis. Refuses another chain's, layout's or SQLite's
-    /// file.
+    /// Opens `home/state.db`, or creates it with the state of the genesis. Refuses another chain's,
+    /// layout's or SQLite's file.
     pub fn open(home: &Path, genesis: &Genesis) -> Result<Self, Fault> {
         let path = home.join(STATE_FILE);
         let doing = |error| Fault::storage(format!("opening {}", path.display()), error);
@@ -146,7 +147,8 @@ impl StateDb {
         Ok(state)
     }
 
-    /// The height and root that the file holds; height 0 and the empty database's root after creation.
+    /// The height and root that the file holds; height 0 and the empty database's root after
+    /// creation.
     pub fn applied(&self) -> Applied {
         self.applied
     }
@@ -235,7 +237,7 @@ impl StateDb {
             })?;
         if layout != LAYOUT || chain != self.chain.0 {
             return Err(Fault::WrongFiles(format!(
-                "state.db belongs to the database {} in layout {layout}; this server has {} in layout {LAYOUT}",
+                "state.db is of database {} in layout {layout}; this is {} in layout {LAYOUT}",
                 ChainId(chain),
                 self.chain
             )));
@@ -287,7 +289,8 @@ impl StateDb {
         })
     }
 
-    /// The schema after a change of it: tables that were there keep their numbers, new ones get the next.
+    /// The schema after a change of it: tables that were there keep their numbers, new ones get the
+    /// next.
     pub(crate) fn renumber(&mut self) -> Result<Schema, Fault> {
         let before: BTreeMap<i64, TableId> =
             self.schema.tables().map(|(rowid, table)| (rowid, table.id)).collect();

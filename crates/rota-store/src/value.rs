@@ -22,8 +22,8 @@ pub struct Receipt {
 pub struct StatementResult {
     /// For the command tag.
     pub kind: StatementKind,
-    /// Rows inserted, updated or deleted by the statement itself, without triggers and foreign key actions; for a
-    /// `SELECT`, rows returned.
+    /// Rows inserted, updated or deleted by the statement itself, without triggers and foreign key
+    /// actions; for a `SELECT`, rows returned.
     pub rows_affected: u64,
     /// The rowid of the transaction's newest insert into a rowid table, 0 if there was none.
     pub last_insert_rowid: i64,

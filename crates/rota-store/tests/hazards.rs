@@ -1,5 +1,6 @@
-//! Each thing that could make two servers differ, written as SQL and applied by two servers: one keeps its caches, the other
-//! is opened anew before every block. Results, receipts and roots must be the same, and the root that of all rows.
+//! Each thing that could make two servers differ, written as SQL and applied by two servers: one
+//! keeps its caches, the other is opened anew before every block. Results, receipts and roots must
+//! be the same, and the root that of all rows.
 
 mod support;
 
@@ -39,7 +40,10 @@ fn every_way_to_ask_for_the_time_gives_the_blocks_time() {
     }
     assert_eq!(rows[0][5], Value::Text(seconds.to_string()));
     // Every server has its own time zone; SQL has one.
-    let zone = pair.rows("SELECT datetime('now', 'localtime') = datetime('now'), datetime('now', 'utc') = datetime('now')");
+    let zone = pair.rows(
+        "SELECT datetime('now', 'localtime') = datetime('now'),
+             datetime('now', 'utc') = datetime('now')",
+    );
     assert_eq!(zone[0], [Value::Integer(1), Value::Integer(1)]);
 }
 
@@ -47,7 +51,10 @@ fn every_way_to_ask_for_the_time_gives_the_blocks_time() {
 fn random_numbers_are_drawn_from_the_transaction() {
     let mut pair = Pair::new();
     pair.run("CREATE TABLE t(a DEFAULT (random()), b DEFAULT (hex(randomblob(40))), c)");
-    pair.run("INSERT INTO t(c) VALUES (1), (2); INSERT INTO t(c) SELECT abs(random()) FROM t ORDER BY random()");
+    pair.run(
+        "INSERT INTO t(c) VALUES (1), (2);
+             INSERT INTO t(c) SELECT abs(random()) FROM t ORDER BY random()",
+    );
     let distinct = pair.rows("SELECT count(DISTINCT a), count(DISTINCT b) FROM t");
     assert_eq!(distinct[0], [Value::Integer(4), Value::Integer(4)]);
     let one = pair.maker.sql("SELECT random()");
@@ -64,7 +71,8 @@ fn what_a_connection_remembers_begins_anew_in_each_transaction() {
     let rows = pair.rows("SELECT changes(), last_insert_rowid()");
     assert_eq!(rows[0], [Value::Integer(0), Value::Integer(0)]);
     let results = pair.run(
-        "INSERT INTO t(a) VALUES (1), (2); INSERT INTO t(a) SELECT changes() * 100 + last_insert_rowid()",
+        "INSERT INTO t(a) VALUES (1), (2);
+             INSERT INTO t(a) SELECT changes() * 100 + last_insert_rowid()",
     );
     assert_eq!(results[1].last_insert_rowid, 45);
     assert_eq!(pair.rows("SELECT a FROM t WHERE id = 45")[0], [Value::Integer(244)]);
@@ -97,7 +105,10 @@ fn functions_that_are_not_listed_are_refused_even_in_defaults() {
 #[test]
 fn the_largest_rowid_is_refused() {
     let mut pair = Pair::new();
-    pair.run("CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE s(id INTEGER PRIMARY KEY AUTOINCREMENT)");
+    pair.run(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a);
+             CREATE TABLE s(id INTEGER PRIMARY KEY AUTOINCREMENT)",
+    );
     pair.run("INSERT INTO t VALUES (1, 1)");
     for sql in [
         "INSERT INTO t VALUES (9223372036854775807, 1)",
@@ -261,16 +272,31 @@ fn rows_that_hashing_could_get_wrong_are_hashed_right() {
          CREATE TABLE n(a); CREATE TABLE s(a INTEGER, b REAL, c ANY, PRIMARY KEY (a)) STRICT;
          CREATE TABLE q(id INTEGER PRIMARY KEY AUTOINCREMENT, a UNIQUE)",
     );
-    pair.run("INSERT INTO r(a, b, e) VALUES (1, 2, 3), (1.5, '7', x'00'), (-0.0, 9007199254740993, NULL), (1e300, 9e999, '')");
+    pair.run(
+        "INSERT INTO r(a, b, e) VALUES (1, 2, 3), (1.5, '7', x'00'),
+             (-0.0, 9007199254740993, NULL), (1e300, 9e999, '')",
+    );
     pair.run("INSERT INTO k VALUES (NULL, 1), (NULL, 2), ('x', 3), (CAST(x'ff00' AS TEXT), 4)");
     pair.run("INSERT INTO w VALUES ('a', 1, 2), ('b', 1, 2)");
-    pair.run("INSERT INTO n VALUES (1), (1), (1); INSERT INTO s VALUES (1, 2, 3); INSERT INTO d VALUES (5, 1), (NULL, 2)");
+    pair.run(
+        "INSERT INTO n VALUES (1), (1), (1); INSERT INTO s VALUES (1, 2, 3);
+             INSERT INTO d VALUES (5, 1), (NULL, 2)",
+    );
     pair.run("INSERT INTO q(a) VALUES (1), (2)");
     pair.check();
     pair.run("UPDATE r SET a = 7, b = rowid; UPDATE r SET e = 5.0 WHERE rowid = 2");
-    pair.run("DELETE FROM k WHERE b = 1; UPDATE k SET a = 'y' WHERE b = 2; UPDATE k SET rowid = rowid + 10");
-    pair.run("UPDATE w SET b = 3 WHERE a = 'b'; REPLACE INTO w VALUES ('a', 1, 9); DELETE FROM n WHERE rowid = 2");
-    pair.run("REPLACE INTO q(id, a) VALUES (9, 1); INSERT INTO q(a) VALUES (2) ON CONFLICT DO UPDATE SET a = a + 5");
+    pair.run(
+        "DELETE FROM k WHERE b = 1; UPDATE k SET a = 'y' WHERE b = 2;
+             UPDATE k SET rowid = rowid + 10",
+    );
+    pair.run(
+        "UPDATE w SET b = 3 WHERE a = 'b'; REPLACE INTO w VALUES ('a', 1, 9);
+             DELETE FROM n WHERE rowid = 2",
+    );
+    pair.run(
+        "REPLACE INTO q(id, a) VALUES (9, 1);
+             INSERT INTO q(a) VALUES (2) ON CONFLICT DO UPDATE SET a = a + 5",
+    );
     pair.run("UPDATE OR REPLACE q SET a = 1; INSERT OR IGNORE INTO q(a) VALUES (1); DELETE FROM q");
     pair.check();
     pair.run("INSERT INTO q(a) VALUES (1)");
@@ -295,7 +321,8 @@ fn a_counter_alone_changes_the_root() {
 fn changes_of_tables_keep_the_root_right() {
     let mut pair = Pair::new();
     pair.run(
-        "CREATE TABLE a(id INTEGER PRIMARY KEY, x, y REAL); CREATE TABLE b(k TEXT PRIMARY KEY, a REFERENCES a);
+        "CREATE TABLE a(id INTEGER PRIMARY KEY, x, y REAL);
+             CREATE TABLE b(k TEXT PRIMARY KEY, a REFERENCES a);
          INSERT INTO a VALUES (1, 2, 3), (2, 3, 4); INSERT INTO b VALUES ('k', 1)",
     );
     for sql in [
@@ -303,11 +330,13 @@ fn changes_of_tables_keep_the_root_right() {
         "ALTER TABLE c RENAME COLUMN x TO z",
         "ALTER TABLE c ADD COLUMN d DEFAULT 5",
         "ALTER TABLE c ADD COLUMN e REAL DEFAULT 7; UPDATE c SET z = 1 WHERE id = 1",
-        "INSERT INTO c VALUES (3, 1, 1, 1, 1); ALTER TABLE c DROP COLUMN y; DELETE FROM c WHERE id = 2",
+        "INSERT INTO c VALUES (3, 1, 1, 1, 1);
+             ALTER TABLE c DROP COLUMN y; DELETE FROM c WHERE id = 2",
         "CREATE INDEX i ON c(z); DROP INDEX i; CREATE VIEW v AS SELECT * FROM c; DROP VIEW v",
         "DROP TABLE b; CREATE TABLE b(k TEXT PRIMARY KEY, a); INSERT INTO b VALUES ('n', 1)",
         "DROP TABLE b; DROP TABLE c; CREATE TABLE c(a); INSERT INTO c VALUES (1)",
-        "CREATE TABLE x(a); INSERT INTO x VALUES (1); ALTER TABLE x ADD COLUMN b DEFAULT 2; DROP TABLE x",
+        "CREATE TABLE x(a); INSERT INTO x VALUES (1);
+             ALTER TABLE x ADD COLUMN b DEFAULT 2; DROP TABLE x",
     ] {
         pair.run(sql);
         pair.check();
@@ -345,7 +374,8 @@ const COSTLY: &str = "INSERT INTO t SELECT n.value FROM json_each('[1,2,3,4,5,6,
     json_each('[1,2,3,4,5,6,7,8,9,10]') m, json_each('[1,2,3,4,5,6,7,8,9,10]') o, \
     json_each('[1,2,3,4,5,6,7,8,9,10]') p";
 
-/// Whether the costly statement fits this budget, after it has been run before or for the first time.
+/// Whether the costly statement fits this budget, after it has been run before or for the first
+/// time.
 fn fits(steps: u64, warm_up: bool) -> bool {
     let mut pair = Pair::with(genesis_with(tight(steps)));
     pair.run("CREATE TABLE t(a)");
@@ -441,7 +471,8 @@ fn large_work_is_refused_in_every_disguise() {
         Knobs { transaction_bytes: 64 << 10, block_change_bytes: 1 << 20, ..Knobs::default() };
     let mut pair = Pair::with(genesis_with(knobs));
     pair.run("CREATE TABLE t(a)");
-    let many = "INSERT INTO t WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 500) SELECT i FROM c";
+    let many = "INSERT INTO t WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL
+             SELECT i + 1 FROM c WHERE i < 500) SELECT i FROM c";
     pair.run(many);
     assert_eq!(pair.refused(&format!("{many};{many}")), "54000");
     pair.run(many);

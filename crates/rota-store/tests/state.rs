@@ -175,14 +175,16 @@ impl Dice {
                 "CREATE TABLE IF NOT EXISTS {table}(x, y REAL, z, PRIMARY KEY (z, x)) WITHOUT ROWID"
             ),
             3 => format!(
-                "CREATE TABLE IF NOT EXISTS {table}(x INTEGER PRIMARY KEY AUTOINCREMENT, y, z DEFAULT (random()))"
+                "CREATE TABLE IF NOT EXISTS {table}(x INTEGER PRIMARY KEY AUTOINCREMENT,
+            y, z DEFAULT (random()))"
             ),
             4 => format!("DROP TABLE IF EXISTS {table}"),
             5 => format!("ALTER TABLE {table} RENAME TO {}", self.pick(&["a", "b", "c"])),
             6 => format!("ALTER TABLE {table} ADD COLUMN w{number} REAL DEFAULT {number}"),
             7 => format!("ALTER TABLE {table} DROP COLUMN w{number}"),
             8 => format!(
-                "CREATE TRIGGER r{number} AFTER {} ON {table} BEGIN DELETE FROM {} WHERE x = {x}; END",
+                "CREATE TRIGGER r{number} AFTER {} ON {table}
+            BEGIN DELETE FROM {} WHERE x = {x}; END",
                 self.pick(&["INSERT", "UPDATE", "DELETE"]),
                 self.pick(&["a", "b", "c"])
             ),
@@ -199,7 +201,8 @@ impl Dice {
                 self.pick(&["a", "b", "c"])
             ),
             17 => format!(
-                "INSERT INTO {table}(x, y, z) VALUES ({x}, {y}, {z}) ON CONFLICT DO UPDATE SET y = {y}"
+                "INSERT INTO {table}(x, y, z) VALUES ({x}, {y}, {z})
+            ON CONFLICT DO UPDATE SET y = {y}"
             ),
             _ => format!(
                 "{} INTO {table}(x, y, z) VALUES ({x}, {y}, {z})",

@@ -1,4 +1,5 @@
-//! What the tests of the state machine share: a genesis, blocks, and two servers that differ in all that must not matter.
+//! What the tests of the state machine share: a genesis, blocks, and two servers that differ in all
+//! that must not matter.
 
 #![allow(dead_code)]
 
@@ -107,8 +108,8 @@ impl Maker {
     }
 }
 
-/// Two servers with the same genesis. The second is opened anew before every block, has a tiny cache and other work
-/// behind it; whatever they show must be the same.
+/// Two servers with the same genesis. The second is opened anew before every block, has a tiny
+/// cache and other work behind it; whatever they show must be the same.
 pub struct Pair {
     pub maker: Maker,
     pub warm: StateDb,
