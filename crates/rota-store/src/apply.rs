@@ -6,7 +6,7 @@
 //!                                   │
 //!                                   ├─ known id: skipped, no receipt
 //!                                   ├─ expired, no member, …: a receipt that says so
-//!                                   └─ SAVEPOINT, statements, RELEASE or ROLLBACK TO; the id is kept
+//!                                   └─ SAVEPOINT, statements, RELEASE or ROLLBACK TO
 //! ```
 //! A statement that ends the block's transaction in spite of everything makes the whole block run
 //! again, with that client transaction failed from the start. Trouble with the machine is a

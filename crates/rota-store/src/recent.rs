@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   block ──> rota_recent     a few rows of changes, one after another               every block
-//!         └─> memory: Recent ──sweep──> rota_buckets, rota_hashes, from end to end   a piece every block
+//!         └─> memory: Recent ──sweep──> rota_buckets, rota_hashes, from end to end   a piece
 //! ```
 //! Rows that change together are spread over all buckets, so writing each into its bucket at once
 //! would write a page for each. The sweep follows with as many changes as come in; by the time it
