@@ -4,7 +4,7 @@
 //!   root = H(schema, sqlite_sequence, (table id, subtree)…)
 //!            subtree: a binary tree over 2^16 buckets       in memory, 64 bytes a bucket in use
 //!              bucket = H(its entries, sorted by key)            in `rota_hashes`
-//!                entry = key (hash of declared key, rowid), leaf = H(rowid, values)  `rota_buckets`
+//!                entry = key (hash of declared key, rowid), leaf = H(rowid, values) `rota_buckets`
 //! ```
 //! A row's bucket is drawn from the hash of its declared key; of a table without one, from the hash
 //! of its rowid's chunk of 16, so that rows inserted one after another change few buckets. Empty
