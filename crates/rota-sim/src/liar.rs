@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use rota_core::block::{Block, Certificate, Choice, Header, Proposal, Vote};
+use rota_core::block::{Block, Certificate, CertificateVote, Choice, Header, Proposal, Vote};
 use rota_core::codec::{decode, encode};
 use rota_core::crypto::{SecretKey, Signature};
 use rota_core::message::{FinalBlocks, MAX_MESSAGE_BYTES, Message, Recipient};
@@ -169,7 +169,12 @@ impl Liar {
     fn forges_certificates(&mut self, to: Recipient, message: Message) -> Outgoing {
         let Message::Certificate(certificate) = &message else { return vec![(to, message)] };
         let mut forged = certificate.clone();
-        match self.random.below(6) {
+        match self.random.below(8) {
+            6 => self.alone(&mut forged, Choice::Nullify),
+            7 => {
+                let block = BlockId(self.random.bytes());
+                self.alone(&mut forged, Choice::Finalize(block));
+            }
             0 => forged.slot = Slot(forged.slot.0 + self.random.between(1, 3)),
             1 => forged.choice = Choice::Nullify,
             2 => {
@@ -187,6 +192,15 @@ impl Liar {
             _ => self.only_own(&mut forged),
         }
         vec![(to.clone(), Message::Certificate(forged)), (to, message)]
+    }
+
+    /// A certificate of one vote, its own, which is well signed.
+    fn alone(&mut self, certificate: &mut Certificate, choice: Choice) {
+        let vote = self.vote(certificate.slot, choice, Time(0));
+        let (voter, clock, applied, signature) =
+            (vote.voter, vote.clock, vote.applied, vote.signature);
+        certificate.choice = choice;
+        certificate.votes = vec![CertificateVote { voter, clock, applied, signature }];
     }
 
     /// Its own signature under everybody's name.
@@ -234,7 +248,10 @@ impl Liar {
                 vec![(to, Message::Vote(Vote::sign(self.chain, &self.key, vote)))]
             }
             Message::Proposal(proposal) if self.random.per_mille(500) => {
-                let wrong = self.changed(&proposal.block, |header| header.time = Time(wrong));
+                // Twenty minutes pass no envelope's expiry: nothing but the time is wrong then.
+                let near = Time(proposal.block.header.time.0.saturating_add(20 * 60_000));
+                let wrong = self.random.choose(&[Time(wrong), near, near]);
+                let wrong = self.changed(&proposal.block, |header| header.time = wrong);
                 vec![(to, Message::Proposal(wrong))]
             }
             other => vec![(to, other)],
@@ -289,7 +306,9 @@ impl Liar {
                     Message::Envelopes(envelopes) => envelopes.first().cloned(),
                     _ => None,
                 };
-                let again = self.old.iter().find_map(first);
+                let known: Vec<_> = self.old.iter().filter_map(first).collect();
+                let again =
+                    (!known.is_empty()).then(|| known[self.random.index(known.len())].clone());
                 block.body.envelopes.extend(again.iter().cloned());
                 block.body.envelopes.extend(again);
             }
