@@ -271,6 +271,10 @@ fn lone_liar(seed: u64) -> Plan {
     let which = usize::try_from(seed % Behaviour::ALL.len() as u64).expect("below their number");
     plan.liars = vec![LiarPlan { server: 3, behaviours: vec![Behaviour::ALL[which]] }];
     plan.parameters.turn_length = 1;
+    // Somebody has to catch up, or nobody asks for history that could be false.
+    plan.limited = false;
+    plan.weather.loss = 50;
+    plan.script = vec![(SECOND, Step::Crash { server: 0, down: SECOND })];
     plan.clients = writers(3, 15, SECOND / 3, Mix::Hostile);
     plan.settle = 60 * SECOND;
     plan

@@ -48,8 +48,11 @@ fn a_double_voter_parts_nobody() {
 
 #[test]
 fn no_single_lie_parts_anybody() {
-    for outcome in runs_of("lone-liar", 0..Behaviour::ALL.len() as u64) {
-        assert!(outcome.met.of(rota_sim::Fault::Lie) > 0, "{outcome}");
+    let outcomes = runs_of("lone-liar", 0..Behaviour::ALL.len() as u64);
+    for (outcome, behaviour) in outcomes.iter().zip(Behaviour::ALL) {
+        // Nobody may happen to ask the liar for history; in the swarm somebody does.
+        let asked = behaviour != Behaviour::FalseHistory;
+        assert!(!asked || outcome.met.of(rota_sim::Fault::Lie) > 0, "{behaviour:?}: {outcome}");
     }
 }
 
