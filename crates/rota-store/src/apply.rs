@@ -19,7 +19,7 @@ use rota_core::block::{Applied, Block};
 use rota_core::error::{Fault, Refusal, sqlstate};
 use rota_core::time::Time;
 use rota_core::transaction::{Envelope, Transaction};
-use rota_core::types::{Height, PublicKey, TransactionId};
+use rota_core::types::{Height, PublicKey};
 
 use crate::merkle::TableId;
 use crate::run::{Budget, Failure};
@@ -33,11 +33,6 @@ const BREAK_OUTS_PER_SIGNER: usize = 2;
 
 /// The same for all signers together, and all later transactions.
 const BREAK_OUTS_PER_BLOCK: usize = 8;
-
-/// Expired ids are forgotten so many a block, and so many more for each transaction in it, so that
-/// no block pays for an hour of them.
-const FORGOTTEN_PER_BLOCK: usize = 1_000;
-const FORGOTTEN_PER_TRANSACTION: usize = 4;
 
 /// Transactions that broke out of the block in an earlier run, by their place in it.
 type BrokenOut = BTreeMap<u32, (PublicKey, Refusal)>;
@@ -84,14 +79,14 @@ impl StateDb {
         self.capture().events.clear();
         let start = self.mark();
         self.run_ours("BEGIN IMMEDIATE")?;
-        self.forget_expired(block)?;
+        self.forget_expired(time)?;
         let mut budget = Budget::of_block(&self.parameters);
         let mut receipts = Vec::with_capacity(block.transaction_count());
         let mut index = 0;
         for envelope in &block.body.envelopes {
             for transaction in &envelope.transactions {
                 let id = transaction.id(self.chain, envelope.signer);
-                if !self.is_known(id)? {
+                if !self.remembered.contains(&id) {
                     let refused = self
                         .check(envelope, transaction, height, time)
                         .and_then(|()| check_broken_out(broken_out, index, envelope.signer));
@@ -109,7 +104,7 @@ impl StateDb {
                     };
                     let receipt = Receipt { id, height, index, outcome };
                     if remembered {
-                        self.remember(&receipt, envelope)?;
+                        self.remembered.add(&receipt, envelope.expiry.time);
                     }
                     receipts.push(receipt);
                 }
@@ -158,77 +153,9 @@ impl StateDb {
         Ok(())
     }
 
-    fn is_known(&self, id: TransactionId) -> Result<bool, Fault> {
-        self.ours("looking for a transaction id", |connection| {
-            connection
-                .prepare_cached("SELECT 1 FROM rota_transactions WHERE id = ?1")?
-                .exists([id.0])
-        })
-    }
-
-    fn remember(&mut self, receipt: &Receipt, envelope: &Envelope) -> Result<(), Fault> {
-        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        let refusal = receipt.outcome.as_ref().err();
-        self.context.trust();
-        self.begin_capture(u64::MAX);
-        let result = self
-            .database
-            .connection()
-            .prepare_cached("INSERT INTO rota_transactions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")
-            .and_then(|mut statement| {
-                statement.execute((
-                    self.next_transaction,
-                    receipt.id.0,
-                    number(receipt.height.0),
-                    receipt.index,
-                    number(envelope.expiry.time.0),
-                    number(envelope.expiry.height.0),
-                    refusal.map(Refusal::code),
-                    refusal.map(|refusal| refusal.message.as_str()),
-                ))
-            });
-        self.end_capture()?;
-        result.map_err(|error| Fault::storage("remembering a transaction id", error))?;
-        self.next_transaction += 1;
-        Ok(())
-    }
-
-    /// Ids are remembered in the order in which they came, and forgotten in it, once their expiry
-    /// has passed.
-    fn forget_expired(&mut self, block: &Block) -> Result<(), Fault> {
-        let most = block
-            .transaction_count()
-            .saturating_mul(FORGOTTEN_PER_TRANSACTION)
-            .saturating_add(FORGOTTEN_PER_BLOCK);
-        let time = i64::try_from(block.header.time.0).unwrap_or(i64::MAX);
-        self.context.trust();
-        self.begin_capture(u64::MAX);
-        let result = (|| {
-            let connection = self.database.connection();
-            let mut oldest = connection
-                .prepare_cached("SELECT seq, expiry_time FROM rota_transactions ORDER BY seq")?;
-            let mut end = None;
-            let mut rows = oldest.query([])?;
-            for _ in 0..most {
-                match rows.next()? {
-                    Some(row) if row.get::<_, i64>(1)? < time => end = Some(row.get::<_, i64>(0)?),
-                    _ => break,
-                }
-            }
-            drop(rows);
-            if let Some(end) = end {
-                connection
-                    .prepare_cached("DELETE FROM rota_transactions WHERE seq <= ?1")?
-                    .execute([end])?;
-            }
-            Ok(())
-        })();
-        self.end_capture()?;
-        result.map_err(|error: rusqlite::Error| Fault::storage("forgetting expired ids", error))
-    }
-
     /// Leaves, hashes, root and height, and then everything at once into the file.
     fn finish(&mut self, block: &Block) -> Result<Applied, Fault> {
+        self.write_remembered(block.header.height)?;
         self.fold()?;
         let applied = Applied { height: block.header.height, root: self.root() };
         let height = i64::try_from(applied.height.0).unwrap_or(i64::MAX);
@@ -242,6 +169,7 @@ impl StateDb {
                 .execute((height, id.0, applied.root.0, self.next_table, self.next_transaction))?;
             connection.prepare_cached("COMMIT")?.execute([])
         })?;
+        self.settle_remembered();
         self.applied = applied;
         Ok(applied)
     }

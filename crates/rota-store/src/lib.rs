@@ -27,6 +27,7 @@ pub mod merkle;
 pub mod policy;
 pub mod query;
 mod recent;
+mod remembered;
 mod run;
 mod schema;
 pub mod sql;

@@ -26,6 +26,7 @@ use crate::capture::{Capture, RowHasher};
 use crate::determinism::{self, Context};
 use crate::merkle::{self, Bucket, Entries, Hash, Key, TableId, Tree};
 use crate::recent::{self, Recent};
+use crate::remembered::Remembered;
 use crate::schema::{Schema, Table};
 use crate::sqlite::{self, Database};
 use crate::value::Receipt;
@@ -50,9 +51,8 @@ const CREATE: &str = "
 CREATE TABLE rota_meta(one INTEGER PRIMARY KEY CHECK (one = 1), layout INTEGER NOT NULL,
     chain BLOB NOT NULL, sqlite TEXT NOT NULL, height INTEGER NOT NULL, block BLOB NOT NULL,
     root BLOB NOT NULL, next_table INTEGER NOT NULL, next_transaction INTEGER NOT NULL);
-CREATE TABLE rota_transactions(seq INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE,
-    height INTEGER NOT NULL, idx INTEGER NOT NULL, expiry_time INTEGER NOT NULL,
-    expiry_height INTEGER NOT NULL, sqlstate TEXT, message TEXT);
+CREATE TABLE rota_transactions(seq INTEGER PRIMARY KEY, height INTEGER NOT NULL,
+    expiry_time INTEGER NOT NULL, outcomes BLOB NOT NULL);
 CREATE TABLE rota_tables(schema_rowid INTEGER PRIMARY KEY, id INTEGER NOT NULL);
 CREATE TABLE rota_buckets(key INTEGER PRIMARY KEY, leaves BLOB NOT NULL);
 CREATE TABLE rota_hashes(key INTEGER PRIMARY KEY, hash BLOB NOT NULL);
@@ -72,6 +72,7 @@ pub struct StateDb {
     pub(crate) sequence: Hash,
     pub(crate) next_table: TableId,
     pub(crate) next_transaction: i64,
+    pub(crate) remembered: Remembered,
     pub(crate) applied: Applied,
     pub(crate) chain: ChainId,
     pub(crate) parameters: Parameters,
@@ -134,6 +135,7 @@ impl StateDb {
             sequence: [0; 32],
             next_table: 1,
             next_transaction: 1,
+            remembered: Remembered::default(),
             applied: Applied::default(),
             chain: genesis.chain_id(),
             parameters: genesis.parameters.clone(),
@@ -257,6 +259,7 @@ impl StateDb {
         self.recent = self
             .ours("reading rota_recent", Recent::read)?
             .ok_or_else(|| Fault::Diverged("rota_recent is damaged".into()))?;
+        self.remembered = self.ours("reading rota_transactions", Remembered::read)?;
         self.trees = self.read_trees()?;
         self.folded = Arc::clone(&self.schema);
         if self.root() != self.applied.root {

@@ -11,14 +11,15 @@ use rusqlite::{Connection, Error, OptionalExtension, Row};
 use super::open_files;
 use crate::chain_db::FIND_RECEIPT;
 use crate::determinism::timestamp;
+use crate::remembered::{OUTCOME_BYTES, SUCCESS};
 
 /// What a client that looks at versions should take us for: a PostgreSQL whose protocol and catalog
 /// queries we know.
 pub const VERSION: &str = concat!("PostgreSQL 16.0 (Rota ", env!("CARGO_PKG_VERSION"), ")");
 
-/// A transaction that is still remembered by its id in the state.
+/// The block of a transaction that is still remembered in the state, where it is not a receipt yet.
 const FIND_TRANSACTION: &str =
-    "SELECT height, idx, sqlstate, message FROM main.rota_transactions WHERE id = ?1";
+    "SELECT height, outcomes FROM main.rota_transactions WHERE instr(outcomes, ?1) > 0";
 
 pub(super) fn register(connection: &Connection, home: &Path) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
@@ -61,12 +62,34 @@ impl Lookup {
             None => connection.insert(open_files(&self.home)?),
         };
         let find = |sql| connection.prepare_cached(sql)?.query_row([&id.0], outcome).optional();
-        let found = match find(FIND_TRANSACTION)? {
-            Some(found) => Some(found),
-            None => find(FIND_RECEIPT)?,
-        };
-        Ok(found.unwrap_or_else(|| "unknown".into()))
+        if let Some(found) = find(FIND_RECEIPT)? {
+            return Ok(found);
+        }
+        let remembered = connection
+            .prepare_cached(FIND_TRANSACTION)?
+            .query_row([&id.0], |row| remembered(&id, row.get(0)?, row.get_ref(1)?.as_blob()?))
+            .optional()?;
+        Ok(remembered.unwrap_or_else(|| "unknown".into()))
     }
+}
+
+/// The outcome of a transaction among those that its block added.
+fn remembered(id: &TransactionId, height: i64, outcomes: &[u8]) -> rusqlite::Result<String> {
+    for outcome in outcomes.chunks_exact(OUTCOME_BYTES) {
+        let (found, rest) = outcome.split_at(id.0.len());
+        if found == id.0
+            && let Some((position, sqlstate)) = rest.split_first_chunk::<4>()
+        {
+            let position = u32::from_le_bytes(*position);
+            return Ok(if sqlstate == SUCCESS {
+                format!("final at ({height}, {position})")
+            } else {
+                let sqlstate = String::from_utf8_lossy(sqlstate);
+                format!("failed {sqlstate} at ({height}, {position})")
+            });
+        }
+    }
+    Ok("unknown".into())
 }
 
 /// From height, position, SQLSTATE and message.

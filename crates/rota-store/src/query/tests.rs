@@ -24,8 +24,8 @@ impl Fixture {
             .execute_batch(
                 "CREATE TABLE rota_meta (height INTEGER);
                  INSERT INTO rota_meta VALUES (7);
-                 CREATE TABLE rota_transactions (id BLOB PRIMARY KEY, height INTEGER, idx INTEGER,
-                    sqlstate TEXT, message TEXT);
+                 CREATE TABLE rota_transactions (seq INTEGER PRIMARY KEY, height INTEGER,
+                    expiry_time INTEGER, outcomes BLOB);
                  CREATE TABLE t
                     (id INTEGER PRIMARY KEY, name TEXT, price REAL, yes BOOLEAN, raw BLOB);
                  INSERT INTO t VALUES (1, 'one', 1.5, 1, x'00ff'), (2, 'two', 2, 0, NULL);",
@@ -277,9 +277,11 @@ fn any_server_tells_what_became_of_a_transaction() {
     let new = "11".repeat(32);
     t.writer
         .execute_batch(&format!(
-            "INSERT INTO rota_transactions VALUES (x'{new}', 3, 2, NULL, NULL),
-             (x'{}', 3, 3, '23505', 'there is one')",
-            "22".repeat(32)
+            "INSERT INTO rota_transactions
+             VALUES (1, 3, 9, x'{new}02000000{}{}03000000{}')",
+            hex::encode("00000"),
+            "22".repeat(32),
+            hex::encode("23505")
         ))
         .unwrap();
     let old = receipts(1, 5000, Ok(())); // enough for a run
@@ -290,7 +292,7 @@ fn any_server_tells_what_became_of_a_transaction() {
     t.finalize(2);
     for (id, want) in [
         (new, "final at (3, 2)"),
-        ("22".repeat(32), "failed 23505 there is one at (3, 3)"),
+        ("22".repeat(32), "failed 23505 at (3, 3)"),
         (old[4321].id.to_string(), "final at (1, 4321)"),
         (failed[1].id.to_string(), "failed 40001 try again at (2, 1)"),
         ("33".repeat(32), "unknown"),
