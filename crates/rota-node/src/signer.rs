@@ -34,10 +34,14 @@ const MOST_TRANSACTIONS: usize = 500;
 const GATHERED_BYTES: usize = 256 << 10;
 
 /// With fewer transactions in flight than this, a write is signed at once.
-const EAGER: usize = 8;
+const EAGER: usize = 4;
 
-/// With more, it waits this long for others: a small part of the time that a block takes.
-const GATHER: Duration = Duration::from_millis(1);
+/// With more, it waits this long for each in flight: the fuller the server, the longer a block takes,
+/// and the more there is to gather.
+const GATHER: Duration = Duration::from_micros(50);
+
+/// The longest that a write waits for others: a part of the time that a block of many takes.
+const MOST_GATHER: Duration = Duration::from_millis(5);
 
 /// Signs until no more writes come or nobody wants them.
 pub(crate) struct Signer {
@@ -86,7 +90,9 @@ impl Signer {
 
     /// What goes into the next envelope, and a write that was taken and did not fit.
     fn gather(&self, first: QueuedWrite) -> (Vec<QueuedWrite>, Option<QueuedWrite>) {
-        let deadline = (self.pending.in_flight() >= EAGER).then(|| Instant::now() + GATHER);
+        let in_flight = self.pending.in_flight();
+        let wait = GATHER.saturating_mul(u32::try_from(in_flight).unwrap_or(u32::MAX));
+        let deadline = (in_flight >= EAGER).then(|| Instant::now() + wait.min(MOST_GATHER));
         let mut bytes = first.bytes;
         let mut gathered = vec![first];
         while gathered.len() < self.limits.transactions && bytes < GATHERED_BYTES {

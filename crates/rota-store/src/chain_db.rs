@@ -116,6 +116,8 @@ pub struct ChainDb {
     pending: BTreeMap<BlockId, Slot>,
     /// Waiting for the next append.
     receipts: Vec<Receipt>,
+    /// Receipts on disk that are in no run yet; not known before the first append.
+    unsorted: Option<i64>,
     fsyncs: u64,
     wal: Arc<AtomicI64>,
     /// With so many pages in the write-ahead log it is copied next.
@@ -153,6 +155,7 @@ impl ChainDb {
             last: (Height(0), Slot(0)),
             pending: BTreeMap::new(),
             receipts: Vec::new(),
+            unsorted: None,
             fsyncs: 0,
             wal,
             checkpoint_at: CHECKPOINT_PAGES,
@@ -230,6 +233,7 @@ impl Journal for ChainDb {
         let written = self.write(records)?;
         self.fsyncs += 1;
         self.receipts.clear();
+        self.unsorted = written.unsorted;
         self.last = written.last;
         self.pending.extend(written.new);
         for id in written.gone {
@@ -252,6 +256,7 @@ struct Written {
     last: (Height, Slot),
     new: BTreeMap<BlockId, Slot>,
     gone: Vec<BlockId>,
+    unsorted: Option<i64>,
 }
 
 impl ChainDb {
@@ -280,10 +285,10 @@ impl ChainDb {
             writing.record(record)?;
         }
         let gone = writing.empty_tail(last.1).map_err(write_fault)?;
-        writing.receipts(&self.receipts).map_err(write_fault)?;
+        let unsorted = writing.receipts(&self.receipts, self.unsorted).map_err(write_fault)?;
         let Writing { transaction, new, .. } = writing;
         transaction.commit().map_err(write_fault)?;
-        Ok(Written { last, new, gone })
+        Ok(Written { last, new, gone, unsorted })
     }
 
     fn check_or_create(&mut self, path: &Path) -> Result<(), Fault> {
@@ -671,10 +676,13 @@ impl Writing<'_> {
         Ok(gone)
     }
 
-    fn receipts(&self, receipts: &[Receipt]) -> rusqlite::Result<()> {
-        if receipts.is_empty() {
-            return Ok(());
-        }
+    /// Gives back how many are in no run then.
+    fn receipts(
+        &self,
+        receipts: &[Receipt],
+        unsorted: Option<i64>,
+    ) -> rusqlite::Result<Option<i64>> {
+        let Some(newest) = receipts.last() else { return Ok(unsorted) };
         let mut insert = self.transaction.prepare_cached(
             "INSERT OR REPLACE INTO receipts (height, position, key, sqlstate, message, tag)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -695,19 +703,26 @@ impl Writing<'_> {
                 tag,
             ])?;
         }
-        self.sort_receipts(receipts.last().map_or(Height(0), |receipt| receipt.height))
+        let unsorted = match unsorted {
+            Some(before) => before + i64::try_from(receipts.len()).unwrap_or(i64::MAX),
+            None => self.count_unsorted()?,
+        };
+        if unsorted < RUN_RECEIPTS {
+            return Ok(Some(unsorted));
+        }
+        self.sort_receipts(newest.height)?;
+        Ok(Some(0))
     }
 
-    /// Makes a run of the receipts that are in none, when there are enough of them. `newest` is
-    /// complete: a block's receipts are saved together.
-    fn sort_receipts(&self, newest: Height) -> rusqlite::Result<()> {
+    fn count_unsorted(&self) -> rusqlite::Result<i64> {
         let sql = "SELECT count(*) FROM receipts
             WHERE height > (SELECT ifnull(max(last_height), 0) FROM rota_runs)";
-        let unsorted: i64 =
-            self.transaction.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
-        if unsorted < RUN_RECEIPTS {
-            return Ok(());
-        }
+        self.transaction.prepare_cached(sql)?.query_row([], |row| row.get(0))
+    }
+
+    /// Makes a run of the receipts that are in none. `newest` is complete: a block's receipts are
+    /// saved together.
+    fn sort_receipts(&self, newest: Height) -> rusqlite::Result<()> {
         let sql = "INSERT OR IGNORE INTO rota_receipt_runs (run, key, height, position)
             SELECT (SELECT ifnull(max(run), 0) + 1 FROM rota_runs), key, height, position
             FROM receipts
