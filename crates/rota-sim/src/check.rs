@@ -20,6 +20,10 @@ use crate::disk::Durable;
 /// seconds, twice (a liar can move it by that, DESIGN section 4).
 pub const TIME_TOLERANCE_MS: u64 = 6_000;
 
+/// What a voter allows that has not voted for a block's parent since it started: an hour (DESIGN
+/// section 4). So much can a liar add to the first block, and to the first one after restarts.
+pub const UNKNOWN_CLOCK_MS: u64 = 3_600_000;
+
 /// A rule was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
@@ -201,11 +205,12 @@ impl Monitor {
 
 /// Whether block time is near the clocks of the majority, which lie between these two. `late` is
 /// how much later than the clocks of a certificate its leader may have heard of it: so much may
-/// block time fall back, until the next one.
-pub fn time_is_near(time: Time, earliest: Time, latest: Time, late: Micros) -> bool {
+/// block time fall back, until the next one. `ahead_ms` is what a liar may add where too few voters
+/// remember the parent.
+pub fn time_is_near(time: Time, earliest: Time, latest: Time, late: Micros, ahead_ms: u64) -> bool {
     let behind = TIME_TOLERANCE_MS.saturating_add(late / 1_000);
     time.0.saturating_add(behind) >= earliest.0
-        && time.0 <= latest.0.saturating_add(TIME_TOLERANCE_MS)
+        && time.0 <= latest.0.saturating_add(TIME_TOLERANCE_MS + ahead_ms)
 }
 
 /// Whether every write is as often in this server's database as its client was told.

@@ -34,6 +34,9 @@ fn main() -> ExitCode {
         let Some(plan) = Plan::named(&arguments.scenario, seed) else { return ExitCode::from(2) };
         let outcome = World::run(plan, arguments.seeds == 1 && !arguments.quiet);
         met.add(&outcome.met);
+        if arguments.seeds > 1 && seed.is_multiple_of(100) {
+            eprintln!("seed {seed}, {failed} failed");
+        }
         virtual_time += outcome.virtual_time;
         blocks += outcome.height.0;
         if outcome.broken.is_some() {

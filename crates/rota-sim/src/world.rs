@@ -24,12 +24,12 @@ use rota_store::{AppliedBlock, DifferingRow};
 use rusqlite::config::DbConfig;
 use tempfile::TempDir;
 
-use crate::check::{Broken, Monitor, time_is_near};
+use crate::check::{Broken, Monitor, UNKNOWN_CLOCK_MS, time_is_near};
 use crate::clients::{Clients, Fate, Finished, PATIENCE, Write};
-use crate::liar::Liar;
+use crate::liar::{Behaviour, Liar};
 use crate::network::Network;
 use crate::random::Random;
-use crate::scenario::{Plan, Step};
+use crate::scenario::{LiarPlan, Plan, Step};
 use crate::server::{Effect, Sent, Server, Work};
 use crate::trace::{Brief, Trace};
 use crate::{Counters, Fault, Micros, SECOND};
@@ -509,7 +509,12 @@ impl World {
         let latest = Time(at_ms.saturating_add_signed(self.clock_range.1));
         // Whoever was cut off, frozen or down may lead with a certificate as old as the run.
         let late = if self.plan.weather_is_calm() { 0 } else { self.now };
-        let near = time_is_near(block.header.time, earliest, latest, late);
+        let lies = |liar: &LiarPlan| liar.behaviours.contains(&Behaviour::LiesAboutClock);
+        let ahead = match self.plan.name {
+            "swarm" if self.plan.liars.iter().any(lies) => UNKNOWN_CLOCK_MS,
+            _ => 0,
+        };
+        let near = time_is_near(block.header.time, earliest, latest, late, ahead);
         if block.header.height > Height(1) && !near {
             let time = block.header.time;
             let detail =
