@@ -71,8 +71,8 @@ impl Chain {
         taken
     }
 
-    /// The envelopes in any pending block up to this slot. What a leader sends ahead of its turn says
-    /// nothing: it could hide an envelope in it.
+    /// The envelopes in any pending block up to this slot. What a leader sends ahead of its turn
+    /// says nothing: it could hide an envelope in it.
     pub fn pending_envelopes(&self, slot: Slot) -> BTreeSet<EnvelopeId> {
         let begun = self.pending.values().filter(|known| known.block.header.slot <= slot);
         begun.flat_map(|known| known.envelopes.iter().copied()).collect()

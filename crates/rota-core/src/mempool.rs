@@ -216,8 +216,8 @@ impl Mempool {
         }
     }
 
-    /// Forgets what can no longer enter the chain after a final block of this height and time; gives
-    /// back what of it was this server's own. Looks once a second of block time.
+    /// Forgets what can no longer enter the chain after a final block of this height and time;
+    /// gives back what of it was this server's own. Looks once a second of block time.
     pub fn remove_expired(&mut self, height: Height, time: Time) -> Vec<Arc<Envelope>> {
         if time < self.expired_until.plus(EXPIRY_PAUSE) {
             return Vec::new();
@@ -233,8 +233,8 @@ impl Mempool {
         removed.filter(|entry| entry.own).map(|entry| entry.envelope).collect()
     }
 
-    /// The oldest of our own envelopes that stand in none of the blocks whose envelopes are `taken`,
-    /// up to `MAX_SENT_BYTES`.
+    /// The oldest of our own envelopes that stand in none of the blocks whose envelopes are
+    /// `taken`, up to `MAX_SENT_BYTES`.
     pub fn own_waiting(&self, taken: &BTreeSet<EnvelopeId>) -> Vec<Arc<Envelope>> {
         let mut room = MAX_SENT_BYTES;
         self.entries

@@ -36,8 +36,8 @@ const GATHERED_BYTES: usize = 256 << 10;
 /// With fewer transactions in flight than this, a write is signed at once.
 const EAGER: usize = 4;
 
-/// With more, it waits this long for each in flight: the fuller the server, the longer a block takes,
-/// and the more there is to gather.
+/// With more, it waits this long for each in flight: the fuller the server, the longer a block
+/// takes, and the more there is to gather.
 const GATHER: Duration = Duration::from_micros(50);
 
 /// The longest that a write waits for others: a part of the time that a block of many takes.

@@ -2,10 +2,10 @@
 //! simulator supply the journal and the I/O; the order of things is this code, in both.
 //!
 //! ```text
-//!   inputs ──► Replica::step, one by one ──► outputs
-//!                                            │ 1. every Persist of the batch: ONE append, one fsync
-//!                                            ▼
-//!                                            2. all other outputs, strictly in order
+//! inputs ──► Replica::step, one by one ──► outputs
+//!                                          │ 1. every Persist of the batch: ONE append, one fsync
+//!                                          ▼
+//!                                          2. all other outputs, strictly in order
 //! ```
 //!
 //! **Why this order is right.** An output may depend on any record before it, its own batch's or an

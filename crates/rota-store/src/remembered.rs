@@ -1,9 +1,9 @@
-//! Which transactions may not be applied again: their ids and outcomes, until they expire. Under the
-//! root, like a user's table, so that no server applies twice what another one skips.
+//! Which transactions may not be applied again: their ids and outcomes, until they expire. Under
+//! the root, like a user's table, so that no server applies twice what another one skips.
 //!
 //! One row holds what a block added, so that a transaction costs some bytes in it and not a row, an
-//! index entry and a leaf of its own. Looking an id up is done in memory; the rows are read when the
-//! file is opened.
+//! index entry and a leaf of its own. Looking an id up is done in memory; the rows are read when
+//! the file is opened.
 //!
 //! ```text
 //!   rota_transactions(seq, height, expiry_time, outcomes)

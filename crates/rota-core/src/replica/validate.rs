@@ -29,7 +29,8 @@ impl Replica {
         if header.height != parent.height.next() {
             return invalid("its height does not follow its parent's");
         }
-        // Where the members' clocks are behind the parent's time, the next millisecond is all there is.
+        // Where the members' clocks are behind the parent's time, the next millisecond is all there
+        // is.
         let earliest = Time(parent.time.0.saturating_add(1));
         if header.time < earliest || header.time > wanted.latest_time.max(earliest) {
             return invalid("its time is not its parent's certificate's and what passed since");

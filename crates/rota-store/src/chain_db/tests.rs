@@ -1,3 +1,5 @@
+//! The log: what is written is read back, what is damaged is found, nothing is kept for ever.
+
 use rota_core::block::{Applied, Body, Header, Kind, Turn};
 use rota_core::crypto::SecretKey;
 use rota_core::error::Refusal;
@@ -380,29 +382,4 @@ fn receipts_wait_for_the_next_append_and_are_sorted_into_runs() {
     let sql = "SELECT tag || position FROM receipts WHERE height = 2 AND position = 17";
     let tag: String = t.db.connection.query_row(sql, [], |row| row.get(0)).unwrap();
     assert_eq!(tag, "INSERT 0 317");
-}
-
-/// Prints what an append costs: `cargo test -p rota-store -- --ignored --nocapture latency`.
-#[test]
-#[ignore = "measures this disk, proves nothing"]
-fn latency_of_appends() {
-    for (what, bytes) in [("a vote", None), ("1 kB", Some(1000)), ("100 kB", Some(100_000))] {
-        let mut t = Fixture::new();
-        let mut times: Vec<_> = (1..=1000)
-            .map(|slot| {
-                let record = match bytes {
-                    None => vec![Record::Nullified(t.maker.vote(slot, Choice::Nullify))],
-                    Some(bytes) => {
-                        let block = t.maker.next(slot, bytes);
-                        vec![t.maker.notarized(&block), t.maker.finalized(&[&block])]
-                    }
-                };
-                let begun = std::time::Instant::now();
-                t.db.append(&record).unwrap();
-                begun.elapsed()
-            })
-            .collect();
-        times.sort();
-        println!("{what}: p50 {:?} p99 {:?} max {:?}", times[500], times[990], times[999]);
-    }
 }

@@ -1,3 +1,5 @@
+//! Reads: what they see, what they are refused, and what tools ask when they connect.
+
 use std::time::Duration;
 
 use rota_core::transaction::Parameters;

@@ -417,7 +417,7 @@ fn a_leader_with_nothing_to_do_holds_its_proposal() {
 fn a_leader_whose_waiting_envelopes_are_all_in_blocks_already_is_asked_once() {
     let mut table = Table::new();
     table.hear("pending");
-    table.pending = false; // what waits stands in a pending block: the replica has nothing to fill ours with
+    table.pending = false; // what waits stands in a pending block: there is nothing to fill ours
     table.hear("propose 1 1 on genesis");
     table.hear("notarize 1 by 0 1");
     table.hear("finalize 1 by 0 1");
