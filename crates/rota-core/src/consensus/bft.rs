@@ -562,10 +562,6 @@ impl Bft {
         // Only a vote that stands in the certificate was cast before the leader knew it.
         let known = known.filter(|_| self.is_counted_in(&block));
         let elapsed = self.now.instant.since(known.unwrap_or(parent.known_at));
-        let tolerance = match known {
-            Some(_) => self.pace.timeout() + pace::CLOCK_TOLERANCE,
-            None => pace::UNKNOWN_CLOCK_TOLERANCE,
-        };
         let median = match &block.body.parent_certificate {
             Some(certificate) => certificate.median_clock(&self.members),
             None if parent.block.header.slot == Slot(0) => parent.block.header.time,
@@ -575,7 +571,10 @@ impl Bft {
             }
         };
         self.state(slot).check = Check::Asked;
-        let latest_time = median.plus(elapsed).plus(tolerance);
+        let expected = median.plus(elapsed);
+        // Who learnt late of the parent measures too little: there our own clock may allow more.
+        let expected = if known.is_some() { expected } else { expected.max(self.now.clock) };
+        let latest_time = expected.plus(self.pace.timeout()).plus(pace::CLOCK_TOLERANCE);
         self.actions.push(Action::Validate(Validate { block, parent: parent.block, latest_time }));
     }
 

@@ -25,10 +25,6 @@ use crate::types::{MemberIndex, Slot};
 /// How much later than our own measure a block's time may be, beyond the slot's time-out.
 pub(super) const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 
-/// The same for a block whose parent we did not vote for in this run: we learnt of it too late to
-/// measure from it.
-pub(super) const UNKNOWN_CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
-
 /// How long after the last block an empty one follows, so that the state root of the last full one
 /// becomes final.
 const CONFIRM_AFTER: Duration = Duration::from_secs(1);

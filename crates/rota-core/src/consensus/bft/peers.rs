@@ -85,9 +85,7 @@ impl Bft {
 
     /// The certificates of slots after this one: the newest finalization stands for all before it.
     pub(super) fn send_certificates(&mut self, peer: NodeId, after: Slot) {
-        // The newest first, so that the bound below never cuts it off.
         let mut certificates: Vec<Certificate> = Vec::new();
-        certificates.extend(self.entering_certificate().cloned());
         if after < self.last.block.header.slot {
             certificates.extend(self.last.finalization.clone());
         }
@@ -98,6 +96,12 @@ impl Bft {
             certificates.extend(state.finalization.clone());
         }
         certificates.truncate(MAX_HELP);
+        // The newest is worth the most, and must not be what the bound cuts off.
+        if let Some(newest) = self.entering_certificate()
+            && !certificates.contains(newest)
+        {
+            certificates.push(newest.clone());
+        }
         for certificate in certificates {
             self.send(Recipient::One(peer), Message::Certificate(certificate));
         }
