@@ -133,7 +133,8 @@ impl StateDb {
                 self.run_ours("ROLLBACK")?;
                 let row = self.name_row(table, &step.key);
                 return Err(Fault::Diverged(format!(
-                    "table {}, row {}: not what this server had stored there",
+                    "table {}, row {}: not what this server had stored there. Stop it, delete \
+                     state.db* from its home (never chain.db) and start it: it replays its blocks",
                     row.table, row.key
                 )));
             }

@@ -272,10 +272,24 @@ pub fn split(sql: &str) -> Vec<&str> {
     statements
 }
 
+/// Statements that look after one file, and why there is no need of them.
+const HOUSEKEEPING: [(&str, &str); 3] = [
+    ("VACUUM", "VACUUM would renumber rows; free pages are used again without it"),
+    ("ANALYZE", "ANALYZE would change plans, and so the order of rows, with what it finds"),
+    ("REINDEX", "REINDEX is not offered; drop the index and create it again"),
+];
+
 /// Refuses what SQLite would accept and its authorizer is not asked about: what would end the
 /// block's transaction, and writes whose rows depend on an order that nobody asked for.
 pub fn forbidden(sql: &str, kind: StatementKind) -> Result<(), Refusal> {
     let refuse = |message: &str| Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
+    if let Some((_, first)) = Lexer::new(sql).next() {
+        for (word, why) in HOUSEKEEPING {
+            if first.is(word) {
+                return refuse(why);
+            }
+        }
+    }
     let mut scopes = vec![Scope::default()];
     let mut previous = [Token::Symbol(';'); 2];
     let orders_matter = !matches!(kind, StatementKind::Select | StatementKind::Explain);

@@ -11,6 +11,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Json, Response};
 use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::{Parameters, Settings, Statement};
@@ -143,7 +144,12 @@ async fn run(
     if run.timings {
         body.insert("time".into(), started.elapsed().as_secs_f64().into());
     }
-    (code, Json(JsonValue::Object(body))).into_response()
+    let body = JsonValue::Object(body);
+    if flag(options, "pretty") {
+        let json = [(CONTENT_TYPE, "application/json")];
+        return (code, json, format!("{body:#}\n")).into_response();
+    }
+    (code, Json(body)).into_response()
 }
 
 struct Run<'a> {

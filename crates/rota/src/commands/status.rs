@@ -103,7 +103,10 @@ fn as_text(servers: &[Address], answers: &[Answer], verdict: &Verdict) -> String
     use Align::{Left, Right};
     let mut text =
         columns(&rows, &[Left, Left, Left, Right, Left, Left, Right, Right, Right]) + "\n";
-    if let Verdict::Equal(height, root) = verdict {
+    let diverged = answers.iter().flatten().any(|server| server.state == State::Diverged);
+    if let Verdict::Equal(height, root) = verdict
+        && !diverged
+    {
         let count = answers.iter().flatten().count();
         text.push_str(&match count {
             1 => format!("height {}: root {root}\n", thousands(*height)),
