@@ -75,6 +75,8 @@ fn one_of_four_may_be_killed_and_comes_back_from_another_terminal() {
     assert!(cluster.ctrl_c());
     assert!(cluster.printed().contains("server 3 was started elsewhere and still runs"));
     assert!(cluster.status(3).is_some(), "`rota dev` stops only what it started");
+    let again = cluster.refused_dev();
+    assert!(again.contains("server 3: process") && again.contains("kill"), "{again}");
 }
 
 fn until_ready_and_counted(cluster: &Cluster) {

@@ -19,6 +19,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rota_node::config::{ConfigError, HomeLock};
 use tokio::process::{Child, Command};
 
 use crate::args::Dev;
@@ -50,6 +51,7 @@ pub async fn run(asked: Dev) -> Result<(), Failure> {
     let mut stop = Stop::new()?;
     let (home, servers) = Home::open(&asked)?;
     let places = places(servers, asked.port_offset)?;
+    check_homes(&home, places.len())?;
     check_ports(&places, asked.port_offset)?;
     let carried_on = home.prepare(&places)?;
     let mut children = Vec::new();
@@ -98,6 +100,30 @@ fn places(servers: u16, offset: u16) -> Result<Vec<Place>, Failure> {
             })
         })
         .collect()
+}
+
+/// Names every server of this home that runs already: one that `rota start` brought back outlives
+/// the `rota dev` that it came back to.
+fn check_homes(home: &Home, servers: usize) -> Result<(), Failure> {
+    let running = (1..=servers).filter_map(|number| {
+        let folder = home.server(number);
+        match folder.exists().then(|| HomeLock::take(&folder))? {
+            Err(ConfigError::InUse { pid, .. }) => Some((number, pid)),
+            _ => None,
+        }
+    });
+    let running: Vec<(usize, String)> = running.collect();
+    if running.is_empty() {
+        return Ok(());
+    }
+    let lines = running.iter().map(|(number, pid)| format!("  server {number}: process {pid}"));
+    let pids: Vec<&str> = running.iter().map(|(_, pid)| pid.as_str()).collect();
+    Err(Failure::new(format!(
+        "servers of {} run already:\n{}\nStop them first: kill {}",
+        home.folder().display(),
+        lines.collect::<Vec<_>>().join("\n"),
+        pids.join(" ")
+    )))
 }
 
 /// Names every port that is taken, before anything is started.

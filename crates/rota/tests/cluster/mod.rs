@@ -165,6 +165,18 @@ impl Cluster {
         dev.wait().expect("rota dev ends").success()
     }
 
+    /// What `rota dev` on the same home says that cannot start.
+    pub fn refused_dev(&self) -> String {
+        let dev = rota()
+            .args(["dev", "--port-offset", &self.offset.to_string(), "--home"])
+            .arg(self.home())
+            .stdin(Stdio::null())
+            .output()
+            .expect("rota dev runs");
+        assert_eq!(dev.status.code(), Some(1));
+        String::from_utf8_lossy(&dev.stderr).into_owned()
+    }
+
     /// `kill -9` of `rota dev` itself.
     pub fn kill_dev(&mut self) {
         let Some(mut dev) = self.dev.take() else { return };
