@@ -353,3 +353,6 @@ impl Replica {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! What a restarted server vouches for.
+
+use super::*;
+use crate::block::{
+    Body, Certificate, CertificateVote, Choice, Header, Kind, Proposal, Turn, Vote,
+};
+use crate::crypto::Signature;
+use crate::genesis::{FORMAT, Method};
+use crate::members::Member;
+use crate::types::Digest;
+
+fn key(member: u16) -> SecretKey {
+    SecretKey::from_bytes([u8::try_from(member).unwrap() + 1; 32])
+}
+
+fn genesis() -> Genesis {
+    Genesis {
+        format: FORMAT,
+        name: "test".into(),
+        time_ms: 1_000_000,
+        method: Method::Poa,
+        seed: Digest::default(),
+        trusted_servers: true,
+        sqlite: String::new(),
+        parameters: Parameters::default(),
+        members: (0..4).map(|i| Member { key: key(i).public(), weight: 1 }).collect(),
+    }
+}
+
+fn root(of: u8) -> StateRoot {
+    StateRoot([of; 32])
+}
+
+fn block(
+    height: u64,
+    parent: BlockId,
+    certificate: Option<Certificate>,
+    applied: Applied,
+) -> Block {
+    let body = Body { parent_certificate: certificate, envelopes: Vec::new() };
+    let header = Header {
+        epoch: Epoch(0),
+        slot: Slot(height),
+        height: Height(height),
+        kind: Kind::Ordinary,
+        parent,
+        leader: MemberIndex(u16::try_from(height / 4).unwrap()),
+        turn: Turn::Scheduled,
+        time: Time(1_000_000 + height),
+        applied,
+        body: body.digest(),
+    };
+    Block { header, body }
+}
+
+fn finalization(chain: ChainId, block: &Block) -> Certificate {
+    let (slot, choice) = (block.header.slot, Choice::Finalize(block.id(chain)));
+    let votes = [0, 1, 2].map(|voter| {
+        let unsigned = Vote {
+            epoch: Epoch(0),
+            slot,
+            choice,
+            voter: MemberIndex(voter),
+            clock: Time(2_000_000),
+            applied: Height(0),
+            signature: Signature([0; 64]),
+        };
+        let vote = Vote::sign(chain, &key(voter), unsigned);
+        let (clock, applied) = (vote.clock, vote.applied);
+        CertificateVote { voter: vote.voter, clock, applied, signature: vote.signature }
+    });
+    Certificate { epoch: Epoch(0), slot, choice, votes: votes.to_vec() }
+}
+
+/// Whether a server that restarted at height 3, whose header speaks of height 1, votes for a block
+/// that speaks of `applied`.
+fn votes_for(applied: Applied) -> bool {
+    let genesis = genesis();
+    let chain = genesis.chain_id();
+    let parent = Block::genesis(&genesis).id(chain);
+    let last = block(3, parent, None, Applied { height: Height(1), root: root(1) });
+    let certificate = finalization(chain, &last);
+    let child = block(4, last.id(chain), Some(certificate.clone()), applied);
+    let recovered = Recovered { last: Some((Arc::new(last), certificate)), tail: Vec::new() };
+    let own = Applied { height: Height(3), root: root(3) };
+    let now = Now::default();
+    let (mut replica, _) = Replica::new(&genesis, key(2), recovered, own, now).unwrap();
+    let proposal = Proposal::sign(chain, &key(1), Arc::new(child));
+    let from = key(1).public();
+    let outputs = replica
+        .step(now, Input::Message { from, message: Message::Proposal(proposal) })
+        .into_iter()
+        .filter(|output| matches!(output, Output::Persist(Record::Notarized { .. })));
+    outputs.count() == 1
+}
+
+#[test]
+fn a_restarted_server_vouches_for_no_root_that_it_does_not_know() {
+    assert!(votes_for(Applied { height: Height(3), root: root(3) }), "its own");
+    assert!(votes_for(Applied { height: Height(1), root: root(1) }), "the parent's word");
+    assert!(!votes_for(Applied { height: Height(3), root: root(9) }), "another one");
+    assert!(!votes_for(Applied { height: Height(2), root: root(2) }), "one that it forgot");
+    assert!(!votes_for(Applied { height: Height(1), root: root(9) }), "not the parent's word");
+}
