@@ -5,6 +5,7 @@
 mod support;
 
 use rota_core::genesis::Parameters as Knobs;
+use rota_core::members::Member;
 use rota_core::transaction::Value;
 use support::{Pair, genesis_with, statement};
 
@@ -463,6 +464,37 @@ fn other_signers_are_not_punished_until_eight_have_broken_out() {
         assert_eq!(outcomes[number * 4 + 3], good, "after signer {}", number + 1);
     }
     pair.check();
+}
+
+#[test]
+fn after_eight_break_outs_nobody_runs_in_that_block_any_more() {
+    let mut genesis = genesis_with(Knobs { block_steps: 10_000_000, ..tight(100_000) });
+    genesis.members.push(Member { key: support::key(5).public(), weight: 1 });
+    let mut pair = Pair::with(genesis);
+    pair.run("CREATE TABLE t(a)");
+    let mut envelopes = Vec::new();
+    for signer in [1, 2, 3, 4] {
+        let transactions = [ENDLESS, ENDLESS].map(|sql| pair.maker.sql(sql)).to_vec();
+        envelopes.push(pair.maker.envelope(signer, transactions));
+    }
+    let good = vec![pair.maker.sql("INSERT INTO t VALUES (1)")];
+    envelopes.push(pair.maker.envelope(5, good));
+    let block = pair.maker.block_of(envelopes);
+    let receipts = pair.apply(&block).unwrap().receipts;
+    assert_eq!(receipts[8].outcome.as_ref().unwrap_err().code(), "54001");
+    pair.check();
+}
+
+#[test]
+fn rows_that_replace_drops_leave_the_root_too() {
+    let mut pair = Pair::new();
+    pair.run("CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE, v)");
+    pair.run("INSERT INTO t VALUES (1, 'a', 1), (2, 'b', 2), (3, 'c', 3)");
+    pair.run("INSERT OR REPLACE INTO t VALUES (4, 'a', 9)");
+    pair.run("UPDATE OR REPLACE t SET u = 'c' WHERE id = 2");
+    pair.check();
+    let left = pair.rows("SELECT count(*), sum(id) FROM t");
+    assert_eq!(left[0], [Value::Integer(2), Value::Integer(2 + 4)]);
 }
 
 #[test]
