@@ -25,6 +25,8 @@ pub mod codec;
 pub mod consensus;
 pub mod crypto;
 pub mod error;
+#[cfg(test)]
+mod four_members;
 pub mod genesis;
 pub mod journal;
 pub mod members;

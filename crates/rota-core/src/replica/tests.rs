@@ -5,27 +5,7 @@ use crate::block::{
     Body, Certificate, CertificateVote, Choice, Header, Kind, Proposal, Turn, Vote,
 };
 use crate::crypto::Signature;
-use crate::genesis::{FORMAT, Method};
-use crate::members::Member;
-use crate::types::Digest;
-
-fn key(member: u16) -> SecretKey {
-    SecretKey::from_bytes([u8::try_from(member).unwrap() + 1; 32])
-}
-
-fn genesis() -> Genesis {
-    Genesis {
-        format: FORMAT,
-        name: "test".into(),
-        time_ms: 1_000_000,
-        method: Method::Poa,
-        seed: Digest::default(),
-        trusted_servers: true,
-        sqlite: String::new(),
-        parameters: Parameters::default(),
-        members: (0..4).map(|i| Member { key: key(i).public(), weight: 1 }).collect(),
-    }
-}
+use crate::four_members::{genesis, key};
 
 fn root(of: u8) -> StateRoot {
     StateRoot([of; 32])

@@ -8,29 +8,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::block::{Applied, Body, Header, Turn};
-use crate::genesis::{FORMAT, Method, Parameters};
-use crate::members::Member;
-use crate::types::Digest;
+use crate::four_members::{genesis, key};
 
 const ME: u16 = 2;
-
-fn key(member: u16) -> SecretKey {
-    SecretKey::from_bytes([u8::try_from(member).unwrap() + 1; 32])
-}
-
-fn genesis() -> Genesis {
-    Genesis {
-        format: FORMAT,
-        name: "test".into(),
-        time_ms: 1_000_000,
-        method: Method::Poa,
-        seed: Digest::default(),
-        trusted_servers: true,
-        sqlite: String::new(),
-        parameters: Parameters::default(),
-        members: (0..4).map(|i| Member { key: key(i).public(), weight: 1 }).collect(),
-    }
-}
 
 /// One member under test, and names for the blocks around it.
 struct Table {
