@@ -234,6 +234,9 @@ async fn open(home: PathBuf, genesis: Genesis, key: SecretKey) -> Result<Opened,
     let opening = tokio::task::spawn_blocking(move || {
         let mut state = StateDb::open(&home, &genesis)?;
         let mut chain = ChainDb::open(&home, &genesis)?;
+        // Receipts are written behind what they tell of: a crash takes the newest with it.
+        let newest = chain.newest_receipt()?;
+        chain.save_receipts(state.remembered_after(newest)?);
         let recovered = chain.recover()?;
         let last =
             recovered.last.as_ref().map_or_else(Default::default, |(block, _)| block.header.height);

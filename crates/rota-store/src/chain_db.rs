@@ -213,6 +213,16 @@ impl ChainDb {
         self.receipts.extend(receipts);
     }
 
+    /// The newest block whose receipts are here; 0 if there are none.
+    pub fn newest_receipt(&self) -> Result<Height, Fault> {
+        let sql = "SELECT ifnull(max(height), 0) FROM receipts";
+        let height: i64 = self
+            .connection
+            .query_row(sql, [], |row| row.get(0))
+            .map_err(|error| Fault::storage("looking for the newest receipt", error))?;
+        Ok(Height(u64::try_from(height).unwrap_or(0)))
+    }
+
     /// How often this log was flushed to disk since it was opened.
     pub fn fsyncs(&self) -> u64 {
         self.fsyncs

@@ -12,7 +12,7 @@
 
 use std::collections::HashSet;
 
-use rota_core::error::Fault;
+use rota_core::error::{Fault, Refusal};
 use rota_core::time::Time;
 use rota_core::types::{Height, TransactionId};
 use rusqlite::Connection;
@@ -91,7 +91,41 @@ fn ids(outcomes: &[u8]) -> impl Iterator<Item = TransactionId> {
         .filter_map(|outcome| outcome.first_chunk::<32>().map(|id| TransactionId(*id)))
 }
 
+/// A row's outcomes as receipts, without results and messages, which are not remembered.
+fn receipts(height: Height, outcomes: &[u8]) -> impl Iterator<Item = Receipt> {
+    outcomes.chunks_exact(OUTCOME_BYTES).filter_map(move |outcome| {
+        let (id, rest) = outcome.split_first_chunk::<32>()?;
+        let (index, sqlstate) = rest.split_first_chunk::<4>()?;
+        let sqlstate: [u8; 5] = sqlstate.try_into().ok()?;
+        let refused = Refusal { sqlstate, message: String::new() };
+        Some(Receipt {
+            id: TransactionId(*id),
+            height,
+            index: u32::from_le_bytes(*index),
+            outcome: if sqlstate == *SUCCESS { Ok(Vec::new()) } else { Err(refused) },
+        })
+    })
+}
+
 impl StateDb {
+    /// What is still remembered of blocks after this height, by rising height: their receipts, but
+    /// for results and messages.
+    pub fn remembered_after(&self, height: Height) -> Result<Vec<Receipt>, Fault> {
+        let after = i64::try_from(height.0).unwrap_or(i64::MAX);
+        self.ours("reading rota_transactions", |connection| {
+            let sql =
+                "SELECT height, outcomes FROM rota_transactions WHERE height > ?1 ORDER BY seq";
+            let mut statement = connection.prepare(sql)?;
+            let mut rows = statement.query([after])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                let height = Height(u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0));
+                found.extend(receipts(height, row.get_ref(1)?.as_blob()?));
+            }
+            Ok(found)
+        })
+    }
+
     /// The first thing in a block: rows are forgotten in the order in which they came, once all in
     /// them has expired.
     pub(crate) fn forget_expired(&mut self, time: Time) -> Result<(), Fault> {

@@ -42,6 +42,27 @@ fn a_transaction_is_applied_once_whatever_is_sent_again() {
 }
 
 #[test]
+fn what_is_remembered_gives_the_receipts_that_a_crash_took() {
+    let mut pair = Pair::new();
+    pair.run("CREATE TABLE t(a PRIMARY KEY)");
+    let twice = ["INSERT INTO t VALUES (1)"; 2].map(|sql| pair.maker.sql(sql)).to_vec();
+    let envelope = pair.maker.envelope(1, twice);
+    let block = pair.maker.block_of(vec![envelope]);
+    let given = pair.apply(&block).unwrap().receipts;
+    let before = rota_core::types::Height(block.header.height.0 - 1);
+    let kept = pair.warm.remembered_after(before).unwrap();
+    let short = |receipts: &[rota_store::Receipt]| -> Vec<_> {
+        let code = |receipt: &rota_store::Receipt| {
+            receipt.outcome.as_ref().err().map(|refusal| refusal.code().to_owned())
+        };
+        receipts.iter().map(|r| (r.id, r.height, r.index, code(r))).collect()
+    };
+    assert_eq!(short(&kept), short(&given));
+    assert_eq!(kept[1].outcome.as_ref().unwrap_err().code(), "23505");
+    assert!(pair.warm.remembered_after(block.header.height).unwrap().is_empty());
+}
+
+#[test]
 fn ids_are_forgotten_once_they_have_expired() {
     let mut pair = Pair::new();
     pair.run("CREATE TABLE t(a); INSERT INTO t VALUES (1)");
