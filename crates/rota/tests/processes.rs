@@ -69,6 +69,18 @@ fn one_of_four_may_be_killed_and_comes_back_from_another_terminal() {
     cluster.start_elsewhere(3);
     until_ready_and_counted(&cluster);
     until("the live line sees it", || cluster.printed().contains("server 3 is back"));
+    for what in [
+        "datetime('now', 'localtime')",
+        "CURRENT_TIMESTAMP || now()",
+        "random() || hex(randomblob(4))",
+        "upper('i') || lower('I') || 1.5",
+        "strftime('%c %x %A %B', 'now', 'localtime')",
+    ] {
+        cluster.sql(1, &format!("INSERT INTO notes (text) SELECT {what}"));
+    }
+    let rows = count(&cluster, 1).parse().expect("a number");
+    assert!(rows >= 8 + 4, "most of these are allowed: {rows} rows");
+    until_counted(&cluster, &[1, 2, 3, 4], rows);
     let compared = cluster.compare(&[1, 2, 3, 4]);
     assert!(compared.status.success(), "{}", text(&compared.stderr));
 
