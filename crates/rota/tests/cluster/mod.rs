@@ -145,8 +145,8 @@ impl Cluster {
         until("it is dead", || self.status(server).is_none());
     }
 
-    /// `rota start` of a server that is down, as if in another terminal: in another folder, time zone
-    /// and language, none of which may make its copy another.
+    /// `rota start` of a server that is down, as if in another terminal: in another folder, time
+    /// zone and language, none of which may make its copy another.
     pub fn start_elsewhere(&mut self, server: u16) {
         let child = rota()
             .args(["start", "--home"])
