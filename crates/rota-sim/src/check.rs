@@ -17,11 +17,11 @@ use crate::clients::Fate;
 use crate::disk::Durable;
 
 /// How far block time may leave the range of the majority's clocks: a slot's time-out and two
-/// seconds, twice (a liar can move it by that, DESIGN section 4).
+/// seconds, twice (a liar can move it by that, docs/methods/poa.md).
 pub const TIME_TOLERANCE_MS: u64 = 6_000;
 
-/// What a voter allows that has not voted for a block's parent since it started: an hour (DESIGN
-/// section 4). So much can a liar add to the first block, and to the first one after restarts.
+/// How much a liar may add in a swarm, where voters that learnt late of a parent may measure by
+/// clocks that are wrong themselves. Wider than core's own bound (docs/decisions/0002).
 pub const UNKNOWN_CLOCK_MS: u64 = 3_600_000;
 
 /// A rule was broken.

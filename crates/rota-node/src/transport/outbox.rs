@@ -1,5 +1,5 @@
 //! Messages that wait for one stream to one peer. Bounded: when it is full the oldest goes, since
-//! the protocol repeats what matters (PROTOCOLS R8) and a newer message is worth more than an older
+//! the protocol repeats what matters (R8) and a newer message is worth more than an older
 //! one.
 
 use std::collections::VecDeque;
