@@ -8,15 +8,18 @@
 //!   └───── Written ◄──────┴───────────────── receipt ◄── executor ◄──────────────────────┘
 //! ```
 
+mod levels;
+mod transaction;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError};
 use rota_core::codec::encode;
 use rota_core::error::{Refusal, sqlstate};
-use rota_core::transaction::{Settings, Statement, Transaction};
+use rota_core::transaction::{self as core, Settings, Statement};
 use rota_core::types::{Height, TransactionId};
 use rota_store::query::Description;
 use rota_store::sql::{Access, classify, forbidden};
@@ -28,6 +31,8 @@ use crate::queues;
 use crate::readers::ReadJob;
 use crate::signer::EnvelopeLimits;
 use crate::status::ServerStatus;
+pub use levels::{BeginOptions, Cancel, ReadLevel, ReadOptions, RunOptions, Wait, WriteOptions};
+pub use transaction::Transaction;
 
 /// How long a client waits for its write to become final and be executed before it hears that the
 /// outcome is unknown. Well above any election of a new leader, below the patience of most clients.
@@ -89,7 +94,7 @@ impl From<Refusal> for WriteError {
 /// A transaction on its way to the signer.
 pub(crate) struct QueuedWrite {
     pub(crate) id: TransactionId,
-    pub(crate) transaction: Transaction,
+    pub(crate) transaction: core::Transaction,
     /// Encoded.
     pub(crate) bytes: usize,
 }
@@ -117,6 +122,7 @@ impl Driver {
         user: &str,
         statements: Vec<Statement>,
         settings: Settings,
+        options: &WriteOptions,
     ) -> Result<Written, WriteError> {
         let inner = &*self.0;
         inner.board.refuse_if_diverged()?;
@@ -127,7 +133,7 @@ impl Driver {
         self.wait_until_live().await?;
         let salt = salt()?;
         let transaction =
-            Transaction { salt, user: user.into(), statements, settings, interactive: None };
+            core::Transaction { salt, user: user.into(), statements, settings, interactive: None };
         let bytes = encode(&transaction).len();
         if bytes > inner.limits.bytes {
             return Err(too_large(bytes, inner.limits.bytes).into());
@@ -140,25 +146,26 @@ impl Driver {
             Err(TrySendError::Full(_)) => return Err(busy("writes").into()),
             Err(TrySendError::Disconnected(_)) => return Err(stopping().into()),
         }
-        match tokio::time::timeout(WRITE_TIMEOUT, &mut waiting.answer).await {
+        let patience = options.deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let patience = patience.map_or(WRITE_TIMEOUT, |patience| patience.min(WRITE_TIMEOUT));
+        match tokio::time::timeout(patience, &mut waiting.answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(unknown(id, "this server stopped")),
             Err(_) => Err(unknown(id, "it is not final yet")),
         }
     }
 
-    /// Executes a statement that only reads, on this server's newest final state, once that
-    /// includes `after`.
+    /// Executes a statement that only reads, on a state as new as `options` ask for.
     pub async fn read(
         &self,
         statement: Statement,
         settings: Settings,
-        after: Height,
+        options: &ReadOptions,
     ) -> Result<Rows, Refusal> {
         self.0.board.refuse_if_diverged()?;
-        self.wait_for(after).await?;
+        self.wait_for(options.after).await?;
         let (reply, answer) = oneshot::channel();
-        self.send(ReadJob::Query { statement, settings, reply })?;
+        self.send(ReadJob::Query { statement, settings, options: options.clone(), reply })?;
         answer.await.map_err(|_| stopping())?
     }
 

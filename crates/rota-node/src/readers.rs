@@ -12,6 +12,8 @@ use rota_store::Rows;
 use rota_store::query::{Description, ReadLimits, Reader};
 use tokio::sync::oneshot;
 
+use crate::driver::ReadOptions;
+
 /// How many readers: enough that one slow query does not stop all others; each holds a connection
 /// and a page cache.
 pub const READERS: usize = 3;
@@ -31,6 +33,7 @@ pub(crate) enum ReadJob {
     Query {
         statement: Statement,
         settings: Settings,
+        options: ReadOptions,
         reply: oneshot::Sender<Result<Rows, Refusal>>,
     },
     /// Say what a statement takes and gives.
@@ -57,12 +60,12 @@ pub(crate) fn start(home: &Path, jobs: &Receiver<ReadJob>) -> Result<Vec<JoinHan
 
 fn run(reader: &mut Reader, job: ReadJob) {
     match job {
-        ReadJob::Query { statement, settings, reply } => {
+        ReadJob::Query { statement, settings, options, reply } => {
             if reply.is_closed() {
                 return;
             }
             let limits = ReadLimits {
-                deadline: Instant::now() + READ_TIME,
+                deadline: options.until(Instant::now() + READ_TIME),
                 max_rows: READ_ROWS,
                 max_bytes: READ_BYTES,
             };

@@ -10,6 +10,7 @@ use rota_core::members::Member;
 use rota_core::transaction::{Parameters as Bound, Settings, Statement, Value};
 use rota_core::types::{Digest, Height};
 use rota_node::config::{PeerConfig, ServerConfig, create_home};
+use rota_node::driver::{ReadOptions, WriteOptions};
 use rota_node::{Driver, RunOptions, Server, State, WriteError, Written};
 
 /// No single step of these tests takes longer, however busy the machine.
@@ -124,12 +125,19 @@ fn statement(sql: &str, parameters: Vec<Value>) -> Statement {
 }
 
 async fn write(driver: &Driver, sql: &str) -> Result<Written, WriteError> {
-    driver.write("rota", vec![statement(sql, Vec::new())], Settings::default()).await
+    driver
+        .write(
+            "rota",
+            vec![statement(sql, Vec::new())],
+            Settings::default(),
+            &WriteOptions::default(),
+        )
+        .await
 }
 
 async fn count(driver: &Driver, after: Height) -> i64 {
     let sql = statement("SELECT count(*) FROM t", Vec::new());
-    let rows = driver.read(sql, Settings::default(), after).await.unwrap();
+    let rows = driver.read(sql, Settings::default(), &ReadOptions::after(after)).await.unwrap();
     match rows.rows[..] {
         [ref row] => match row[..] {
             [Value::Integer(count)] => count,
@@ -199,7 +207,10 @@ async fn what_cannot_be_sent_is_refused_before_it_is_signed() {
     let driver = cluster.driver(0);
     let large = Value::Blob(vec![0; 4 << 20]);
     let large = vec![statement("INSERT INTO t VALUES(?)", vec![large])];
-    let refused = driver.write("rota", large, Settings::default()).await.unwrap_err();
+    let refused = driver
+        .write("rota", large, Settings::default(), &WriteOptions::default())
+        .await
+        .unwrap_err();
     assert_eq!((refused.refusal.code(), refused.id), (sqlstate::TOO_COMPLEX, None));
     let refused = write(&driver, "BEGIN").await.unwrap_err();
     assert_eq!(refused.refusal.code(), sqlstate::INVALID_TRANSACTION_STATE);
@@ -219,7 +230,10 @@ async fn many_writers_at_once_all_get_their_own_answers() {
         tokio::spawn(async move {
             let insert =
                 statement("INSERT INTO t VALUES(?) RETURNING a", vec![Value::Integer(number)]);
-            let written = driver.write("rota", vec![insert], Settings::default()).await.unwrap();
+            let written = driver
+                .write("rota", vec![insert], Settings::default(), &WriteOptions::default())
+                .await
+                .unwrap();
             assert_eq!(written.results[0].rows.rows, vec![vec![Value::Integer(number)]]);
             (written.height, written.index)
         })

@@ -15,14 +15,13 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Json, Response};
 use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::{Parameters, Settings, Statement};
-use rota_core::types::Height;
 use rota_store::sql::{Access, classify};
 use rota_store::{StatementKind, StatementResult};
 use serde_json::{Map, Value as JsonValue, json};
 
 use super::json::{self, Shape};
 use super::{Door, MAX_BODY_BYTES, refuse};
-use crate::driver::{WriteError, Written};
+use crate::driver::{ReadOptions, WriteError, WriteOptions, Written};
 
 /// In whose name everything happens until there are users.
 const USER: &str = "rota";
@@ -199,7 +198,8 @@ impl Run<'_> {
         let access = self.check(&statement)?;
         if access == Access::Read {
             // What this server has acknowledged it has executed, so its newest state is new enough.
-            let read = self.door.driver.read(statement, settings(), Height::default());
+            let options = ReadOptions::default();
+            let read = self.door.driver.read(statement, settings(), &options);
             let result = json::rows(&read.await?, self.shape);
             return Ok(self.timed(result, started));
         }
@@ -209,7 +209,7 @@ impl Run<'_> {
     }
 
     async fn write(&self, statements: Vec<Statement>) -> Result<Written, WriteError> {
-        self.door.driver.write(USER, statements, settings()).await
+        self.door.driver.write(USER, statements, settings(), &WriteOptions::default()).await
     }
 
     /// Whether a statement may stand in this request.

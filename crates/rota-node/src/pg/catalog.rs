@@ -7,7 +7,7 @@ use rota_core::types::Height;
 use rota_store::{Column, Rows};
 
 use super::lexer::{Kind, tokens};
-use crate::driver::Driver;
+use crate::driver::{Driver, ReadOptions};
 
 /// A query that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,7 +172,7 @@ pub(crate) async fn answer(
         query => select(query),
     };
     let statement = Statement { sql, parameters: Parameters::Positional(values) };
-    let mut rows = driver.read(statement, Settings::default(), after).await?;
+    let mut rows = driver.read(statement, Settings::default(), &ReadOptions::after(after)).await?;
     if let CatalogQuery::Columns { .. } = query {
         rows.columns.iter_mut().for_each(|column| column.declared = None);
     }

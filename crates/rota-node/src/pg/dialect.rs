@@ -20,7 +20,13 @@ use super::lexer::{Kind, Token, tokens};
 /// SQL in SQLite's words, and what was seen on the way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Translated {
-    pub(crate) sql: String,
+    /// None for what is accepted and does nothing; several where PostgreSQL's one statement takes
+    /// several of SQLite's. Only the last may take parameters or give rows.
+    pub(crate) statements: Vec<String>,
+    /// The command tag, where it is not what the last statement says of itself.
+    pub(crate) tag: Option<&'static str>,
+    /// Warnings for the client: what it asked for that is not as it thinks.
+    pub(crate) notices: Vec<String>,
     /// How many parameters it takes.
     pub(crate) parameters: usize,
     /// Parameters that are cast somewhere: their number, from 1, and the type.
@@ -41,7 +47,9 @@ pub(crate) fn translate(sql: &str) -> Result<Translated, Refusal> {
         text.push_str(&piece.text);
     }
     Ok(Translated {
-        sql: text,
+        statements: vec![text],
+        tag: None,
+        notices: Vec::new(),
         parameters: translation.parameters,
         casts: translation.casts,
         returning: translation.returning,
@@ -542,7 +550,7 @@ mod tests {
             } else {
                 sqlite
             };
-            let got = translate(postgresql).unwrap().sql;
+            let got = translate(postgresql).unwrap().statements.join("; ");
             let spaces = |text: &str| text.replace("  ", " ");
             assert_eq!(spaces(&got), want, "{postgresql}");
         }
@@ -552,7 +560,7 @@ mod tests {
     fn strings_names_and_comments_stay_as_they_are() {
         let sql = "SELECT '$1::int ''public.', \"$1::int\", [a::b] /* $1::int */ -- public.t $9\n";
         let translated = translate(sql).unwrap();
-        assert_eq!(translated.sql, sql);
+        assert_eq!(translated.statements, [sql]);
         assert_eq!(translated.parameters, 0);
     }
 

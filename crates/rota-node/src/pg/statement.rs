@@ -21,7 +21,7 @@ use super::commands::{Command, Variables};
 use super::dialect::translate;
 use super::encode::{Oid, declared_type, oid, type_of_value, types_of};
 use super::infer;
-use crate::driver::{Driver, WriteError, Written};
+use crate::driver::{Driver, ReadOptions, WriteError, WriteOptions, Written};
 
 /// In whose name everything happens until there are users.
 pub(crate) const USER: &str = "rota";
@@ -30,8 +30,14 @@ pub(crate) const USER: &str = "rota";
 #[derive(Debug)]
 pub(crate) struct Prepared {
     plan: Plan,
+    /// Statements that have to run first, without parameters or rows.
+    before: Vec<String>,
     /// In SQLite's words.
     sql: String,
+    /// The command tag, where it is not what SQLite's statement says.
+    tag: Option<&'static str>,
+    /// What to warn of when it has run.
+    notices: Vec<String>,
     kind: StatementKind,
     returning: bool,
     /// How many parameters it takes.
@@ -102,7 +108,10 @@ pub(crate) struct Context {
 pub(crate) fn prepare(text: &str, types: Vec<Oid>) -> Result<Prepared, Refusal> {
     let mut prepared = Prepared {
         plan: Plan::Empty,
+        before: Vec::new(),
         sql: String::new(),
+        tag: None,
+        notices: Vec::new(),
         kind: StatementKind::Empty,
         returning: false,
         parameters: 0,
@@ -117,8 +126,12 @@ pub(crate) fn prepare(text: &str, types: Vec<Oid>) -> Result<Prepared, Refusal> 
         prepared.plan = Plan::Catalog(query?);
         return Ok(prepared);
     }
-    let translated = translate(text)?;
-    let classified = classify(&translated.sql);
+    let mut translated = translate(text)?;
+    let Some(sql) = translated.statements.pop() else {
+        prepared.plan = Plan::Command(Command::Nothing(translated.tag.unwrap_or("OK")));
+        return Ok(prepared);
+    };
+    let classified = classify(&sql);
     prepared.plan = match classified.access {
         Access::Empty => Plan::Empty,
         Access::Read => Plan::Read,
@@ -140,7 +153,10 @@ pub(crate) fn prepare(text: &str, types: Vec<Oid>) -> Result<Prepared, Refusal> 
     }
     prepared.kind = classified.kind;
     prepared.returning = translated.returning;
-    prepared.sql = translated.sql;
+    prepared.before = translated.statements;
+    prepared.sql = sql;
+    prepared.tag = translated.tag;
+    prepared.notices = translated.notices;
     Ok(prepared)
 }
 
@@ -210,7 +226,8 @@ impl Context {
             }
             Plan::Read => {
                 let statement = prepared.statement(values);
-                let read = self.driver.read(statement, Settings::default(), self.height());
+                let options = ReadOptions::after(self.height());
+                let read = self.driver.read(statement, Settings::default(), &options);
                 Ok(Answer::rows(read.await?, prepared.kind))
             }
             Plan::Write => {
@@ -218,8 +235,13 @@ impl Context {
                 if prepared.kind == StatementKind::Other {
                     self.driver.describe(prepared.sql.clone(), Settings::default()).await?;
                 }
-                let statements = vec![prepared.statement(values)];
-                let write = self.driver.write(USER, statements, Settings::default());
+                let before = prepared.before.iter().map(|sql| Statement {
+                    sql: sql.clone(),
+                    parameters: Parameters::Positional(Vec::new()),
+                });
+                let statements = before.chain([prepared.statement(values)]).collect();
+                let options = WriteOptions::default();
+                let write = self.driver.write(USER, statements, Settings::default(), &options);
                 let written = write.await?;
                 Ok(self.written(written, prepared))
             }
@@ -233,7 +255,10 @@ impl Context {
             return Answer::done(prepared.kind.tag(0));
         };
         let rows = (!result.rows.columns.is_empty()).then_some(result.rows);
-        Answer { rows, tag: result.kind.tag(result.rows_affected), ..Answer::default() }
+        let tag = prepared.tag.map(str::to_owned);
+        let tag = tag.unwrap_or_else(|| result.kind.tag(result.rows_affected));
+        let warning = prepared.notices.first().map(|notice| ("01000", notice.clone()));
+        Answer { rows, tag, warning, ..Answer::default() }
     }
 
     fn height(&self) -> Height {
@@ -347,8 +372,8 @@ impl Context {
             .collect();
         if types.contains(&None) && matches!(prepared.plan, Plan::Read) {
             let nulls = vec![Value::Null; prepared.parameters];
-            let read =
-                self.driver.read(prepared.statement(nulls), Settings::default(), self.height());
+            let options = ReadOptions::after(self.height());
+            let read = self.driver.read(prepared.statement(nulls), Settings::default(), &options);
             // A statement that fails with NULLs will say so itself when it is run.
             let rows = read.await.map(|rows| rows.rows).unwrap_or_default();
             for (place, open) in types.iter_mut().enumerate().filter(|(_, open)| open.is_none()) {
