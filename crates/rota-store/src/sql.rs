@@ -176,6 +176,8 @@ pub fn classify(sql: &str) -> Classified {
         "INSERT" | "REPLACE" => (StatementKind::Insert, Access::Write),
         "UPDATE" => (StatementKind::Update, Access::Write),
         "DELETE" => (StatementKind::Delete, Access::Write),
+        // What is sent is always FROM STDIN: COPY … TO is the front door's matter.
+        "COPY" => (StatementKind::Copy, Access::Write),
         "CREATE" => (create_kind(words), Access::Write),
         "DROP" => (drop_kind(words.next()), Access::Write),
         "ALTER" => (StatementKind::AlterTable, Access::Write),
@@ -375,6 +377,7 @@ mod tests {
             ("create unique index i on t(a)", StatementKind::CreateIndex, Access::Write),
             ("ROLLBACK TO s", StatementKind::RollbackTo, Access::Session),
             ("EXPLAIN DELETE FROM t", StatementKind::Explain, Access::Read),
+            ("COPY \"t\" FROM STDIN (FORMAT csv)", StatementKind::Copy, Access::Write),
             ("VACUUM", StatementKind::Other, Access::Write),
         ];
         for (sql, kind, access) in cases {

@@ -67,6 +67,8 @@ pub enum StatementKind {
     Update,
     /// DELETE.
     Delete,
+    /// COPY … FROM: rows that came as lines of text.
+    Copy,
     /// CREATE TABLE.
     CreateTable,
     /// CREATE INDEX.
@@ -119,6 +121,7 @@ impl StatementKind {
             Self::Insert => format!("INSERT 0 {n}"),
             Self::Update => format!("UPDATE {n}"),
             Self::Delete => format!("DELETE {n}"),
+            Self::Copy => format!("COPY {n}"),
             Self::CreateTable => "CREATE TABLE".into(),
             Self::CreateIndex => "CREATE INDEX".into(),
             Self::CreateView => "CREATE VIEW".into(),
