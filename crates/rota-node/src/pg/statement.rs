@@ -32,14 +32,8 @@ pub(crate) struct Prepared {
     plan: Plan,
     /// Statements that have to run first, without parameters or rows.
     before: Vec<String>,
-    /// Statements that have to run first, without parameters or rows.
-    before: Vec<String>,
     /// In SQLite's words.
     sql: String,
-    /// The command tag, where it is not what SQLite's statement says.
-    tag: Option<&'static str>,
-    /// What to warn of when it has run.
-    notices: Vec<String>,
     /// The command tag, where it is not what SQLite's statement says.
     tag: Option<&'static str>,
     /// What to warn of when it has run.
