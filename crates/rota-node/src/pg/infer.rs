@@ -39,7 +39,7 @@ impl Guess {
 /// The type to announce for the parameter at a place that nobody gave a type.
 pub(crate) fn parameter(description: &Description, place: usize) -> Oid {
     let inferred = description.parameters.get(place).and_then(|found| found.declared.as_deref());
-    inferred.map_or(oid::TEXT, declared_type)
+    inferred.map_or(oid::TEXT, |declared| declared_type(declared).oid)
 }
 
 /// A guess for each of a statement's `count` result columns.
@@ -220,12 +220,9 @@ fn cast(inside: &[Token<'_>]) -> Guess {
         return Guess::Open;
     };
     let words = inside.get(place + 1..).unwrap_or_default();
-    let name: String = words.iter().map(|token| token.text).collect();
-    match declared_type(&name) {
-        // NUMERIC keeps integers as integers.
-        oid::FLOAT8 if !name.to_ascii_uppercase().contains("REAL") => Guess::Number,
-        found => Guess::Known(found),
-    }
+    let names: Vec<&str> = words.iter().map(|token| token.text).collect();
+    let name = names.join(" ");
+    Guess::Known(declared_type(&name).oid)
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod infer;
 mod lexer;
 mod session;
 mod statement;
+mod types;
 mod wire;
 
 use std::io;

@@ -33,7 +33,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::commands::SERVER_VERSION;
 use super::dialect::plain_strings;
-use super::encode::{self, Format, Oid, oid};
+use super::encode::{self, Format, Oid, Type, oid};
 use super::statement::{Answer, Context, Described, Shared, USER, announced, prepare};
 use super::wire::{self, Bind, Frontend, Hello, Incoming, Target, Wire};
 use crate::driver::{Driver, WriteError};
@@ -203,7 +203,7 @@ struct Portal {
     values: Vec<Value>,
     result_formats: Vec<i16>,
     /// What the client was told of the columns by describing the portal.
-    told: Option<Vec<Oid>>,
+    told: Option<Vec<Type>>,
     ran: Option<Ran>,
 }
 
@@ -593,18 +593,18 @@ fn format_code(codes: &[i16], place: usize) -> Result<bool, Refusal> {
     }
 }
 
-fn formats(types: impl Iterator<Item = Oid>, codes: &[i16]) -> Result<Vec<Format>, Refusal> {
+fn formats(types: impl Iterator<Item = Type>, codes: &[i16]) -> Result<Vec<Format>, Refusal> {
     types
         .enumerate()
-        .map(|(place, oid)| Ok(Format { oid, binary: format_code(codes, place)? }))
+        .map(|(place, kind)| Ok(Format { kind, binary: format_code(codes, place)? }))
         .collect()
 }
 
-fn put_columns(output: &mut BytesMut, columns: &[(String, Oid)], codes: &[i16]) {
-    let fields = columns.iter().enumerate().map(|(place, (name, oid))| {
+fn put_columns(output: &mut BytesMut, columns: &[(String, Type)], codes: &[i16]) {
+    let fields = columns.iter().enumerate().map(|(place, (name, kind))| {
         let binary = format_code(codes, place).unwrap_or(false);
         let name = cut(name, MAX_NAME_BYTES);
-        FieldDescription::new(name, 0, 0, *oid, encode::width(*oid), -1, i16::from(binary))
+        FieldDescription::new(name, 0, 0, kind.oid, kind.width(), kind.modifier, i16::from(binary))
     });
     wire::put(output, &RowDescription::new(fields.collect()));
 }
