@@ -150,6 +150,16 @@ pub struct Build {
     pub must_be_empty: bool,
 }
 
+/// The end of the best branch that is not final.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// The newest block that this server voted for or knows to be notarized; `None` when nothing
+    /// is on its way.
+    pub newest: Option<BlockId>,
+    /// The newest notarized one.
+    pub notarized: Option<BlockId>,
+}
+
 /// A way of agreeing whose turn it is.
 pub trait Consensus: Send {
     /// Moves on. See the module's contract.
@@ -166,6 +176,13 @@ pub trait Consensus: Send {
 
     /// How many slots ahead the next leader's turn starts.
     fn next_turn(&self) -> u64;
+
+    /// The newest slot for which this server voted `finalize`, or that of the last final block: no
+    /// block of a later slot is final by its vote. Answered from what is on disk.
+    fn finalizing(&self) -> Slot;
+
+    /// The newest blocks of the branch that this server takes to be the next to become final.
+    fn head(&self) -> Head;
 
     /// Whether a block proposed since this server started has become final here: before that, its
     /// idea of the date may be as old as its files.

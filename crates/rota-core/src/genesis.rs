@@ -13,7 +13,7 @@ use crate::types::{ChainId, Digest};
 
 /// The version of everything that is signed, hashed or encoded. A server with another one does not
 /// start.
-pub const FORMAT: u16 = 1;
+pub const FORMAT: u16 = 2;
 
 /// The last millisecond of the year 9999, where SQLite's dates end.
 pub const MAX_TIME_MS: u64 = 253_402_300_799_999;

@@ -162,6 +162,11 @@ impl Mempool {
         self.entries.is_empty()
     }
 
+    /// All that wait, oldest first.
+    pub fn envelopes(&self) -> impl Iterator<Item = &Arc<Envelope>> {
+        self.entries.values().map(|entry| &entry.envelope)
+    }
+
     /// How many wait.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -33,6 +33,19 @@ pub enum Message {
     Final(FinalBlocks),
     /// A block that is not final yet, asked for by id.
     Pending(Arc<Block>),
+    /// "For which slot did you last vote `finalize`?": answered by `Finalizing`. For a linearizable
+    /// read.
+    FinalizingWhat {
+        /// Tells this question from all others of the same server.
+        nonce: u64,
+    },
+    /// The newest slot that the sender voted to finalize, or that of its last final block.
+    Finalizing {
+        /// The question's.
+        nonce: u64,
+        /// The slot.
+        slot: Slot,
+    },
 }
 
 /// What is missing.

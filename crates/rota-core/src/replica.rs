@@ -9,8 +9,10 @@
 
 mod admit;
 mod allowance;
+mod barrier;
 mod finalize;
 mod propose;
+mod unfinal;
 mod validate;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,6 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::allowance::{Allowance, Rate};
+use self::barrier::Barriers;
+use self::unfinal::Unfinal;
 use crate::block::{Applied, Block};
 use crate::chain::Chain;
 use crate::consensus::bft::Bft;
@@ -53,6 +57,12 @@ pub enum Input {
     Woken,
     /// The block asked for by the oldest unanswered `Apply` is executed.
     Applied(Applied),
+    /// A client wants to read every write that was acknowledged anywhere before now; answered by
+    /// `BarrierReached` or `BarrierFailed`.
+    Barrier {
+        /// Names the read. Drawn at random: it must not come again, in this run or a later one.
+        id: u64,
+    },
 }
 
 /// What a server is to do, in this order. Nothing may be sent before every `Persist` that stands
@@ -83,6 +93,26 @@ pub enum Output {
     Wake {
         /// When.
         at: Instant,
+    },
+    /// An envelope of our own clients is in the mempool.
+    Admitted(Arc<Envelope>),
+    /// These blocks are notarized, by rising height, each told once as a rule: unless most of the
+    /// weight fails, they will become final. One that becomes final first is not told.
+    Notarized(Vec<Arc<Block>>),
+    /// What is executed here contains every write that was acknowledged anywhere before this read
+    /// began.
+    BarrierReached {
+        /// The read.
+        id: u64,
+        /// What is executed.
+        height: Height,
+    },
+    /// That cannot be said of this read in time.
+    BarrierFailed {
+        /// The read.
+        id: u64,
+        /// Why.
+        why: Refusal,
     },
     /// These transactions of our own clients will not be executed.
     Dropped {
@@ -144,6 +174,7 @@ pub struct Replica {
     parameters: Parameters,
     members: Members,
     me: NodeId,
+    key: SecretKey,
     member: Option<MemberIndex>,
     consensus: Box<dyn Consensus>,
     mempool: Mempool,
@@ -166,6 +197,8 @@ pub struct Replica {
     /// How many questions of each peer are answered yet.
     answers: BTreeMap<NodeId, Allowance>,
     reports: Allowance,
+    barriers: Barriers,
+    unfinal: Unfinal,
     now: Now,
     events: VecDeque<Event>,
     outputs: Vec<Output>,
@@ -202,10 +235,13 @@ impl Replica {
             chain_id,
             parameters: genesis.parameters.clone(),
             me,
+            key: key.clone(),
             member: members.index_of(&me),
             consensus: Box::new(Bft::new(genesis, members.clone(), key, recovered, now)),
             answers: BTreeMap::new(),
             reports: Allowance::new(now.instant, REPORTS),
+            barriers: Barriers::new(now.instant),
+            unfinal: Unfinal::default(),
             mempool: Mempool::new(members.len()),
             members,
             chain: Chain::new(chain_id, last),
@@ -241,6 +277,7 @@ impl Replica {
                 self.events.push_back(Event::Timer);
             }
             Input::Applied(applied) => self.on_applied(applied),
+            Input::Barrier { id } => self.await_barrier(id),
         }
         self.run();
         std::mem::take(&mut self.outputs)
@@ -267,6 +304,8 @@ impl Replica {
         match message {
             Message::Envelopes(envelopes) => self.admit_from_peer(from, envelopes),
             Message::Fetch(fetch) => self.on_fetch(from, fetch),
+            Message::FinalizingWhat { nonce } => self.answer_barrier(from, nonce),
+            Message::Finalizing { nonce, slot } => self.on_barrier_answer(from, nonce, slot),
             message => self.events.push_back(Event::Message { from, message }),
         }
     }
@@ -308,6 +347,16 @@ impl Replica {
     /// Steps the method until it has nothing more to say, then looks after what depends on the
     /// time.
     fn run(&mut self) {
+        self.step_method();
+        self.look_after_barriers();
+        self.step_method(); // a barrier may have admitted a transaction
+        self.tell_notarized();
+        self.forward_to_leaders();
+        self.send_overdue_to_all();
+        self.set_wake();
+    }
+
+    fn step_method(&mut self) {
         self.look_after_load();
         while let Some(event) = self.events.pop_front() {
             let actions = self.consensus.step(self.now, event);
@@ -316,9 +365,6 @@ impl Replica {
             }
             self.look_after_load();
         }
-        self.forward_to_leaders();
-        self.send_overdue_to_all();
-        self.set_wake();
     }
 
     fn carry_out(&mut self, action: Action) {
@@ -344,7 +390,9 @@ impl Replica {
     }
 
     fn set_wake(&mut self) {
-        let wake = self.consensus.wake().into_iter().chain(self.mempool.next_overdue()).min();
+        let barriers = self.barriers.wake(self.parameters.slot_timeout());
+        let wake = self.consensus.wake().into_iter().chain(self.mempool.next_overdue());
+        let wake = wake.chain(barriers).min();
         if wake != self.woken_for
             && let Some(at) = wake
         {

@@ -93,6 +93,9 @@ pub struct Interactive {
     pub begun: Time,
     /// The hash of all that the client was shown.
     pub seen: Digest,
+    /// The numbers that it drew from sequences, in order: they were reserved before, so that
+    /// transactions that run at the same time are given different ones.
+    pub values: Vec<i64>,
 }
 
 /// Statements that happen together or not at all, once.
@@ -114,7 +117,12 @@ impl Transaction {
     /// Known before anything is sent; covers neither content nor signature, so that a retry has the
     /// same id.
     pub fn id(&self, chain: ChainId, signer: PublicKey) -> TransactionId {
-        TransactionId(rota_hash::hash("rota transaction", &[&chain.0, &signer.0, &self.salt]))
+        Self::id_of(chain, signer, &self.salt)
+    }
+
+    /// The id of the transaction that will have this salt.
+    pub fn id_of(chain: ChainId, signer: PublicKey, salt: &[u8; 16]) -> TransactionId {
+        TransactionId(rota_hash::hash("rota transaction", &[&chain.0, &signer.0, salt]))
     }
 }
 

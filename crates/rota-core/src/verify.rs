@@ -103,7 +103,11 @@ impl Verifier {
                 Ok(vec![claim.ok_or_else(|| Invalid::NotAMember(format!("voter {}", vote.voter)))?])
             }
             Message::Certificate(certificate) => self.certificate(certificate),
-            Message::Fetch(_) => Ok(Vec::new()),
+            // Questions and answers without signatures: the stream says whose they are, and any
+            // number is possible in them.
+            Message::Fetch(_) | Message::FinalizingWhat { .. } | Message::Finalizing { .. } => {
+                Ok(Vec::new())
+            }
             Message::Final(blocks) => self.final_blocks(blocks),
             Message::Pending(block) => self.body(block).map(|()| Vec::new()),
         }

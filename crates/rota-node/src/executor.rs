@@ -11,7 +11,7 @@ use rota_store::chain_db::ChainDb;
 use rota_store::{Receipt, StateDb};
 
 use crate::board::Board;
-use crate::driver::Pending;
+use crate::pending::Pending;
 use crate::threads::Stop;
 
 /// How often a long replay says how far it is, in blocks.

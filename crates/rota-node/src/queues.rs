@@ -5,8 +5,8 @@
 //!  doors ──WRITES──► signer ──┐                       ┌──EXECUTION──► executor ──► receipts
 //!    │                        ├──INPUTS──► replica ───┤                  │
 //!    └──READS──► readers      │              ▲  ▲     └──outboxes──► peers
-//!  peers ──CHECKS──► checkers ┘              │  └─────────RESULTS────────┘
-//!                                            └ clock
+//!  peers ──CHECKS──► checkers ┘           │  │  └─────────RESULTS────────┘
+//!  readers, driver ──QUESTIONS────────────┘  └ clock
 //! ```
 //!
 //! What happens when one is full: WRITES and READS refuse the client (53000). CHECKS and INPUTS
@@ -43,6 +43,10 @@ pub const EXECUTION: usize = 128;
 
 /// Executed blocks whose receipts wait for the replica to write them down.
 pub const RESULTS: usize = 128;
+
+/// Questions about what is not final that wait for the replica's thread: more than there are
+/// readers and clients who ask at once. When it is full the client is refused (53000).
+pub const QUESTIONS: usize = 1_024;
 
 /// The most inputs that the replica takes before it makes what they ask for durable: one flush for
 /// all of them, and no longer than some milliseconds until the first of them is answered.

@@ -12,6 +12,7 @@ use rota_core::error::{Fault, Refusal};
 use rota_core::message::{Message, Recipient};
 use rota_core::replica::{Input, Output};
 use rota_core::time::Instant;
+use rota_core::transaction::Envelope;
 use rota_core::types::{Height, StateRoot, TransactionId};
 use rota_store::chain_db::ChainDb;
 use rota_store::host::{Host, Io};
@@ -19,11 +20,12 @@ use rota_store::host::{Host, Io};
 use crate::board::Board;
 use crate::checker::Arrival;
 use crate::clock::Clock;
-use crate::driver::Pending;
 use crate::executor::{Executed, Job};
+use crate::pending::Pending;
 use crate::queues;
 use crate::threads::Stop;
 use crate::transport::{Room, Transport};
+use crate::unfinal::{Question, Unfinal, Waiting};
 
 /// With nothing to wait for, the thread looks up this seldom; it need not at all.
 const LONG: Duration = Duration::from_secs(3600);
@@ -35,6 +37,7 @@ pub(crate) struct ReplicaThread {
     pub(crate) board: Arc<Board>,
     pub(crate) inputs: Receiver<Arrival>,
     pub(crate) results: Receiver<Executed>,
+    pub(crate) questions: Receiver<Question>,
     pub(crate) stop: Stop,
     pub(crate) outside: Outside,
 }
@@ -44,6 +47,7 @@ pub(crate) struct Outside {
     pub(crate) transport: Transport,
     pub(crate) jobs: Sender<Job>,
     pub(crate) pending: Arc<Pending>,
+    pub(crate) unfinal: Arc<Unfinal>,
     pub(crate) board: Arc<Board>,
     /// Blocks that the executor's queue had no room for: at most what one batch of inputs made
     /// final, since no inputs are taken until they are gone.
@@ -85,6 +89,10 @@ impl ReplicaThread {
                 Ok(input) => batch.push(input),
                 Err(_) => return false,
             },
+            recv(self.questions) -> question => match question {
+                Ok(question) => self.answer(question),
+                Err(_) => return false,
+            },
             default(self.patience()) => {}
         }
         while let Ok(result) = self.results.try_recv() {
@@ -102,6 +110,18 @@ impl ReplicaThread {
             batch.push(Input::Woken.into());
         }
         true
+    }
+
+    /// Tells what is not final. Whoever asked may have gone away.
+    fn answer(&self, question: Question) {
+        let replica = self.host.replica();
+        match question {
+            Question::Tail(asker) => drop(asker.send(replica.tail())),
+            Question::Waiting(asker) => {
+                let waiting = Waiting { tail: replica.tail(), envelopes: replica.waiting() };
+                drop(asker.try_send(waiting));
+            }
+        }
     }
 
     /// How long until the replica wants to be woken.
@@ -156,6 +176,20 @@ impl Io for Outside {
 
     fn wake(&mut self, at: Instant) {
         self.wake = Some(at);
+    }
+
+    fn admitted(&mut self, envelope: Arc<Envelope>) {
+        self.pending.admitted(&envelope);
+    }
+
+    fn notarized(&mut self, blocks: Vec<Arc<Block>>) {
+        for block in blocks {
+            self.pending.notarized(&block);
+        }
+    }
+
+    fn barrier(&mut self, id: u64, reached: Result<Height, Refusal>) {
+        self.unfinal.barrier(id, reached);
     }
 
     fn dropped(&mut self, transactions: Vec<TransactionId>, why: Refusal) {

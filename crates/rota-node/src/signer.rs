@@ -17,7 +17,8 @@ use rota_core::types::Height;
 
 use crate::board::Board;
 use crate::checker::Arrival;
-use crate::driver::{ENVELOPE_FRAME_BYTES, Pending, QueuedWrite};
+use crate::driver::{ENVELOPE_FRAME_BYTES, QueuedWrite};
+use crate::pending::Pending;
 
 /// An envelope that did not enter the chain after this time never will: its clients have long been
 /// told that the outcome is unknown, and should not have to wonder for longer.

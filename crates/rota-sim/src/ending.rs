@@ -53,7 +53,7 @@ impl World {
             heights.insert(status.height);
             heights.insert(status.applied.height);
         }
-        heights.len() == 1 && self.clients.are_done()
+        heights.len() == 1 && self.clients.are_done() && self.readers.are_done()
     }
 
     fn where_all_are(&self) -> String {
@@ -166,6 +166,7 @@ impl World {
             height,
             skipped,
             writes: self.clients.finished.clone(),
+            reads: self.readers.took.clone(),
             diverged: self.diverged.clone(),
             met,
         }

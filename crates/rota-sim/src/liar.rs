@@ -43,13 +43,15 @@ pub enum Behaviour {
     SpoilsBlocks,
     /// Answers with final blocks that are not.
     FalseHistory,
+    /// Answers readers' servers with slots that it did not vote for, and asks too often itself.
+    LiesAboutFinalizing,
     /// Flips a bit.
     Garbles,
 }
 
 impl Behaviour {
     /// Every one.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::TwoBlocks,
         Self::VotesTwice,
         Self::ForgesCertificates,
@@ -61,6 +63,7 @@ impl Behaviour {
         Self::RepeatsOld,
         Self::SpoilsBlocks,
         Self::FalseHistory,
+        Self::LiesAboutFinalizing,
         Self::Garbles,
     ];
 }
@@ -130,6 +133,7 @@ impl Liar {
             Behaviour::RepeatsOld => self.repeats_old(to, message),
             Behaviour::SpoilsBlocks => self.spoils_blocks(to, message),
             Behaviour::FalseHistory => self.false_history(to, message),
+            Behaviour::LiesAboutFinalizing => self.lies_about_finalizing(to, message),
             Behaviour::Garbles => self.garbles(to, message),
         }
     }
@@ -337,6 +341,28 @@ impl Liar {
             }
         }
         vec![(to, Message::Final(FinalBlocks { blocks, certificate }))]
+    }
+
+    fn lies_about_finalizing(&mut self, to: Recipient, message: Message) -> Outgoing {
+        match message {
+            Message::Finalizing { nonce, slot } => {
+                let near = Slot(slot.0.saturating_add(self.random.between(1, 3)));
+                let wrong = [Slot(0), Slot(u64::MAX), near, Slot(slot.0.saturating_add(1_000))];
+                let slot = self.random.choose(&wrong);
+                let other = self.random.choose(&[nonce, nonce, nonce ^ 1]);
+                vec![(to, Message::Finalizing { nonce: other, slot })]
+            }
+            Message::Vote(_) if self.random.per_mille(200) => {
+                let asks = |_| {
+                    let nonce = u64::from_le_bytes(self.random.bytes());
+                    (to.clone(), Message::FinalizingWhat { nonce })
+                };
+                let mut outgoing: Outgoing = (0..100).map(asks).collect();
+                outgoing.push((to, message));
+                outgoing
+            }
+            other => vec![(to, other)],
+        }
     }
 
     fn garbles(&mut self, to: Recipient, message: Message) -> Outgoing {

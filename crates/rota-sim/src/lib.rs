@@ -21,6 +21,7 @@ mod faults;
 pub mod liar;
 pub mod network;
 pub mod random;
+pub mod readers;
 pub mod scenario;
 mod server;
 pub mod trace;
@@ -86,11 +87,15 @@ pub enum Fault {
     Dropped,
     /// A slot was skipped.
     SkippedSlot,
+    /// A linearizable read was refused.
+    ReadRefused,
+    /// A linearizable read waited for a transaction of its server's own.
+    ReadByWrite,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Crash,
         Self::CrashAtOutput,
         Self::CrashAll,
@@ -114,6 +119,8 @@ impl Fault {
         Self::Retry,
         Self::Dropped,
         Self::SkippedSlot,
+        Self::ReadRefused,
+        Self::ReadByWrite,
     ];
 }
 

@@ -9,6 +9,7 @@ use crate::clients::{ClientPlan, Mix};
 use crate::liar::Behaviour;
 use crate::network::Weather;
 use crate::random::Random;
+use crate::readers::ReaderPlan;
 use crate::{Fault, Micros, SECOND};
 
 /// Ten years in milliseconds: how far off a clock of the worst kind is.
@@ -134,6 +135,8 @@ pub struct Plan {
     pub settle: Micros,
     /// What clients do.
     pub clients: Vec<ClientPlan>,
+    /// What clients do that read.
+    pub readers: Vec<ReaderPlan>,
 }
 
 impl Plan {
@@ -173,6 +176,7 @@ impl Plan {
             faults_end: 5 * SECOND,
             settle: 20 * SECOND,
             clients: writers(3, 10, SECOND / 4, Mix::Plain),
+            readers: readers(2, 10, SECOND / 4),
         }
     }
 
@@ -208,6 +212,8 @@ impl Plan {
         let think = random.between(SECOND / 100, SECOND);
         let mix = random.choose(&[Mix::Plain, Mix::Hostile, Mix::Hostile]);
         plan.clients = writers(writers_count, writes, think, mix);
+        let readers_count = usize::try_from(random.between(0, 3)).expect("small");
+        plan.readers = readers(readers_count, random.between(3, 25), think);
         plan
     }
 
@@ -235,6 +241,8 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("flipped-row", flipped_row),
     ("far-behind", far_behind),
     ("hostile-sql", hostile_sql),
+    ("lied-to-readers", lied_to_readers),
+    ("reads-alone", reads_alone),
 ];
 
 /// The kinds of fault that a swarm draws from.
@@ -357,6 +365,27 @@ fn hostile_sql(seed: u64) -> Plan {
     plan
 }
 
+/// A liar answers readers with slots that never come, and another server does not answer at all.
+fn lied_to_readers(seed: u64) -> Plan {
+    let mut plan = Plan::calm("lied-to-readers", seed);
+    let behaviours = vec![Behaviour::LiesAboutFinalizing];
+    plan.liars = vec![LiarPlan { server: 3, behaviours }];
+    if seed % 2 == 1 {
+        plan.limited = false;
+        plan.script = vec![(SECOND, Step::Crash { server: 0, down: 3 * SECOND })];
+    }
+    plan.readers = readers(3, 20, SECOND / 4);
+    plan
+}
+
+/// Readers of a cluster in which nobody writes.
+fn reads_alone(seed: u64) -> Plan {
+    let mut plan = Plan::calm("reads-alone", seed);
+    plan.clients = Vec::new();
+    plan.readers = readers(3, 20, SECOND / 4);
+    plan
+}
+
 /// Budgets small enough that clients reach them.
 fn knobs() -> Parameters {
     Parameters { transaction_steps: 200_000, block_steps: 600_000, ..Parameters::default() }
@@ -364,6 +393,10 @@ fn knobs() -> Parameters {
 
 fn writers(clients: usize, writes: u64, think: Micros, mix: Mix) -> Vec<ClientPlan> {
     (0..clients).map(|_| ClientPlan { start: 0, writes, think, mix }).collect()
+}
+
+fn readers(count: usize, reads: u64, think: Micros) -> Vec<ReaderPlan> {
+    (0..count).map(|_| ReaderPlan { reads, think }).collect()
 }
 
 fn weather(random: &mut Random) -> Weather {

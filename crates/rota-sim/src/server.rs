@@ -13,6 +13,7 @@ use rota_core::genesis::Genesis;
 use rota_core::message::{Message, Recipient};
 use rota_core::replica::{Input, Replica, Status};
 use rota_core::time::{Instant, Now, Time};
+use rota_core::transaction::Envelope;
 use rota_core::types::{Height, NodeId, StateRoot, TransactionId};
 use rota_store::chain_db::ChainDb;
 use rota_store::host::{Host, Io};
@@ -30,6 +31,8 @@ pub enum Effect {
     Apply(Arc<Block>),
     /// A timer is set.
     Wake(Instant),
+    /// A linearizable read may go on, or not.
+    Barrier(u64, Result<Height, Refusal>),
     /// Clients are told that these will not happen.
     Dropped(Vec<TransactionId>, Refusal),
     /// A line in the log.
@@ -136,6 +139,15 @@ impl Io for Outbox {
 
     fn wake(&mut self, at: Instant) {
         self.push(Effect::Wake(at));
+    }
+
+    // Clients of the simulator wait for what is final.
+    fn admitted(&mut self, _: Arc<Envelope>) {}
+
+    fn notarized(&mut self, _: Vec<Arc<Block>>) {}
+
+    fn barrier(&mut self, id: u64, reached: Result<Height, Refusal>) {
+        self.push(Effect::Barrier(id, reached));
     }
 
     fn dropped(&mut self, transactions: Vec<TransactionId>, why: Refusal) {

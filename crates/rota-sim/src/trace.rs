@@ -89,6 +89,8 @@ impl fmt::Display for Brief<'_> {
                 write!(f, "final h{first} and on, {} blocks", answer.blocks.len())
             }
             Message::Pending(block) => write!(f, "pending s{}", block.header.slot),
+            Message::FinalizingWhat { nonce } => write!(f, "finalizing what? {nonce:x}"),
+            Message::Finalizing { nonce, slot } => write!(f, "finalizing s{slot} {nonce:x}"),
             #[allow(unreachable_patterns)]
             other => write!(f, "{} bytes", encode(other).len()),
         }

@@ -16,6 +16,7 @@ use rota_core::members::Member;
 use rota_core::message::{Message, Recipient};
 use rota_core::replica::Input;
 use rota_core::time::Time;
+use rota_core::transaction::Envelope;
 use rota_core::types::{ChainId, Digest, Height, MemberIndex, NodeId, TransactionId};
 use rota_core::verify::Verifier;
 use rota_store::sqlite::identity;
@@ -29,6 +30,7 @@ use crate::clients::{Clients, Fate, Finished, PATIENCE, Write};
 use crate::liar::{Behaviour, Liar};
 use crate::network::Network;
 use crate::random::Random;
+use crate::readers::Readers;
 use crate::scenario::{LiarPlan, Plan, Step};
 use crate::server::{Effect, Sent, Server, Work};
 use crate::trace::{Brief, Trace};
@@ -50,6 +52,7 @@ pub(crate) enum Event {
     Execute { server: usize, life: u64 },
     Restart { server: usize, life: u64 },
     Client { number: usize, tries: u32 },
+    Read { number: usize, tries: u64 },
     Befall(Step),
     DrawFault,
     FaultsEnd,
@@ -79,6 +82,8 @@ pub struct Outcome {
     pub skipped: u64,
     /// Every write that was answered.
     pub writes: Vec<Finished>,
+    /// How long each linearizable read took.
+    pub reads: Vec<Micros>,
     /// Servers that found their own state to be wrong, and the rows.
     pub diverged: Vec<(usize, Vec<DifferingRow>)>,
     /// How often each fault was met.
@@ -98,6 +103,7 @@ pub struct World {
     pub(crate) queue: BTreeMap<(Micros, u64), Event>,
     pub(crate) scheduled: u64,
     pub(crate) clients: Clients,
+    pub(crate) readers: Readers,
     pub(crate) liars: BTreeMap<usize, Liar>,
     pub(crate) monitor: Monitor,
     pub(crate) verifier: Verifier,
@@ -160,6 +166,7 @@ impl World {
             .map(|(k, _)| k.clone())
             .collect();
         let clients = Clients::new(chain, &plan.clients, &signers, &mut luck);
+        let readers = Readers::new(&plan.readers, &mut luck);
         let mut world = Self {
             now: 0,
             network: Network::new(plan.servers, plan.weather.clone(), luck.fork()),
@@ -169,6 +176,7 @@ impl World {
             queue: BTreeMap::new(),
             scheduled: 0,
             clients,
+            readers,
             monitor: Monitor::new(chain, honest),
             verifier: Verifier::new(&genesis, members),
             trace: Trace::new(loud),
@@ -194,6 +202,10 @@ impl World {
         for number in 0..self.clients.all.len() {
             let at = self.clients.all[number].plan.start + self.luck.below(1_000);
             self.schedule(at, Event::Client { number, tries: 0 });
+        }
+        for number in 0..self.readers.len() {
+            let at = self.luck.below(SECOND);
+            self.schedule(at, Event::Read { number, tries: 0 });
         }
         for (at, step) in self.plan.script.clone() {
             self.schedule(at, Event::Befall(step));
@@ -236,6 +248,7 @@ impl World {
             | Event::Execute { .. }
             | Event::Restart { .. } => {}
             Event::Client { number, tries } => self.client(number, tries),
+            Event::Read { number, tries } => self.read(number, tries),
             Event::Befall(step) => self.befall(step),
             Event::DrawFault => self.draw_fault(),
             Event::FaultsEnd => self.faults_end(),
@@ -286,7 +299,7 @@ impl World {
     }
 
     /// Something arrives at a server, which takes its turn as soon as it is free.
-    fn give(&mut self, server: usize, work: Work) {
+    pub(crate) fn give(&mut self, server: usize, work: Work) {
         let at = self.now.max(self.servers[server].busy_until);
         let there = &mut self.servers[server];
         let life = there.life;
@@ -374,6 +387,7 @@ impl World {
                     let timer = running.timer;
                     self.schedule(at, Event::Woken { server, life, timer });
                 }
+                Effect::Barrier(id, reached) => self.barrier(server, id, reached),
                 Effect::Dropped(transactions, why) => self.dropped(server, &transactions, &why),
                 Effect::Report(line) => self.note(format_args!("server {server} says: {line}")),
                 Effect::Diverged(height, agreed, ours) => {
@@ -478,6 +492,9 @@ impl World {
             self.monitor.applies(server, block, root, &applied.receipts);
         }
         self.check_time(block);
+        if block.body.envelopes.iter().any(|envelope| is_barrier(envelope)) {
+            self.met(Fault::ReadByWrite);
+        }
         for receipt in &applied.receipts {
             let did = receipt.outcome.is_ok();
             self.became.entry(receipt.id).or_insert((height, did));
@@ -642,7 +659,7 @@ impl World {
     }
 
     /// An honest server that runs, another than the one tried before if there is one.
-    fn door(&mut self, before: Option<usize>) -> Option<usize> {
+    pub(crate) fn door(&mut self, before: Option<usize>) -> Option<usize> {
         let open: Vec<usize> = (0..self.servers.len())
             .filter(|&i| self.servers[i].running.is_some() && !self.plan.is_liar(i))
             .collect();
@@ -704,6 +721,12 @@ impl fmt::Display for Outcome {
         let (seed, scenario) = (self.seed, self.scenario);
         write!(f, "again: cargo run -p rota-sim --release -- --seed {seed} --scenario {scenario}")
     }
+}
+
+/// Whether this is what a server writes for a linearizable read: no client writes the like.
+fn is_barrier(envelope: &Envelope) -> bool {
+    let mut statements = envelope.transactions.iter().flat_map(|t| &t.statements);
+    statements.any(|statement| statement.sql == "SELECT 1")
 }
 
 fn genesis(plan: &Plan, keys: &[SecretKey]) -> Genesis {

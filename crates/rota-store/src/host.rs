@@ -26,6 +26,7 @@ use rota_core::journal::Record;
 use rota_core::message::{Fetch, Message, Recipient};
 use rota_core::replica::{Input, Output, Replica, Status};
 use rota_core::time::{Instant, Now};
+use rota_core::transaction::Envelope;
 use rota_core::types::{Height, StateRoot, TransactionId};
 
 /// Where records go. [`crate::chain_db::ChainDb`], or the simulator's wrapping of it.
@@ -46,6 +47,12 @@ pub trait Io {
     fn apply(&mut self, block: Arc<Block>);
     /// Asks for `Input::Woken` at this instant, instead of the one asked for before.
     fn wake(&mut self, at: Instant);
+    /// Tells our own clients that their transactions are in the mempool.
+    fn admitted(&mut self, envelope: Arc<Envelope>);
+    /// Tells our own clients that these blocks are notarized.
+    fn notarized(&mut self, blocks: Vec<Arc<Block>>);
+    /// Lets a linearizable read go on, on a state of at least this height, or refuses it.
+    fn barrier(&mut self, id: u64, reached: Result<Height, Refusal>);
     /// Tells our own clients that these will not be executed.
     fn dropped(&mut self, transactions: Vec<TransactionId>, why: Refusal);
     /// Writes a line to the log.
@@ -147,6 +154,10 @@ fn carry_out(
             }
             Output::Apply(block) => io.apply(block),
             Output::Wake { at } => io.wake(at),
+            Output::Admitted(envelope) => io.admitted(envelope),
+            Output::Notarized(blocks) => io.notarized(blocks),
+            Output::BarrierReached { id, height } => io.barrier(id, Ok(height)),
+            Output::BarrierFailed { id, why } => io.barrier(id, Err(why)),
             Output::Dropped { transactions, why } => io.dropped(transactions, why),
             Output::Report(line) => io.report(line),
             Output::Diverged { height, agreed, ours } => io.diverged(height, agreed, ours),
@@ -209,6 +220,15 @@ mod tests {
         }
         fn wake(&mut self, at: Instant) {
             self.note(format!("wake {}", at.0));
+        }
+        fn admitted(&mut self, _: Arc<Envelope>) {
+            self.note("admitted");
+        }
+        fn notarized(&mut self, blocks: Vec<Arc<Block>>) {
+            self.note(format!("notarized {}", blocks.len()));
+        }
+        fn barrier(&mut self, id: u64, _: Result<Height, Refusal>) {
+            self.note(format!("barrier {id}"));
         }
         fn dropped(&mut self, transactions: Vec<TransactionId>, _: Refusal) {
             self.note(format!("dropped {}", transactions.len()));

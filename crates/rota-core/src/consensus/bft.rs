@@ -43,7 +43,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::schedule::RoundRobin;
-use super::{Action, Build, Consensus, Event, Load, Validate, Verdict};
+use super::{Action, Build, Consensus, Event, Head, Load, Validate, Verdict};
 use crate::block::{Block, Certificate, Choice, Kind as BlockKind, Proposal, Vote};
 use crate::crypto::{SecretKey, Signature};
 use crate::genesis::Genesis;
@@ -181,7 +181,10 @@ impl Bft {
             Message::Fetch(Fetch::CertificatesAfter(slot)) => self.send_certificates(from, slot),
             Message::Final(answer) => self.on_final(answer),
             Message::Pending(block) => self.on_pending(block),
-            Message::Envelopes(_) | Message::Fetch(_) => {}
+            Message::Envelopes(_)
+            | Message::Fetch(_)
+            | Message::FinalizingWhat { .. }
+            | Message::Finalizing { .. } => {}
         }
     }
 
@@ -755,6 +758,34 @@ impl Consensus for Bft {
 
     fn next_turn(&self) -> u64 {
         self.schedule.turn_end(self.slot).0 - self.slot.0 + 1
+    }
+
+    fn finalizing(&self) -> Slot {
+        let last = self.last.block.header.slot;
+        let Some(me) = self.me else { return last };
+        let voted = self.slots.iter().rev();
+        let newest = voted.filter(|(_, state)| state.vote(Kind::Finalize, me).is_some()).next();
+        newest.map_or(last, |(&slot, _)| slot.max(last))
+    }
+
+    fn head(&self) -> Head {
+        let last = self.last.block.header.slot;
+        let mut newest = None;
+        for (&slot, state) in self.slots.iter().rev().take_while(|(slot, _)| **slot > last) {
+            if let Some(id) = state.certified_block()
+                && state.bodies.contains_key(&id)
+            {
+                return Head { newest: newest.or(Some(id)), notarized: Some(id) };
+            }
+            // Our vote says that the block is right, and stands on a notarized one.
+            if slot == self.slot
+                && let Some(vote) = self.own_vote(slot, Kind::Notarize)
+                && let Choice::Notarize(id) = vote.choice
+            {
+                newest = Some(id);
+            }
+        }
+        Head { newest, notarized: None }
     }
 
     fn is_live(&self) -> bool {

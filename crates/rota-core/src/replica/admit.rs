@@ -18,11 +18,13 @@ impl Replica {
         let (limits, now) = (&self.parameters, self.now.instant);
         match self.mempool.insert(Arc::clone(&envelope), true, limits, now) {
             Ok(_) => {
+                self.outputs.push(Output::Admitted(Arc::clone(&envelope)));
                 self.events.push_back(Event::Load(self.load));
                 let leaders = self.leaders();
                 self.send_envelopes(&leaders, vec![envelope]);
             }
-            Err(NotTaken::Known) => {}
+            // Sent twice: what becomes of it will be told once.
+            Err(NotTaken::Known) => self.outputs.push(Output::Admitted(envelope)),
             Err(NotTaken::TooLarge) => self.drop_own(
                 &envelope,
                 Refusal::new(sqlstate::TOO_COMPLEX, "the write is larger than a block may be"),

@@ -17,9 +17,11 @@ impl Replica {
             let full = !known.envelopes.is_empty();
             let envelopes = Arc::clone(&known.envelopes);
             self.mempool.remove_final(envelopes.iter().copied());
+            self.barriers.finalized(header.height, &envelopes);
             if full {
                 self.last_full = header.height;
             }
+            self.unfinal.executing(Arc::clone(&block));
             self.outputs.push(Output::Apply(block));
             self.compare_final(header.applied);
         }
@@ -39,6 +41,7 @@ impl Replica {
     /// The executor has finished a block.
     pub(super) fn on_applied(&mut self, applied: Applied) {
         self.applied = applied;
+        self.unfinal.executed(applied.height);
         self.roots.insert(applied.height, applied.root);
         if let Some(agreed) = self.awaited.remove(&applied.height) {
             self.compare_final(Applied { height: applied.height, root: agreed });

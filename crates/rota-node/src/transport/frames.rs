@@ -26,7 +26,11 @@ pub enum End {
 /// On which stream a message travels.
 pub fn kind(message: &Message) -> Kind {
     match message {
-        Message::Vote(_) | Message::Certificate(_) | Message::Fetch(_) => Kind::Votes,
+        Message::Vote(_)
+        | Message::Certificate(_)
+        | Message::Fetch(_)
+        | Message::FinalizingWhat { .. }
+        | Message::Finalizing { .. } => Kind::Votes,
         Message::Envelopes(_) | Message::Proposal(_) | Message::Final(_) | Message::Pending(_) => {
             Kind::Blocks
         }

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rota_core::types::TransactionId;
 use rusqlite::functions::FunctionFlags;
@@ -21,7 +22,19 @@ pub const VERSION: &str = concat!("PostgreSQL 16.0 (Rota ", env!("CARGO_PKG_VERS
 const FIND_TRANSACTION: &str =
     "SELECT height, outcomes FROM main.rota_transactions WHERE instr(outcomes, ?1) > 0";
 
-pub(super) fn register(connection: &Connection, home: &Path) -> rusqlite::Result<()> {
+/// Whether a server knows of a transaction that is not executed yet.
+pub type OnItsWay = Arc<dyn Fn(&TransactionId) -> bool + Send + Sync>;
+
+/// Where nobody knows of such transactions.
+pub(super) fn nothing_known() -> OnItsWay {
+    Arc::new(|_| false)
+}
+
+pub(super) fn register(
+    connection: &Connection,
+    home: &Path,
+    on_its_way: &OnItsWay,
+) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
     connection.create_scalar_function(c"now", 0, flags, |_| Ok(timestamp(unix_ms())))?;
     let fixed = FunctionFlags::SQLITE_DETERMINISTIC | flags;
@@ -35,7 +48,8 @@ pub(super) fn register(connection: &Connection, home: &Path) -> rusqlite::Result
         connection.create_scalar_function(name, 0, fixed, move |_| Ok(text))?;
     }
     connection.create_scalar_function(c"pg_backend_pid", 0, fixed, |_| Ok(std::process::id()))?;
-    let lookup = Lookup { home: home.into(), connection: RefCell::new(None) };
+    let on_its_way = Arc::clone(on_its_way);
+    let lookup = Lookup { home: home.into(), connection: RefCell::new(None), on_its_way };
     connection.create_scalar_function(c"rota_transaction", 1, flags, move |call| {
         let id = call.get_raw(0);
         let id = id.as_str_or_null().map_err(|error| Error::UserFunctionError(error.into()))?;
@@ -48,6 +62,7 @@ pub(super) fn register(connection: &Connection, home: &Path) -> rusqlite::Result
 struct Lookup {
     home: PathBuf,
     connection: RefCell<Option<Connection>>,
+    on_its_way: OnItsWay,
 }
 
 impl Lookup {
@@ -61,16 +76,26 @@ impl Lookup {
             Some(connection) => connection,
             None => connection.insert(open_files(&self.home)?),
         };
-        let find = |sql| connection.prepare_cached(sql)?.query_row([&id.0], outcome).optional();
-        if let Some(found) = find(FIND_RECEIPT)? {
+        if let Some(found) = executed(connection, &id)? {
             return Ok(found);
         }
-        let remembered = connection
-            .prepare_cached(FIND_TRANSACTION)?
-            .query_row([&id.0], |row| remembered(&id, row.get(0)?, row.get_ref(1)?.as_blob()?))
-            .optional()?;
-        Ok(remembered.unwrap_or_else(|| "unknown".into()))
+        if (self.on_its_way)(&id) {
+            return Ok("pending".into());
+        }
+        // It may have been executed between the two questions.
+        Ok(executed(connection, &id)?.unwrap_or_else(|| "unknown".into()))
     }
+}
+
+fn executed(connection: &Connection, id: &TransactionId) -> rusqlite::Result<Option<String>> {
+    let receipt = connection.prepare_cached(FIND_RECEIPT)?.query_row([&id.0], outcome).optional()?;
+    if receipt.is_some() {
+        return Ok(receipt);
+    }
+    connection
+        .prepare_cached(FIND_TRANSACTION)?
+        .query_row([&id.0], |row| remembered(id, row.get(0)?, row.get_ref(1)?.as_blob()?))
+        .optional()
 }
 
 /// The outcome of a transaction among those that its block added.
