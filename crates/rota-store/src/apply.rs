@@ -14,15 +14,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rota_core::block::{Applied, Block};
 use rota_core::error::{Fault, Refusal, sqlstate};
 use rota_core::time::Time;
-use rota_core::transaction::{Envelope, Transaction};
+use rota_core::transaction::{Envelope, Interactive, Transaction};
 use rota_core::types::{Height, PublicKey};
 
+use crate::engine::Budget;
 use crate::merkle::TableId;
-use crate::run::{Budget, Failure};
+use crate::run::Failure;
 use crate::schema::Schema;
 use crate::state::{AppliedBlock, StateDb};
 use crate::value::Receipt;
@@ -36,6 +38,13 @@ const BREAK_OUTS_PER_BLOCK: usize = 8;
 
 /// Transactions that broke out of the block in an earlier run, by their place in it.
 type BrokenOut = BTreeMap<u32, (PublicKey, Refusal)>;
+
+/// How long before its block's time an interactive transaction may have begun: what `now()` said
+/// in it should not be long ago.
+const MAX_AGE: Duration = Duration::from_secs(3600);
+
+/// How far after it: clocks of servers differ, and block time is their median.
+const MAX_AHEAD: Duration = Duration::from_secs(600);
 
 enum Attempt {
     Done(AppliedBlock),
@@ -73,9 +82,7 @@ impl StateDb {
     fn attempt(&mut self, block: &Block, broken_out: &BrokenOut) -> Result<Attempt, Fault> {
         let header = &block.header;
         let (height, time) = (header.height, header.time);
-        let now = i64::try_from(time.0).unwrap_or(i64::MAX);
-        self.database.set_clock(now);
-        self.context.set_now(now);
+        self.engine.set_time(time);
         self.capture().events.clear();
         let start = self.mark();
         self.run_ours("BEGIN IMMEDIATE")?;
@@ -139,10 +146,11 @@ impl StateDb {
             let message = format!("there is no user {:?}", truncated(&transaction.user));
             return Err(No::remembered(sqlstate::INSUFFICIENT_PRIVILEGE, message));
         }
-        if transaction.interactive.is_some() {
-            let message =
-                "interactive transactions are not supported yet; send all statements at once";
-            return Err(No::remembered(sqlstate::FEATURE_NOT_SUPPORTED, message));
+        if let Some(Interactive { begun, .. }) = transaction.interactive
+            && (time.since(begun) > MAX_AGE || begun.since(time) > MAX_AHEAD)
+        {
+            let message = "it began too long before its block's time, or after it; try again";
+            return Err(No::remembered(sqlstate::SERIALIZATION_FAILURE, message));
         }
         if transaction.settings.time_zone != "UTC" {
             return Err(No::remembered(
@@ -196,7 +204,7 @@ impl StateDb {
 
     /// Ends a run of the block whose transaction has been broken.
     fn abandon(&mut self, start: &Mark) -> Result<(), Fault> {
-        if !self.database.connection().is_autocommit() {
+        if !self.engine.database.connection().is_autocommit() {
             self.run_ours("ROLLBACK")?;
         }
         self.restore(start)?;
@@ -209,7 +217,7 @@ impl StateDb {
     pub(crate) fn set_schema(&mut self, schema: Arc<Schema>) -> Result<(), Fault> {
         self.capture().set_schema(Arc::clone(&schema));
         self.schema = schema;
-        self.database.connection().flush_prepared_statement_cache();
+        self.engine.database.connection().flush_prepared_statement_cache();
         self.ours("reading the schema", |connection| {
             connection.prepare("SELECT 1 FROM rota_meta")?.exists([]).map(drop)
         })

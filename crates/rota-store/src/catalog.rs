@@ -26,8 +26,11 @@ use rusqlite::{Connection, OptionalExtension};
 pub const SCHEMAS: [&str; 2] = ["pg_catalog", "information_schema"];
 
 /// The tables, which are the same for everyone.
-const TABLES: [&str; 3] =
-    [include_str!("catalog/tables.sql"), include_str!("catalog/views.sql"), include_str!("catalog/rows.sql")];
+const TABLES: [&str; 3] = [
+    include_str!("catalog/tables.sql"),
+    include_str!("catalog/views.sql"),
+    include_str!("catalog/rows.sql"),
+];
 
 /// What is told of the rows of `pg_catalog` once more in `information_schema`.
 const INFORMATION: &str = include_str!("catalog/information.sql");
@@ -55,7 +58,8 @@ pub fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     let now = fingerprint(connection)?;
     attach(connection)?;
     let told = functions::told(connection);
-    if told.as_deref() == Some(now.as_str()) && filled(connection).as_deref() == Some(now.as_str()) {
+    if told.as_deref() == Some(now.as_str()) && filled(connection).as_deref() == Some(now.as_str())
+    {
         return Ok(());
     }
     let query_only: bool = connection.pragma_query_value(None, "query_only", |row| row.get(0))?;
@@ -67,8 +71,9 @@ pub fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 
 /// All that CREATE made, as one short text.
 fn fingerprint(connection: &Connection) -> rusqlite::Result<String> {
-    let mut statement = connection
-        .prepare_cached("SELECT rowid, name, tbl_name, sql FROM main.sqlite_schema ORDER BY rowid")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT rowid, name, tbl_name, sql FROM main.sqlite_schema ORDER BY rowid",
+    )?;
     let mut rows = statement.query([])?;
     let mut hasher = Hasher::new("rota catalog");
     while let Some(row) = rows.next()? {
@@ -103,7 +108,8 @@ fn attach(connection: &Connection) -> rusqlite::Result<()> {
 
 /// The schema that the tables tell of, if there are any.
 fn filled(connection: &Connection) -> Option<String> {
-    let mut statement = connection.prepare("SELECT fingerprint FROM pg_catalog.rota_filled").ok()?;
+    let mut statement =
+        connection.prepare("SELECT fingerprint FROM pg_catalog.rota_filled").ok()?;
     statement.query_row([], |row| row.get(0)).optional().ok()?
 }
 

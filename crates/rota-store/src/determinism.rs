@@ -14,7 +14,8 @@
 //! | strings in double quotes | a flag of the transaction |
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rota_core::error::Refusal;
 use rota_core::types::TransactionId;
@@ -24,6 +25,8 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, Error};
 
 use crate::policy;
+use crate::query;
+use crate::sequences::{Sequence, Sequences};
 use crate::sqlite::{Database, civil};
 
 /// The longest string, blob or row. VM steps do not count what one function costs, so that is
@@ -41,19 +44,44 @@ pub const STEPS_PER_CHECK: u64 = 1_000;
 /// the parser: a view of views of views grows without bound before a single VM step.
 const CHECKS_PER_PREPARE: u64 = 20;
 
+/// What a question about the schema may take on a draft: some ten million steps.
+const LOOK_CHECKS: u64 = 10_000;
+
 /// Pages of 4 KB in memory.
 const CACHE_KIB: i64 = 64 * 1024;
+
+/// The same for a draft: what does not fit is in its own file, which is in memory too.
+const DRAFT_CACHE_KIB: i64 = 1024;
 
 /// What the callbacks of a connection know of the statement that runs.
 #[derive(Default)]
 pub struct Context {
     trusted: AtomicBool,
+    looking: AtomicBool,
     schema_change: AtomicBool,
     checks_left: AtomicU64,
     changes: AtomicI64,
     now_ms: AtomicI64,
     draw: Mutex<Draw>,
     denied: Mutex<Option<Refusal>>,
+    sequences: Mutex<Sequences>,
+    /// Drafts only: at apply wall time decides nothing.
+    watch: Mutex<Option<Watch>>,
+}
+
+/// When a statement on a draft has to stop, whatever it has cost.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// When.
+    pub deadline: Instant,
+    /// Or once this is set.
+    pub cancelled: Arc<AtomicBool>,
+}
+
+impl Watch {
+    fn is_over(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed) || Instant::now() >= self.deadline
+    }
 }
 
 #[derive(Default)]
@@ -82,9 +110,18 @@ impl Context {
         self.checks_left.store(u64::MAX, Ordering::Relaxed);
     }
 
+    /// From now on a client's question about the schema runs, on a draft.
+    pub fn look(&self) {
+        self.trusted.store(false, Ordering::Relaxed);
+        self.looking.store(true, Ordering::Relaxed);
+        self.checks_left.store(LOOK_CHECKS, Ordering::Relaxed);
+        *lock(&self.denied) = None;
+    }
+
     /// From now on a client's statement is prepared.
     pub fn distrust(&self, schema_change: bool) {
         self.trusted.store(false, Ordering::Relaxed);
+        self.looking.store(false, Ordering::Relaxed);
         self.schema_change.store(schema_change, Ordering::Relaxed);
         self.checks_left.store(CHECKS_PER_PREPARE, Ordering::Relaxed);
         *lock(&self.denied) = None;
@@ -124,7 +161,36 @@ impl Context {
         self.now_ms.store(unix_ms, Ordering::Relaxed);
     }
 
+    /// What `now()` says.
+    pub fn now(&self) -> i64 {
+        self.now_ms.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn sequences(&self) -> MutexGuard<'_, Sequences> {
+        lock(&self.sequences)
+    }
+
+    /// Statements stop when this says so.
+    pub fn watch(&self, watch: Option<Watch>) {
+        *lock(&self.watch) = watch;
+    }
+
+    /// Whether the watch, and not the budget, has stopped the statement.
+    pub fn is_called_off(&self) -> bool {
+        lock(&self.watch).as_ref().is_some_and(Watch::is_over)
+    }
+
+    /// The reason for an error, which SQLite cannot carry: it replaces SQLite's own.
+    fn deny(&self, refusal: Refusal) -> Error {
+        let message = refusal.message.clone();
+        lock(&self.denied).get_or_insert(refusal);
+        Error::UserFunctionError(message.into())
+    }
+
     fn goes_on(&self) -> bool {
+        if self.is_called_off() {
+            return false;
+        }
         let left = self.checks_left.load(Ordering::Relaxed);
         if left == 0 {
             return false;
@@ -138,8 +204,25 @@ impl Context {
 
 /// Settings, limits, functions and callbacks of the executor's connection.
 pub fn prepare_connection(database: &mut Database, context: &Arc<Context>) -> rusqlite::Result<()> {
-    context.trust();
     settings(database.connection())?;
+    database.connection().pragma_update(None, "journal_mode", "WAL")?;
+    database.connection().pragma_update(None, "synchronous", "NORMAL")?;
+    database.connection().pragma_update(None, "cache_size", -CACHE_KIB)?;
+    database.connection().pragma_update(None, "wal_autocheckpoint", 4_000)?;
+    callbacks(database, context)
+}
+
+/// The same for a draft's connection, whose file is in memory, its own and for once.
+pub fn prepare_draft(database: &mut Database, context: &Arc<Context>) -> rusqlite::Result<()> {
+    settings(database.connection())?;
+    // OFF could undo nothing, not even a statement that failed.
+    database.connection().pragma_update(None, "journal_mode", "MEMORY")?;
+    database.connection().pragma_update(None, "cache_size", -DRAFT_CACHE_KIB)?;
+    callbacks(database, context)
+}
+
+fn callbacks(database: &mut Database, context: &Arc<Context>) -> rusqlite::Result<()> {
+    context.trust();
     limits(database.connection())?;
     functions(database.connection(), context)?;
     let authorizer = Arc::clone(context);
@@ -148,7 +231,12 @@ pub fn prepare_connection(database: &mut Database, context: &Arc<Context>) -> ru
             if authorizer.trusted.load(Ordering::Relaxed) {
                 return rusqlite::hooks::Authorization::Allow;
             }
-            match policy::authorize(&asked, authorizer.schema_change.load(Ordering::Relaxed)) {
+            let answer = if authorizer.looking.load(Ordering::Relaxed) {
+                query::authorize(&asked)
+            } else {
+                policy::authorize(&asked, authorizer.schema_change.load(Ordering::Relaxed))
+            };
+            match answer {
                 Ok(()) => rusqlite::hooks::Authorization::Allow,
                 Err(refusal) => {
                     lock(&authorizer.denied).get_or_insert(refusal);
@@ -163,14 +251,10 @@ pub fn prepare_connection(database: &mut Database, context: &Arc<Context>) -> ru
 }
 
 fn settings(connection: &Connection) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
     // In memory, every RELEASE walks the whole sub-journal.
     connection.pragma_update(None, "temp_store", 1)?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "recursive_triggers", true)?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
     for (setting, on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
@@ -229,6 +313,19 @@ fn functions(connection: &Connection, context: &Arc<Context>) -> rusqlite::Resul
     let changes = Arc::clone(context);
     connection.create_scalar_function(c"changes", 0, flags, move |_| {
         Ok(changes.changes.load(Ordering::Relaxed))
+    })?;
+    let numbers = Arc::clone(context);
+    connection.create_scalar_function(c"rota_nextval", 1, flags, move |call| {
+        let name: String = call.get(0)?;
+        let next = numbers.sequences().next(&name);
+        next.map_err(|refusal| numbers.deny(refusal))
+    })?;
+    let numbers = Arc::clone(context);
+    connection.create_scalar_function(c"rota_reserve", 2, flags, move |call| {
+        let (name, count): (String, i64) = (call.get(0)?, call.get(1)?);
+        let reserved = numbers.sequences().reserve(&name, count);
+        let Sequence { next, born } = reserved.map_err(|refusal| numbers.deny(refusal))?;
+        Ok(format!("{next} {born}"))
     })?;
     let now = Arc::clone(context);
     connection.create_scalar_function(c"now", 0, flags, move |_| {

@@ -18,6 +18,7 @@
 mod apply;
 pub mod bind;
 mod capture;
+pub mod catalog;
 pub mod chain_db;
 pub mod copy;
 pub mod datetime;

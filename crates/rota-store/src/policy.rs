@@ -13,7 +13,7 @@ const PRIVATE_TABLES: [&str; 5] =
 
 /// Functions whose results depend on their arguments and the database only, or that `determinism`
 /// has replaced.
-const FUNCTIONS: [&str; 118] = [
+const FUNCTIONS: [&str; 120] = [
     "->",
     "->>",
     "abs",
@@ -95,6 +95,8 @@ const FUNCTIONS: [&str; 118] = [
     "randomblob",
     "rank",
     "replace",
+    "rota_nextval",
+    "rota_reserve",
     "round",
     "row_number",
     "rtrim",

@@ -5,6 +5,7 @@
 //!   statement ──► authorizer: what is public ──► prepared once, kept ──► rows, within limits
 //!                   main    state.db, written by the executor meanwhile (WAL: neither waits)
 //!                   chain   chain.db, tables `blocks` and `receipts` only
+//!                   pg_catalog, information_schema   in memory, see `catalog`
 //! ```
 //!
 //! Each connection is opened read-only: whatever gets past the checks in front of it cannot write.
@@ -16,6 +17,7 @@ mod functions;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -29,6 +31,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, OpenFlags, Row};
 
 use crate::bind;
+use crate::catalog;
 use crate::chain_db;
 use crate::determinism::MAX_SQL_BYTES;
 use crate::error::{Trouble, judge};
@@ -56,6 +59,9 @@ const CACHE_KIB: i64 = 8 * 1024;
 /// What each value costs beside its own bytes when an answer's size is counted.
 const VALUE_OVERHEAD: usize = 24;
 
+/// `chain`, and the two databases of the catalog.
+const ATTACHED: i32 = 3;
+
 /// How long to wait for a lock: only the recovery after a crash ever holds one.
 const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -72,6 +78,9 @@ const PRAGMAS: [&str; 9] = [
     "function_list",
     "collation_list",
 ];
+
+/// The most rows of an answer about the schema, on a draft.
+const MOST_LOOKED_AT: usize = 100_000;
 
 /// Where `state.db` says which block is the newest in it.
 const HEIGHT: &str = "SELECT height FROM main.rota_meta";
@@ -110,6 +119,8 @@ pub struct Parameter {
     pub declared: Option<String>,
 }
 
+pub use functions::OnItsWay;
+
 /// Read-only connections to one server's files. One per thread.
 pub struct Reader {
     home: PathBuf,
@@ -117,12 +128,19 @@ pub struct Reader {
     /// Another connection, for clients that put strings in double quotes: a prepared statement
     /// keeps the meaning that the setting had, and takes on another when the schema changes.
     quoting: Option<Session>,
+    on_its_way: OnItsWay,
 }
 
 impl Reader {
     /// Opens the files that the executor and the log have created in `home`.
     pub fn open(home: &Path) -> Result<Self, Fault> {
-        Ok(Self { home: home.into(), plain: Session::open(home, false)?, quoting: None })
+        Self::informed(home, functions::nothing_known())
+    }
+
+    /// The same for a server that knows of transactions which are not final.
+    pub fn informed(home: &Path, on_its_way: OnItsWay) -> Result<Self, Fault> {
+        let plain = Session::open(home, false, &on_its_way)?;
+        Ok(Self { home: home.into(), plain, quoting: None, on_its_way })
     }
 
     /// Runs one statement that only reads. Refuses writes (25006), what is not public (42501), and
@@ -157,7 +175,7 @@ impl Reader {
             return Ok(&mut self.plain);
         }
         if self.quoting.is_none() {
-            let opened = Session::open(&self.home, true);
+            let opened = Session::open(&self.home, true, &self.on_its_way);
             let opened = opened.map_err(|fault| internal(fault.to_string()))?;
             self.quoting = Some(opened);
         }
@@ -170,6 +188,8 @@ impl Reader {
 struct Watch {
     deadline: Mutex<Option<Instant>>,
     denied: Mutex<Option<Refusal>>,
+    /// Whether what runs is ours: the catalog being filled.
+    trusted: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -182,11 +202,16 @@ struct Session {
 }
 
 impl Session {
-    fn open(home: &Path, double_quoted_strings: bool) -> Result<Self, Fault> {
+    fn open(
+        home: &Path,
+        double_quoted_strings: bool,
+        on_its_way: &OnItsWay,
+    ) -> Result<Self, Fault> {
         let fault =
             |error| Fault::storage(format!("reading the files in {}", home.display()), error);
         let mut connection = open_files(home).map_err(fault)?;
-        functions::register(&connection, home).map_err(fault)?;
+        functions::register(&connection, home, on_its_way).map_err(fault)?;
+        catalog::register(&connection).map_err(fault)?;
         for setting in [DbConfig::SQLITE_DBCONFIG_DQS_DML, DbConfig::SQLITE_DBCONFIG_DQS_DDL] {
             connection.set_db_config(setting, double_quoted_strings).map_err(fault)?;
         }
@@ -195,6 +220,7 @@ impl Session {
         connection
             .authorizer(Some(move |asked: AuthContext<'_>| match authorize(&asked) {
                 Ok(()) => Authorization::Allow,
+                Err(_) if authorizer.trusted.load(Ordering::Relaxed) => Authorization::Allow,
                 Err(refusal) => {
                     lock(&authorizer.denied).get_or_insert(refusal);
                     Authorization::Deny
@@ -226,6 +252,7 @@ impl Session {
     }
 
     fn run(&self, statement: &Statement, limits: &ReadLimits) -> Result<Rows, Refusal> {
+        self.fill_catalog(&statement.sql)?;
         let mut prepared = self.prepare(&statement.sql)?;
         if !prepared.readonly() {
             return Err(Refusal::new(
@@ -247,41 +274,90 @@ impl Session {
         Ok(answer.rows)
     }
 
+    /// Makes the catalog tell of the newest schema if the statement mentions it.
+    fn fill_catalog(&self, sql: &str) -> Result<(), Refusal> {
+        if !catalog::is_mentioned(sql) {
+            return Ok(());
+        }
+        self.watch.trusted.store(true, Ordering::Relaxed);
+        let filled = catalog::prepare(&self.connection);
+        self.watch.trusted.store(false, Ordering::Relaxed);
+        filled.map_err(|error| self.refuse(error))
+    }
+
     fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>, Refusal> {
         lock(&self.watch.denied).take();
         self.connection.prepare_cached(sql).map_err(|error| self.refuse(error))
     }
 
     fn describe(&self, sql: &str) -> Result<Description, Refusal> {
-        let classified = classify(sql);
-        if matches!(classified.access, Access::Empty | Access::Session) {
-            return Ok(Description {
-                parameters: Vec::new(),
-                columns: Vec::new(),
-                read_only: true,
-                kind: classified.kind,
-            });
-        }
         // Preparing looks at the schema in memory; running this compares it with the file's.
         self.connection
             .prepare_cached("SELECT 1 FROM main.sqlite_schema LIMIT 0")
             .and_then(|mut fresh| fresh.raw_query().next().map(drop))
             .map_err(|error| self.refuse(error))?;
+        self.fill_catalog(sql)?;
         lock(&self.watch.denied).take();
-        let prepared = self.connection.prepare(sql).map_err(|error| self.refuse(error))?;
-        let declared = describe::declared_types(&self.connection, sql).map_err(refuse)?;
-        Ok(Description {
-            parameters: parameters_of(&prepared, &declared),
-            columns: columns_of(&prepared),
-            read_only: prepared.readonly(),
-            kind: classified.kind,
-        })
+        describe_on(&self.connection, sql).map_err(|refusal| self.denied(refusal))
+    }
+
+    /// The authorizer's reason, if it has one.
+    fn denied(&self, refusal: Refusal) -> Refusal {
+        lock(&self.watch.denied).take().unwrap_or(refusal)
     }
 
     /// Why SQLite said no: the authorizer knows better than its error does.
     fn refuse(&self, error: rusqlite::Error) -> Refusal {
         lock(&self.watch.denied).take().unwrap_or_else(|| refuse(error))
     }
+}
+
+/// What a statement takes and gives, on any connection.
+pub(crate) fn describe_on(connection: &Connection, sql: &str) -> Result<Description, Refusal> {
+    let classified = classify(sql);
+    if matches!(classified.access, Access::Empty | Access::Session) {
+        return Ok(Description {
+            parameters: Vec::new(),
+            columns: Vec::new(),
+            read_only: true,
+            kind: classified.kind,
+        });
+    }
+    let prepared = connection.prepare(sql).map_err(refuse)?;
+    let declared = describe::declared_types(connection, sql).map_err(refuse)?;
+    Ok(Description {
+        parameters: parameters_of(&prepared, &declared),
+        columns: columns_of(&prepared),
+        read_only: prepared.readonly(),
+        kind: classified.kind,
+    })
+}
+
+/// What a draft's connection has of a reader's, for questions about the schema.
+pub(crate) fn prepare_draft(connection: &Connection, home: &Path) -> rusqlite::Result<()> {
+    functions::register(connection, home, &functions::nothing_known())
+}
+
+/// Answers a question about the schema on a draft's connection.
+pub(crate) fn look(connection: &Connection, statement: &Statement) -> Result<Rows, Refusal> {
+    let mut prepared = connection.prepare(&statement.sql).map_err(refuse)?;
+    if !prepared.readonly() {
+        return Err(Refusal::new(sqlstate::READ_ONLY, "a question may not change anything"));
+    }
+    bind::bind(&mut prepared, &statement.parameters)?;
+    let columns = columns_of(&prepared);
+    let mut rows = Vec::new();
+    let mut found = prepared.raw_query();
+    while let Some(row) = found.next().map_err(refuse)? {
+        if rows.len() >= MOST_LOOKED_AT {
+            return Err(too_much(format!("the answer has more than {MOST_LOOKED_AT} rows")));
+        }
+        let values =
+            (0..columns.len()).map(|place| read_value(row.get_ref(place).map_err(refuse)?));
+        rows.push(values.collect::<Result<_, _>>()?);
+    }
+    drop(found);
+    Ok(Rows { columns, rows })
 }
 
 /// An answer in the making.
@@ -364,7 +440,10 @@ fn parameters_of(
 /// Both files, read-only. Also for functions that look something up.
 fn open_files(home: &Path) -> rusqlite::Result<Connection> {
     sqlite::use_utc();
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // The catalog's databases are attached by URI: see `catalog`.
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(home.join(STATE_FILE), flags)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
@@ -375,7 +454,7 @@ fn open_files(home: &Path) -> rusqlite::Result<Connection> {
     for (limit, value) in [
         (Limit::SQLITE_LIMIT_LENGTH, MAX_READ_VALUE_BYTES),
         (Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_SQL_BYTES),
-        (Limit::SQLITE_LIMIT_ATTACHED, 1),
+        (Limit::SQLITE_LIMIT_ATTACHED, ATTACHED),
         (Limit::SQLITE_LIMIT_EXPR_DEPTH, 500),
         (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000), // matching is not interrupted
         (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
@@ -394,9 +473,12 @@ fn open_files(home: &Path) -> rusqlite::Result<Connection> {
 
 /// What a client's statement may be about. Writes may be prepared, to describe them; `query`
 /// refuses to run them, and the files are open for reading only.
-fn authorize(asked: &AuthContext<'_>) -> Result<(), Refusal> {
+pub(crate) fn authorize(asked: &AuthContext<'_>) -> Result<(), Refusal> {
     use AuthAction as A;
     let in_chain = asked.database_name.is_some_and(|name| name.eq_ignore_ascii_case("chain"));
+    let in_catalog = asked
+        .database_name
+        .is_some_and(|name| catalog::SCHEMAS.iter().any(|one| one.eq_ignore_ascii_case(name)));
     match asked.action {
         A::Select | A::Recursive => Ok(()),
         A::Read { table_name, .. } if in_chain => public(table_name),
@@ -424,6 +506,7 @@ fn authorize(asked: &AuthContext<'_>) -> Result<(), Refusal> {
             Err(denied("temporary tables, views and triggers are not supported"))
         }
         _ if in_chain => Err(denied("the tables of chain cannot be changed by SQL")),
+        _ if in_catalog => Err(denied("the catalog cannot be changed by SQL")),
         _ => Ok(()),
     }
 }

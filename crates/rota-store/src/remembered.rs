@@ -131,8 +131,8 @@ impl StateDb {
     pub(crate) fn forget_expired(&mut self, time: Time) -> Result<(), Fault> {
         self.remembered.abandon();
         let time = i64::try_from(time.0).unwrap_or(i64::MAX);
-        let connection = self.database.connection();
-        self.context.trust();
+        let connection = self.engine.database.connection();
+        self.engine.context.trust();
         let expired = (|| {
             let mut oldest = connection.prepare_cached(
                 "SELECT seq, expiry_time, outcomes FROM rota_transactions ORDER BY seq",
@@ -182,14 +182,14 @@ impl StateDb {
     }
 
     /// Changes rows of our own that are under the root.
-    fn under_root(
+    pub(crate) fn under_root(
         &mut self,
         doing: &str,
         run: impl FnOnce(&Connection) -> rusqlite::Result<()>,
     ) -> Result<(), Fault> {
-        self.context.trust();
+        self.engine.context.trust();
         self.begin_capture(u64::MAX);
-        let result = run(self.database.connection());
+        let result = run(self.engine.database.connection());
         self.end_capture()?;
         result.map_err(|error| Fault::storage(doing, error))
     }

@@ -3,36 +3,25 @@
 use std::sync::Arc;
 
 use rota_core::error::{Fault, Refusal, sqlstate};
-use rota_core::genesis::Parameters;
-use rota_core::transaction::{Settings, Statement, Transaction, Value};
+use rota_core::transaction::{Interactive, Statement, Transaction};
 use rota_core::types::TransactionId;
-use rusqlite::types::ValueRef;
-use rusqlite::{CachedStatement, StatementStatus};
 
-use crate::bind;
+use crate::apply::Mark;
 use crate::capture::{Event, Problem, RowHasher};
-use crate::determinism::{self, MAX_SQL_BYTES};
-use crate::error::{Trouble, judge};
+use crate::engine::{Budget, MAX_RESULT_BYTES, MAX_SHOWN_BYTES, Running, is_schema_change};
+use crate::error::Trouble;
 use crate::merkle::Entry;
+use crate::savepoints::{Savepoints, Step};
 use crate::schema::{SchemaChange, Table};
+use crate::seen::Seen;
+use crate::sequences::{self, Sequence, Source};
 use crate::sql;
 use crate::state::StateDb;
-use crate::value::{Column, Rows, StatementKind, StatementResult};
-
-/// What a statement costs beside its VM steps, in steps: for itself, and for this many bytes of its
-/// text one more. Charged alike whether it has to be prepared or not.
-const STATEMENT_STEPS: u64 = 20;
-const BYTES_PER_STEP: u64 = 4;
+use crate::value::{StatementKind, StatementResult};
 
 /// What a change of the schema costs, in steps for each table, index, view and trigger there is:
 /// they are read again.
 const STEPS_PER_OBJECT: u64 = 200;
-
-/// A transaction's results are kept in memory and sent to its client.
-const MAX_RESULT_BYTES: u64 = 4 << 20;
-
-/// Longer statements are not kept prepared.
-const MAX_CACHED_SQL: usize = 4_096;
 
 /// Why a transaction did nothing.
 pub(crate) enum Failure {
@@ -42,51 +31,23 @@ pub(crate) enum Failure {
     BrokeOut(Refusal),
 }
 
-/// What is left of what a block, or a transaction, may cost.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Budget {
-    steps: u64,
-    bytes: u64,
+/// What a client was shown on its draft is no longer so.
+fn changed() -> Refusal {
+    let message = "what this transaction was shown has been changed by another one; try again";
+    Refusal::new(sqlstate::SERIALIZATION_FAILURE, message)
 }
 
-impl Budget {
-    /// Of a whole block.
-    pub(crate) fn of_block(parameters: &Parameters) -> Self {
-        Self { steps: parameters.block_steps, bytes: parameters.block_change_bytes }
-    }
-
-    fn of_transaction(parameters: &Parameters, block: &Self) -> Self {
-        Self {
-            steps: parameters.transaction_steps.min(block.steps),
-            bytes: parameters.transaction_bytes.min(block.bytes),
-        }
-    }
-
-    fn charge_steps(&mut self, steps: u64) -> Result<(), Refusal> {
-        let left = self.steps.checked_sub(steps);
-        self.steps = left.unwrap_or(0);
-        left.map(drop).ok_or_else(too_many_steps)
-    }
-}
-
-fn too_many_steps() -> Refusal {
-    let message =
-        "the transaction takes more steps than it, or its block, has left; do it in parts";
-    Refusal::new(sqlstate::STATEMENT_TOO_COMPLEX, message)
+/// Why a statement that was shown to succeed has failed: trying again helps, unless it costs too
+/// much.
+fn changed_or(refusal: &Refusal) -> Refusal {
+    let costs = [sqlstate::TOO_COMPLEX, sqlstate::STATEMENT_TOO_COMPLEX];
+    if costs.contains(&refusal.code()) { refusal.clone() } else { changed() }
 }
 
 fn too_many_bytes() -> Refusal {
     let message =
         "the transaction changes more bytes than it, or its block, has left; do it in parts";
     Refusal::new(sqlstate::TOO_COMPLEX, message)
-}
-
-/// What a transaction carries from statement to statement.
-struct Running<'a> {
-    id: TransactionId,
-    settings: &'a Settings,
-    budget: Budget,
-    result_bytes: u64,
 }
 
 impl StateDb {
@@ -105,15 +66,13 @@ impl StateDb {
             ))));
         }
         let granted = Budget::of_transaction(&self.parameters, block);
-        let mut running =
-            Running { id, settings: &transaction.settings, budget: granted, result_bytes: 0 };
         let mark = self.mark();
         self.run_ours("SAVEPOINT rota")?;
-        self.database.reset_last_insert_rowid();
+        self.engine.database.reset_last_insert_rowid();
         self.begin_capture(granted.bytes);
-        let outcome = self.statements(transaction, &mut running);
+        let (outcome, left) = self.outcome(transaction, id, granted);
         let bytes = self.capture().bytes;
-        block.steps = block.steps.saturating_sub(granted.steps - running.budget.steps);
+        block.steps = block.steps.saturating_sub(granted.steps - left.steps);
         block.bytes = block.bytes.saturating_sub(bytes);
         self.capture().on = false;
         let problem = self.capture().problem.take();
@@ -123,19 +82,48 @@ impl StateDb {
         };
         let refusal = match outcome {
             Ok(results) => {
+                self.write_sequences()?;
                 self.run_ours("RELEASE rota")?;
                 return Ok(Ok(results));
             }
             Err(Trouble::Fault(fault)) => return Err(fault),
             Err(Trouble::Refusal(refusal)) => refusal,
         };
-        if self.database.connection().is_autocommit() {
+        self.engine.context.sequences().restore();
+        if self.engine.database.connection().is_autocommit() {
             return Ok(Err(Failure::BrokeOut(refusal)));
         }
         self.run_ours("ROLLBACK TO rota")?;
         self.run_ours("RELEASE rota")?;
         self.restore(&mark)?;
         Ok(Err(Failure::Refused(refusal)))
+    }
+
+    /// Runs all statements; what became of them, and what is left of the budget.
+    fn outcome(
+        &mut self,
+        transaction: &Transaction,
+        id: TransactionId,
+        budget: Budget,
+    ) -> (Result<Vec<StatementResult>, Trouble>, Budget) {
+        let settings = &transaction.settings;
+        let result_bytes = match transaction.interactive {
+            None => MAX_RESULT_BYTES,
+            Some(_) => MAX_SHOWN_BYTES,
+        };
+        let mut running = Running { id, settings, budget, result_bytes };
+        let Some(interactive) = &transaction.interactive else {
+            self.engine.context.sequences().source = Source::State;
+            let outcome = self.statements(transaction, &mut running);
+            return (outcome, running.budget);
+        };
+        let values = interactive.values.iter().copied().collect();
+        self.engine.context.sequences().source = Source::Carried(values);
+        let now = self.engine.context.now();
+        self.engine.set_time(interactive.begun);
+        let outcome = self.replay(transaction, interactive, &mut running);
+        self.engine.set_now(now);
+        (outcome, running.budget)
     }
 
     fn statements(
@@ -145,18 +133,99 @@ impl StateDb {
     ) -> Result<Vec<StatementResult>, Trouble> {
         let mut results = Vec::with_capacity(transaction.statements.len());
         for (number, statement) in (0..).zip(&transaction.statements) {
-            self.context.begin_statement(running.id, number);
+            self.engine.context.begin_statement(running.id, number);
             results.push(self.statement(statement, running)?);
-            if self.database.connection().is_autocommit() {
-                let message = "the statement ended the block's transaction";
-                return Err(Refusal::new(sqlstate::INVALID_TRANSACTION_STATE, message).into());
-            }
+            self.still_in_block()?;
         }
-        if self.database.violates_deferred_keys() {
-            let message = "FOREIGN KEY constraint failed: a deferred key is violated at the end";
-            return Err(Refusal::new(sqlstate::FOREIGN_KEY_VIOLATION, message).into());
-        }
+        self.check_deferred_keys()?;
         Ok(results)
+    }
+
+    /// Runs the statements of an interactive transaction, which must show what they showed on the
+    /// draft; otherwise 40001. Its client has the results already.
+    fn replay(
+        &mut self,
+        transaction: &Transaction,
+        interactive: &Interactive,
+        running: &mut Running<'_>,
+    ) -> Result<Vec<StatementResult>, Trouble> {
+        let mut seen = Seen::default();
+        let mut savepoints = Savepoints::default();
+        let mut marks: Vec<Mark> = Vec::new();
+        let mut failed: Option<Refusal> = None;
+        for (number, statement) in (0..).zip(&transaction.statements) {
+            self.engine.context.begin_statement(running.id, number);
+            let kind = sql::classify(&statement.sql).kind;
+            if let Some(refusal) = &failed
+                && kind != StatementKind::RollbackTo
+            {
+                return Err(changed_or(refusal).into());
+            }
+            let events = self.capture().events.len();
+            let shown = if Savepoints::concerns(kind) {
+                self.savepoint(&statement.sql, kind, &mut savepoints, &mut marks)
+            } else {
+                self.statement(statement, running)
+            };
+            let shown = match shown {
+                Err(Trouble::Fault(fault)) => return Err(fault.into()),
+                Err(Trouble::Refusal(refusal)) => Err(refusal),
+                Ok(result) => Ok(result),
+            };
+            self.still_in_block()?;
+            failed = shown.as_ref().err().cloned();
+            if failed.is_some() {
+                self.capture().events.truncate(events);
+            }
+            seen.add(&shown);
+        }
+        if let Some(refusal) = &failed {
+            return Err(changed_or(refusal).into());
+        }
+        if seen.digest() != interactive.seen || !self.engine.context.sequences().is_spent() {
+            return Err(changed().into());
+        }
+        self.check_deferred_keys()?;
+        Ok(Vec::new())
+    }
+
+    fn savepoint(
+        &mut self,
+        sql: &str,
+        kind: StatementKind,
+        savepoints: &mut Savepoints,
+        marks: &mut Vec<Mark>,
+    ) -> Result<StatementResult, Trouble> {
+        let step = savepoints.step(sql, kind)?;
+        self.run_ours(&step.sql())?;
+        match step {
+            Step::Set(_) => marks.push(self.mark()),
+            Step::Back(number) => {
+                marks.truncate(number + 1);
+                if let Some(mark) = marks.pop() {
+                    self.restore(&mark)?;
+                    marks.push(mark);
+                }
+            }
+            Step::Release(number) => marks.truncate(number),
+        }
+        Ok(StatementResult::nothing(kind))
+    }
+
+    fn still_in_block(&self) -> Result<(), Refusal> {
+        if self.engine.database.connection().is_autocommit() {
+            let message = "the statement ended the block's transaction";
+            return Err(Refusal::new(sqlstate::INVALID_TRANSACTION_STATE, message));
+        }
+        Ok(())
+    }
+
+    fn check_deferred_keys(&self) -> Result<(), Refusal> {
+        if self.engine.database.violates_deferred_keys() {
+            let message = "FOREIGN KEY constraint failed: a deferred key is violated at the end";
+            return Err(Refusal::new(sqlstate::FOREIGN_KEY_VIOLATION, message));
+        }
+        Ok(())
     }
 
     fn statement(
@@ -164,71 +233,36 @@ impl StateDb {
         statement: &Statement,
         running: &mut Running<'_>,
     ) -> Result<StatementResult, Trouble> {
-        let text = statement.sql.as_str();
-        let classified = sql::classify(text);
-        let kind = classified.kind;
-        check_text(text, classified)?;
-        let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
-        running.budget.charge_steps(STATEMENT_STEPS.saturating_add(length / BYTES_PER_STEP))?;
-        if kind == StatementKind::Empty {
-            return Ok(StatementResult::nothing(kind));
-        }
-        let quoting = running.settings.double_quoted_strings && sql::has_double_quotes(text);
-        self.set_quoting(quoting)?;
-        let result = self.execute(statement, kind, running);
-        self.context.trust();
-        let result = result.map_err(|trouble| match (trouble, self.context.take_denied()) {
-            (Trouble::Refusal(_), Some(denied)) => Trouble::Refusal(denied),
-            (trouble, _) => trouble,
-        })?;
-        if is_schema_change(kind) && self.capture().problem.is_none() {
+        let result = self.engine.statement(statement, running)?;
+        if is_schema_change(result.kind) && self.capture().problem.is_none() {
             self.adopt_schema(running)?;
         }
         Ok(result)
     }
 
-    fn execute(
-        &self,
-        statement: &Statement,
-        kind: StatementKind,
-        running: &mut Running<'_>,
-    ) -> Result<StatementResult, Trouble> {
-        let connection = self.database.connection();
-        self.context.distrust(is_schema_change(kind));
-        let mut prepared = connection.prepare_cached(&statement.sql).map_err(judge)?;
-        bind::bind(&mut prepared, &statement.parameters)?;
-        prepared.reset_status(StatementStatus::VmStep);
-        self.context.allow_steps(running.budget.steps);
-        let rows = collect(&mut prepared, &mut running.result_bytes);
-        self.context.trust();
-        let steps = prepared.get_status(StatementStatus::VmStep);
-        if is_schema_change(kind) || statement.sql.len() > MAX_CACHED_SQL {
-            prepared.discard();
+    /// The sequences that the transaction has advanced or dropped, into their table.
+    fn write_sequences(&mut self) -> Result<(), Fault> {
+        let changed = self.engine.context.sequences().changed();
+        if changed.is_empty() {
+            return Ok(());
         }
-        // The counter has 32 bits and no sign.
-        running.budget.charge_steps(u64::from(steps.cast_unsigned()))?;
-        let rows = rows?;
-        let writes =
-            matches!(kind, StatementKind::Insert | StatementKind::Update | StatementKind::Delete);
-        let rows_affected = match kind {
-            _ if writes => connection.changes(),
-            StatementKind::Select => u64::try_from(rows.rows.len()).unwrap_or(u64::MAX),
-            _ => 0,
-        };
-        if writes {
-            self.context.set_changes(i64::try_from(rows_affected).unwrap_or(i64::MAX));
-        }
-        let last_insert_rowid = connection.last_insert_rowid();
-        Ok(StatementResult { kind, rows_affected, last_insert_rowid, rows })
-    }
-
-    fn set_quoting(&mut self, allow: bool) -> Result<(), Trouble> {
-        if self.quoting != allow {
-            self.quoting = allow;
-            let connection = self.database.connection();
-            determinism::allow_double_quoted_strings(connection, allow).map_err(judge)?;
-            connection.flush_prepared_statement_cache();
-        }
+        self.under_root("writing sequences", |connection| {
+            for (name, sequence) in changed {
+                match sequence {
+                    Some(Sequence { next, born }) => connection
+                        .prepare_cached(
+                            "INSERT INTO rota_sequences VALUES (?1, ?2, ?3)
+                             ON CONFLICT (name) DO UPDATE SET next = ?2, born = ?3",
+                        )?
+                        .execute((name, next, born))?,
+                    None => connection
+                        .prepare_cached("DELETE FROM rota_sequences WHERE name = ?1")?
+                        .execute([name])?,
+                };
+            }
+            Ok(())
+        })?;
+        self.engine.context.sequences().settle();
         Ok(())
     }
 
@@ -247,6 +281,16 @@ impl StateDb {
             };
             self.capture().events.push(event);
         }
+        self.forget_sequences()
+    }
+
+    /// Sequences that no default names any more go with their table.
+    fn forget_sequences(&mut self) -> Result<(), Trouble> {
+        if self.engine.context.sequences().is_empty() {
+            return Ok(());
+        }
+        let named = self.ours("reading the schema's sequences", sequences::named)?;
+        self.engine.context.sequences().keep_only(&named);
         Ok(())
     }
 
@@ -303,82 +347,5 @@ fn judge_problem(problem: Problem) -> Trouble {
         .into(),
         Problem::Bytes => too_many_bytes().into(),
         Problem::Unreadable(what) => Fault::Diverged(what).into(),
-    }
-}
-
-fn is_schema_change(kind: StatementKind) -> bool {
-    use StatementKind as K;
-    matches!(
-        kind,
-        K::CreateTable
-            | K::CreateIndex
-            | K::CreateView
-            | K::CreateTrigger
-            | K::DropTable
-            | K::DropIndex
-            | K::DropView
-            | K::DropTrigger
-            | K::AlterTable
-    )
-}
-
-fn check_text(text: &str, classified: sql::Classified) -> Result<(), Refusal> {
-    if text.len() > usize::try_from(MAX_SQL_BYTES).unwrap_or(0) {
-        let message = format!("a statement of {} bytes; {MAX_SQL_BYTES} are possible", text.len());
-        return Err(Refusal::new(sqlstate::TOO_COMPLEX, message));
-    }
-    if classified.access == sql::Access::Session {
-        let message =
-            "BEGIN, COMMIT, ROLLBACK, savepoints and SET are the session's, not a statement's";
-        return Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
-    }
-    if classified.kind == StatementKind::Explain {
-        let message = "EXPLAIN shows how a statement is run, and is for reads only";
-        return Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
-    }
-    sql::forbidden(text, classified.kind)
-}
-
-/// Runs a bound statement to its end.
-fn collect(prepared: &mut CachedStatement<'_>, result_bytes: &mut u64) -> Result<Rows, Trouble> {
-    let width = prepared.column_count();
-    if width == 0 {
-        prepared.raw_execute().map_err(judge)?;
-        return Ok(Rows::default());
-    }
-    let columns = prepared
-        .columns()
-        .map(|column| Column {
-            name: column.name().to_owned(),
-            declared: column.decl_type().map(str::to_owned),
-        })
-        .collect();
-    let mut collected = Vec::new();
-    let mut rows = prepared.raw_query();
-    while let Some(row) = rows.next().map_err(judge)? {
-        let mut values = Vec::with_capacity(width);
-        for index in 0..width {
-            let value = row.get_ref(index).map_err(judge)?;
-            let length = value.as_bytes_or_null().ok().flatten().map_or(0, <[u8]>::len);
-            *result_bytes =
-                result_bytes.saturating_add(u64::try_from(length + 16).unwrap_or(u64::MAX));
-            values.push(to_value(value));
-        }
-        if *result_bytes > MAX_RESULT_BYTES {
-            let message = "the transaction's results are too large; ask for less, or in parts";
-            return Err(Refusal::new(sqlstate::TOO_COMPLEX, message).into());
-        }
-        collected.push(values);
-    }
-    Ok(Rows { columns, rows: collected })
-}
-
-fn to_value(value: ValueRef<'_>) -> Value {
-    match value {
-        ValueRef::Null => Value::Null,
-        ValueRef::Integer(number) => Value::Integer(number),
-        ValueRef::Real(number) => Value::real(number),
-        ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
-        ValueRef::Blob(blob) => Value::Blob(blob.to_vec()),
     }
 }

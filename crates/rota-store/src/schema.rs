@@ -69,7 +69,7 @@ pub enum SchemaChange {
 /// Tables whose rows are not part of the root: SQLite's own and ours that hold the root.
 fn is_unhashed(name: &str) -> bool {
     name.starts_with("sqlite_")
-        || (policy::is_system(name) && name != crate::state::TRANSACTIONS_TABLE)
+        || (policy::is_system(name) && !crate::state::HASHED_NAMES.contains(&name))
 }
 
 impl Schema {

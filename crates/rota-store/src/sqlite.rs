@@ -4,8 +4,11 @@
 //! ```text
 //!   Database ── Connection ── preupdate hook ──> Change: a row's old and new values
 //!            └─ VFS: the system's, but its clock is ours ──> CURRENT_TIMESTAMP, date('now'), …
+//!            └─ or the VFS of `pages`: the file is in memory, as a draft has it
 //! ```
 #![allow(unsafe_code)]
+
+pub mod pages;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::Path;
@@ -14,6 +17,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, ffi};
+
+use pages::{Pages, SharedFile};
 
 /// SQLite's Julian day number of 1970-01-01T00:00Z, in milliseconds.
 const UNIX_EPOCH_JULIAN_MS: i64 = 210_866_760_000_000;
@@ -151,19 +156,25 @@ unsafe extern "C" fn on_preupdate(
     }
 }
 
+/// What our VFSs start with: SQLite's own structure, and the clock that they tell.
+#[repr(C)]
+struct Clocked {
+    base: ffi::sqlite3_vfs,
+    unix_ms: AtomicI64,
+}
+
 /// The system's VFS with a clock of ours.
 #[repr(C)]
 struct ClockVfs {
-    base: ffi::sqlite3_vfs,
-    unix_ms: AtomicI64,
+    clocked: Clocked,
     name: CString,
 }
 
 unsafe extern "C" fn current_time_ms(vfs: *mut ffi::sqlite3_vfs, out: *mut i64) -> c_int {
-    // SAFETY: SQLite passes the VFS that was registered, which is the first field of a ClockVfs,
-    // and a place to write.
+    // SAFETY: SQLite passes the VFS that was registered, which starts with a Clocked, and a place to
+    // write.
     unsafe {
-        let now = (*vfs.cast::<ClockVfs>()).unix_ms.load(Ordering::Relaxed);
+        let now = (*vfs.cast::<Clocked>()).unix_ms.load(Ordering::Relaxed);
         *out = now.saturating_add(UNIX_EPOCH_JULIAN_MS);
     }
     ffi::SQLITE_OK
@@ -201,7 +212,8 @@ impl Clock {
             base.xCurrentTime = Some(current_time_days);
             base.xCurrentTimeInt64 = Some(current_time_ms);
             base.iVersion = base.iVersion.max(2);
-            let vfs = Box::into_raw(Box::new(ClockVfs { base, unix_ms: AtomicI64::new(0), name }));
+            let clocked = Clocked { base, unix_ms: AtomicI64::new(0) };
+            let vfs = Box::into_raw(Box::new(ClockVfs { clocked, name }));
             ffi::sqlite3_vfs_register(vfs.cast(), 0);
             Self(vfs)
         }
@@ -212,9 +224,9 @@ impl Clock {
         unsafe { &(*self.0).name }
     }
 
-    fn set(&self, unix_ms: i64) {
+    fn time(&self) -> &AtomicI64 {
         // SAFETY: the structure lives as long as self; the field is atomic.
-        unsafe { (*self.0).unix_ms.store(unix_ms, Ordering::Relaxed) }
+        unsafe { &(*self.0).clocked.unix_ms }
     }
 }
 
@@ -271,10 +283,16 @@ pub fn use_utc() {
 
 /// A connection to a database of ours, with what rusqlite does not offer.
 pub struct Database {
-    // Fields are dropped in this order: the connection uses the other two.
+    // Fields are dropped in this order: the connection uses the others.
     connection: Connection,
     observer: *mut Observer,
-    clock: Clock,
+    files: Files,
+}
+
+/// Where a database's files are: the registered VFS.
+enum Files {
+    System(Clock),
+    Memory(Pages),
 }
 
 // SAFETY: the observer is Send, is owned by this structure, and is called by whoever uses the
@@ -291,7 +309,16 @@ impl Database {
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags_and_vfs(path, flags, clock.name())?;
         reserve_bytes(&connection)?;
-        Ok(Self { connection, observer: ptr::null_mut(), clock })
+        Ok(Self { connection, observer: ptr::null_mut(), files: Files::System(clock) })
+    }
+
+    /// Opens a database whose file is this one, for this connection alone.
+    pub fn over(file: SharedFile) -> rusqlite::Result<Self> {
+        use_utc();
+        let pages = Pages::register(file);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags_and_vfs("draft", flags, pages.name())?;
+        Ok(Self { connection, observer: ptr::null_mut(), files: Files::Memory(pages) })
     }
 
     /// The connection.
@@ -306,7 +333,11 @@ impl Database {
 
     /// Sets the clock that SQL sees, in milliseconds since 1970.
     pub fn set_clock(&self, unix_ms: i64) {
-        self.clock.set(unix_ms);
+        let clock = match &self.files {
+            Files::System(clock) => clock.time(),
+            Files::Memory(pages) => pages.clock(),
+        };
+        clock.store(unix_ms, Ordering::Relaxed);
     }
 
     /// Calls `observer` before each row of an ordinary table changes. Set it before any statement

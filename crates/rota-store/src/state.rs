@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   users' tables        ┐
-//!   rota_transactions    ┘ under the root; ids that may not be applied again, until they expire
+//!   rota_transactions    │ under the root; ids that may not be applied again, until they expire
+//!   rota_sequences       ┘ and the next number of each sequence
 //!   rota_meta            one row: whose file this is; height, block and root that it holds
 //!   rota_tables          the number of each table: names change, numbers do not
 //!   rota_recent, rota_buckets, rota_hashes    the root's leaves and hashes (`recent`)
@@ -24,25 +25,40 @@ use rusqlite::types::ValueRef;
 
 use crate::capture::{Capture, RowHasher};
 use crate::determinism::{self, Context};
+use crate::engine::Engine;
 use crate::merkle::{self, Bucket, Entries, Hash, Key, TableId, Tree};
 use crate::recent::{self, Recent};
 use crate::remembered::Remembered;
 use crate::schema::{Schema, Table};
+use crate::sequences;
 use crate::sqlite::{self, Database};
 use crate::value::Receipt;
 
 /// The file's name in a home folder.
 pub const STATE_FILE: &str = "state.db";
 
-/// The only system table under the root.
+/// Ids that may not be applied again.
 pub const TRANSACTIONS_TABLE: &str = "rota_transactions";
 
+/// Where each sequence stands (`sequences`).
+pub const SEQUENCES_TABLE: &str = "rota_sequences";
+
+/// The system tables under the root.
+pub const HASHED_NAMES: [&str; 2] = [TRANSACTIONS_TABLE, SEQUENCES_TABLE];
+
 /// All that is in a new file.
-pub const SYSTEM_NAMES: [&str; 6] =
-    ["rota_meta", TRANSACTIONS_TABLE, "rota_tables", "rota_buckets", "rota_hashes", "rota_recent"];
+pub const SYSTEM_NAMES: [&str; 7] = [
+    "rota_meta",
+    TRANSACTIONS_TABLE,
+    SEQUENCES_TABLE,
+    "rota_tables",
+    "rota_buckets",
+    "rota_hashes",
+    "rota_recent",
+];
 
 /// The layout of the file; another one is refused.
-const LAYOUT: i64 = 1;
+const LAYOUT: i64 = 2;
 
 /// Statements kept prepared.
 const CACHED_STATEMENTS: usize = 256;
@@ -53,6 +69,7 @@ CREATE TABLE rota_meta(one INTEGER PRIMARY KEY CHECK (one = 1), layout INTEGER N
     root BLOB NOT NULL, next_table INTEGER NOT NULL, next_transaction INTEGER NOT NULL);
 CREATE TABLE rota_transactions(seq INTEGER PRIMARY KEY, height INTEGER NOT NULL,
     expiry_time INTEGER NOT NULL, outcomes BLOB NOT NULL);
+CREATE TABLE rota_sequences(name TEXT PRIMARY KEY, next INTEGER NOT NULL, born INTEGER NOT NULL);
 CREATE TABLE rota_tables(schema_rowid INTEGER PRIMARY KEY, id INTEGER NOT NULL);
 CREATE TABLE rota_buckets(key INTEGER PRIMARY KEY, leaves BLOB NOT NULL);
 CREATE TABLE rota_hashes(key INTEGER PRIMARY KEY, hash BLOB NOT NULL);
@@ -61,8 +78,7 @@ CREATE TABLE rota_recent(seq INTEGER PRIMARY KEY, changes BLOB NOT NULL);
 
 /// The executor's side of `state.db`: one per server, owned by one thread.
 pub struct StateDb {
-    pub(crate) database: Database,
-    pub(crate) context: Arc<Context>,
+    pub(crate) engine: Engine,
     pub(crate) capture: Arc<Mutex<Capture>>,
     pub(crate) trees: BTreeMap<TableId, Tree>,
     pub(crate) recent: Recent,
@@ -77,7 +93,6 @@ pub struct StateDb {
     pub(crate) chain: ChainId,
     pub(crate) parameters: Parameters,
     pub(crate) signers: BTreeSet<PublicKey>,
-    pub(crate) quoting: bool,
 }
 
 /// What applying a block gave.
@@ -125,8 +140,7 @@ impl StateDb {
         determinism::prepare_connection(&mut database, &context).map_err(doing)?;
         database.connection().set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
         let mut state = Self {
-            database,
-            context,
+            engine: Engine::new(database, context),
             capture,
             trees: BTreeMap::new(),
             recent: Recent::default(),
@@ -140,7 +154,6 @@ impl StateDb {
             chain: genesis.chain_id(),
             parameters: genesis.parameters.clone(),
             signers: genesis.members.iter().map(|member| member.key).collect(),
-            quoting: false,
         };
         if !state.is_made()? {
             state.create(genesis)?;
@@ -187,9 +200,9 @@ impl StateDb {
         doing: &str,
         run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Fault> {
-        self.context.trust();
+        self.engine.context.trust();
         let was = std::mem::replace(&mut self.capture().on, false);
-        let result = run(self.database.connection());
+        let result = run(self.engine.database.connection());
         self.capture().on = was;
         result.map_err(|error| Fault::storage(doing, error))
     }
@@ -260,6 +273,8 @@ impl StateDb {
             .ours("reading rota_recent", Recent::read)?
             .ok_or_else(|| Fault::Diverged("rota_recent is damaged".into()))?;
         self.remembered = self.ours("reading rota_transactions", Remembered::read)?;
+        let sequences = self.ours("reading rota_sequences", sequences::read)?;
+        self.engine.context.sequences().load(sequences);
         self.trees = self.read_trees()?;
         self.folded = Arc::clone(&self.schema);
         if self.root() != self.applied.root {

@@ -86,7 +86,8 @@ fn what_must_not_be_run_is_not() {
     let mut user = pair.maker.sql(insert);
     user.user = "mallory".into();
     let mut interactive = pair.maker.sql(insert);
-    interactive.interactive = Some(Interactive { begun: Time(1), seen: Digest::default() });
+    interactive.interactive =
+        Some(Interactive { begun: Time(1), seen: Digest::default(), values: Vec::new() });
     let others = pair.maker.envelope(1, vec![user, interactive]);
     let height = Height(pair.maker.height.0 + 10_000_000);
     let expiry = Expiry { height, time: pair.maker.time };

@@ -20,7 +20,7 @@ const NOTES: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX
 /// Code that is not there.
 const HOLES: [&str; 2] = [concat!("todo", "!"), concat!("unimplemented", "!")];
 /// Where `unsafe` may stand, each block with its argument.
-const UNSAFE_PLACES: [&str; 2] = ["crates/rota-hash/", "crates/rota-store/src/sqlite.rs"];
+const UNSAFE_PLACES: [&str; 2] = ["crates/rota-hash/", "crates/rota-store/src/sqlite"];
 /// What rota-core may not even name, so that the same inputs give the same outputs.
 const IMPURE: [&str; 10] = [
     "HashMap",

@@ -15,6 +15,9 @@ const CLASS: i64 = 1_259;
 const CONSTRAINT: i64 = 2_606;
 const DEFAULT: i64 = 2_604;
 
+/// The operator class that is told of every index's columns.
+const INT4_OPS: i64 = 1_978;
+
 /// Takes away what users' schema put in.
 const CLEAR: &str = "
 DELETE FROM pg_catalog.pg_class WHERE relnamespace = 2200;
@@ -194,16 +197,10 @@ fn attribute(connection: &Connection, values: &[&dyn ToSql]) -> rusqlite::Result
 
 fn put_index(connection: &Connection, model: &Model, index: &Index) -> rusqlite::Result<()> {
     let count = index.columns.len();
-    let class = Class {
-        kind: "i",
-        access: 403,
-        columns: count,
-        ..Class::new(index.oid, &index.name)
-    };
+    let class =
+        Class { kind: "i", access: 403, columns: count, ..Class::new(index.oid, &index.name) };
     put_class(connection, &class)?;
     define(connection, index.oid, &index.definition)?;
-    let vector = |numbers: Vec<String>| numbers.join(" ");
-    let keys = vector(index.columns.iter().map(ToString::to_string).collect());
     let options: Vec<i64> = index.descending.iter().map(|&desc| if desc { 3 } else { 0 }).collect();
     let expressions: Vec<&str> = index
         .columns
@@ -225,10 +222,10 @@ fn put_index(connection: &Connection, model: &Model, index: &Index) -> rusqlite:
             whole(count),
             index.unique,
             index.primary,
-            keys,
-            vector(vec!["0".into(); count]),
-            vector(vec!["1978".into(); count]),
-            vector(options.iter().map(ToString::to_string).collect()),
+            array(&index.columns),
+            array(&vec![0; count]),
+            array(&vec![INT4_OPS; count]),
+            array(&options),
             (!expressions.is_empty()).then(|| expressions.join(", ")),
             index.predicate,
         ],
@@ -242,9 +239,8 @@ fn put_index(connection: &Connection, model: &Model, index: &Index) -> rusqlite:
         )?;
         let of = relation.and_then(|relation| relation.columns.get(column.checked_sub(1)?));
         let name = of.map_or("expr", |column| column.name.as_str());
-        let (oid, modifier) = of.map_or((25, -1), |column| {
-            (column.declared.oid, column.declared.modifier)
-        });
+        let (oid, modifier) =
+            of.map_or((25, -1), |column| (column.declared.oid, column.declared.modifier));
         let nth = whole(place + 1);
         let values = params![index.oid, name, oid, nth, 0, modifier, false, false, ""];
         attribute(connection, values)?;
@@ -298,9 +294,10 @@ fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn array(numbers: &[usize]) -> String {
+/// As arrays are stored: JSON.
+fn array<T: ToString>(numbers: &[T]) -> String {
     let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-    format!("{{{}}}", numbers.join(","))
+    format!("[{}]", numbers.join(","))
 }
 
 fn define(connection: &Connection, oid: i64, definition: &str) -> rusqlite::Result<()> {

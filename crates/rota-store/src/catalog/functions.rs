@@ -180,9 +180,8 @@ pub(super) fn told(connection: &Connection) -> Option<String> {
 pub(super) fn tell(connection: &Connection, model: &Model, fingerprint: &str) -> Result<()> {
     let names = Arc::new(names(connection, model)?);
     let fingerprint = fingerprint.to_owned();
-    connection.create_scalar_function("rota_catalog_told", 0, FLAGS, move |_| {
-        Ok(fingerprint.clone())
-    })?;
+    connection
+        .create_scalar_function("rota_catalog_told", 0, FLAGS, move |_| Ok(fingerprint.clone()))?;
     let known = Arc::clone(&names);
     connection.create_scalar_function("to_regclass", 1, FLAGS, move |call| {
         Ok(match (number(call, 0), text(call, 0)) {

@@ -335,9 +335,8 @@ impl Reading<'_> {
              ORDER BY seqno",
         )?;
         // Columns are at most some thousands; an expression has the number −2.
-        let rows = statement.query_map([index], |row| {
-            Ok((usize::from(row.get::<_, u16>(0)?), row.get(1)?))
-        })?;
+        let rows = statement
+            .query_map([index], |row| Ok((usize::from(row.get::<_, u16>(0)?), row.get(1)?)))?;
         let rows = rows.collect::<rusqlite::Result<Vec<(usize, bool)>>>()?;
         Ok(rows.into_iter().unzip())
     }
@@ -495,9 +494,10 @@ impl Reading<'_> {
             if deferred {
                 definition.push_str(" INITIALLY DEFERRED");
             }
-            let index = model.indexes.iter().find(|index| {
-                index.table == target_oid && index.unique && index.columns == to
-            });
+            let index = model
+                .indexes
+                .iter()
+                .find(|index| index.table == target_oid && index.unique && index.columns == to);
             let constraint = Constraint {
                 oid: self.next_constraint(),
                 table: self.oid(),
@@ -617,8 +617,44 @@ pub(super) fn quoted(name: &str) -> String {
 
 /// Words that PostgreSQL does not take for a column's name.
 const RESERVED: [&str; 40] = [
-    "all", "and", "any", "array", "as", "asc", "both", "case", "cast", "check", "collate", "column",
-    "constraint", "create", "default", "desc", "distinct", "do", "else", "end", "except", "false",
-    "for", "foreign", "from", "grant", "group", "having", "in", "limit", "not", "null", "offset",
-    "on", "or", "order", "select", "table", "user", "where",
+    "all",
+    "and",
+    "any",
+    "array",
+    "as",
+    "asc",
+    "both",
+    "case",
+    "cast",
+    "check",
+    "collate",
+    "column",
+    "constraint",
+    "create",
+    "default",
+    "desc",
+    "distinct",
+    "do",
+    "else",
+    "end",
+    "except",
+    "false",
+    "for",
+    "foreign",
+    "from",
+    "grant",
+    "group",
+    "having",
+    "in",
+    "limit",
+    "not",
+    "null",
+    "offset",
+    "on",
+    "or",
+    "order",
+    "select",
+    "table",
+    "user",
+    "where",
 ];

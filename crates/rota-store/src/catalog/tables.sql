@@ -2,20 +2,20 @@
 -- Most stay empty: Rota has nothing of the kind, and tools ask all the same.
 
 CREATE TABLE pg_catalog.pg_aggregate (
-    aggfnoid text, aggkind "char", aggnumdirectargs int2, aggtransfn text, aggfinalfn text,
+    aggfnoid text, aggkind """char""", aggnumdirectargs int2, aggtransfn text, aggfinalfn text,
     aggcombinefn text, aggserialfn text, aggdeserialfn text, aggmtransfn text, aggminvtransfn
-    text, aggmfinalfn text, aggfinalextra bool, aggmfinalextra bool, aggfinalmodify "char",
-    aggmfinalmodify "char", aggsortop oid, aggtranstype oid, aggtransspace int4, aggmtranstype
+    text, aggmfinalfn text, aggfinalextra bool, aggmfinalextra bool, aggfinalmodify """char""",
+    aggmfinalmodify """char""", aggsortop oid, aggtranstype oid, aggtransspace int4, aggmtranstype
     oid, aggmtransspace int4, agginitval text, aggminitval text
 );
 
 CREATE TABLE pg_catalog.pg_am (
-    oid oid, amname text, amhandler text, amtype "char"
+    oid oid, amname text, amhandler text, amtype """char"""
 );
 
 CREATE TABLE pg_catalog.pg_amop (
     oid oid, amopfamily oid, amoplefttype oid, amoprighttype oid, amopstrategy int2,
-    amoppurpose "char", amopopr oid, amopmethod oid, amopsortfamily oid
+    amoppurpose """char""", amopopr oid, amopmethod oid, amopsortfamily oid
 );
 
 CREATE TABLE pg_catalog.pg_amproc (
@@ -29,10 +29,10 @@ CREATE TABLE pg_catalog.pg_attrdef (
 
 CREATE TABLE pg_catalog.pg_attribute (
     attrelid oid, attname text, atttypid oid, attstattarget int4, attlen int2, attnum int2,
-    attndims int4, attcacheoff int4, atttypmod int4, attbyval bool, attalign "char",
-    attstorage "char", attcompression "char", attnotnull bool, atthasdef bool, atthasmissing
-    bool, attidentity "char", attgenerated "char", attisdropped bool, attislocal bool,
-    attinhcount int4, attcollation oid, attacl text, attoptions text, attfdwoptions text,
+    attndims int4, attcacheoff int4, atttypmod int4, attbyval bool, attalign """char""",
+    attstorage """char""", attcompression """char""", attnotnull bool, atthasdef bool, atthasmissing
+    bool, attidentity """char""", attgenerated """char""", attisdropped bool, attislocal bool,
+    attinhcount int4, attcollation oid, attacl text, attoptions text[], attfdwoptions text,
     attmissingval text
 );
 
@@ -51,31 +51,31 @@ CREATE TABLE pg_catalog.pg_available_extensions (
 );
 
 CREATE TABLE pg_catalog.pg_cast (
-    oid oid, castsource oid, casttarget oid, castfunc oid, castcontext "char", castmethod
-    "char"
+    oid oid, castsource oid, casttarget oid, castfunc oid, castcontext """char""", castmethod
+    """char"""
 );
 
 CREATE TABLE pg_catalog.pg_class (
     oid oid, relname text, relnamespace oid, reltype oid, reloftype oid, relowner oid, relam
     oid, relfilenode oid, reltablespace oid, relpages int4, reltuples float4, relallvisible
-    int4, reltoastrelid oid, relhasindex bool, relisshared bool, relpersistence "char",
-    relkind "char", relnatts int2, relchecks int2, relhasrules bool, relhastriggers bool,
+    int4, reltoastrelid oid, relhasindex bool, relisshared bool, relpersistence """char""",
+    relkind """char""", relnatts int2, relchecks int2, relhasrules bool, relhastriggers bool,
     relhassubclass bool, relrowsecurity bool, relforcerowsecurity bool, relispopulated bool,
-    relreplident "char", relispartition bool, relrewrite oid, relfrozenxid int4, relminmxid
-    int4, relacl text, reloptions text, relpartbound text
+    relreplident """char""", relispartition bool, relrewrite oid, relfrozenxid int4, relminmxid
+    int4, relacl text, reloptions text[], relpartbound text
 );
 
 CREATE TABLE pg_catalog.pg_collation (
-    oid oid, collname text, collnamespace oid, collowner oid, collprovider "char",
+    oid oid, collname text, collnamespace oid, collowner oid, collprovider """char""",
     collisdeterministic bool, collencoding int4, collcollate text, collctype text,
     colliculocale text, collversion text
 );
 
 CREATE TABLE pg_catalog.pg_constraint (
-    oid oid, conname text, connamespace oid, contype "char", condeferrable bool, condeferred
+    oid oid, conname text, connamespace oid, contype """char""", condeferrable bool, condeferred
     bool, convalidated bool, conrelid oid, contypid oid, conindid oid, conparentid oid,
-    confrelid oid, confupdtype "char", confdeltype "char", confmatchtype "char", conislocal
-    bool, coninhcount int4, connoinherit bool, conkey text, confkey text, conpfeqop text,
+    confrelid oid, confupdtype """char""", confdeltype """char""", confmatchtype """char""", conislocal
+    bool, coninhcount int4, connoinherit bool, conkey int2[], confkey int2[], conpfeqop text,
     conppeqop text, conffeqop text, confdelsetcols text, conexclop text, conbin text
 );
 
@@ -90,7 +90,7 @@ CREATE TABLE pg_catalog.pg_cursors (
 );
 
 CREATE TABLE pg_catalog.pg_database (
-    oid oid, datname text, datdba oid, encoding int4, datlocprovider "char", datistemplate
+    oid oid, datname text, datdba oid, encoding int4, datlocprovider """char""", datistemplate
     bool, datallowconn bool, datconnlimit int4, datfrozenxid int4, datminmxid int4,
     dattablespace oid, datcollate text, datctype text, daticulocale text, datcollversion text,
     datacl text
@@ -101,12 +101,12 @@ CREATE TABLE pg_catalog.pg_db_role_setting (
 );
 
 CREATE TABLE pg_catalog.pg_default_acl (
-    oid oid, defaclrole oid, defaclnamespace oid, defaclobjtype "char", defaclacl text
+    oid oid, defaclrole oid, defaclnamespace oid, defaclobjtype """char""", defaclacl text
 );
 
 CREATE TABLE pg_catalog.pg_depend (
     classid oid, objid oid, objsubid int4, refclassid oid, refobjid oid, refobjsubid int4,
-    deptype "char"
+    deptype """char"""
 );
 
 CREATE TABLE pg_catalog.pg_description (
@@ -118,7 +118,7 @@ CREATE TABLE pg_catalog.pg_enum (
 );
 
 CREATE TABLE pg_catalog.pg_event_trigger (
-    oid oid, evtname text, evtevent text, evtowner oid, evtfoid oid, evtenabled "char",
+    oid oid, evtname text, evtevent text, evtowner oid, evtfoid oid, evtenabled """char""",
     evttags text
 );
 
@@ -149,7 +149,7 @@ CREATE TABLE pg_catalog.pg_index (
     indexrelid oid, indrelid oid, indnatts int2, indnkeyatts int2, indisunique bool,
     indnullsnotdistinct bool, indisprimary bool, indisexclusion bool, indimmediate bool,
     indisclustered bool, indisvalid bool, indcheckxmin bool, indisready bool, indislive bool,
-    indisreplident bool, indkey text, indcollation text, indclass text, indoption text,
+    indisreplident bool, indkey int2vector, indcollation oidvector, indclass oidvector, indoption int2vector,
     indexprs text, indpred text
 );
 
@@ -182,7 +182,7 @@ CREATE TABLE pg_catalog.pg_opclass (
 );
 
 CREATE TABLE pg_catalog.pg_operator (
-    oid oid, oprname text, oprnamespace oid, oprowner oid, oprkind "char", oprcanmerge bool,
+    oid oid, oprname text, oprnamespace oid, oprowner oid, oprkind """char""", oprcanmerge bool,
     oprcanhash bool, oprleft oid, oprright oid, oprresult oid, oprcom oid, oprnegate oid,
     oprcode text, oprrest text, oprjoin text
 );
@@ -192,12 +192,12 @@ CREATE TABLE pg_catalog.pg_opfamily (
 );
 
 CREATE TABLE pg_catalog.pg_partitioned_table (
-    partrelid oid, partstrat "char", partnatts int2, partdefid oid, partattrs text, partclass
+    partrelid oid, partstrat """char""", partnatts int2, partdefid oid, partattrs text, partclass
     text, partcollation text, partexprs text
 );
 
 CREATE TABLE pg_catalog.pg_policy (
-    oid oid, polname text, polrelid oid, polcmd "char", polpermissive bool, polroles text,
+    oid oid, polname text, polrelid oid, polcmd """char""", polpermissive bool, polroles oid[],
     polqual text, polwithcheck text
 );
 
@@ -212,10 +212,10 @@ CREATE TABLE pg_catalog.pg_prepared_xacts (
 
 CREATE TABLE pg_catalog.pg_proc (
     oid oid, proname text, pronamespace oid, proowner oid, prolang oid, procost float4,
-    prorows float4, provariadic oid, prosupport text, prokind "char", prosecdef bool,
-    proleakproof bool, proisstrict bool, proretset bool, provolatile "char", proparallel
-    "char", pronargs int2, pronargdefaults int2, prorettype oid, proargtypes text,
-    proallargtypes text, proargmodes text, proargnames text, proargdefaults text, protrftypes
+    prorows float4, provariadic oid, prosupport text, prokind """char""", prosecdef bool,
+    proleakproof bool, proisstrict bool, proretset bool, provolatile """char""", proparallel
+    """char""", pronargs int2, pronargdefaults int2, prorettype oid, proargtypes oidvector,
+    proallargtypes oid[], proargmodes text[], proargnames text[], proargdefaults text, protrftypes
     text, prosrc text, probin text, prosqlbody text, proconfig text, proacl text
 );
 
@@ -229,7 +229,7 @@ CREATE TABLE pg_catalog.pg_publication_namespace (
 );
 
 CREATE TABLE pg_catalog.pg_publication_rel (
-    oid oid, prpubid oid, prrelid oid, prqual text, prattrs text
+    oid oid, prpubid oid, prrelid oid, prqual text, prattrs int2[]
 );
 
 CREATE TABLE pg_catalog.pg_publication_tables (
@@ -248,7 +248,7 @@ CREATE TABLE pg_catalog.pg_replication_slots (
 );
 
 CREATE TABLE pg_catalog.pg_rewrite (
-    oid oid, rulename text, ev_class oid, ev_type "char", ev_enabled "char", is_instead bool,
+    oid oid, rulename text, ev_class oid, ev_type """char""", ev_enabled """char""", is_instead bool,
     ev_qual text, ev_action text
 );
 
@@ -274,7 +274,7 @@ CREATE TABLE pg_catalog.pg_shadow (
 
 CREATE TABLE pg_catalog.pg_shdepend (
     dbid oid, classid oid, objid oid, objsubid int4, refclassid oid, refobjid oid, deptype
-    "char"
+    """char"""
 );
 
 CREATE TABLE pg_catalog.pg_shdescription (
@@ -350,7 +350,7 @@ CREATE TABLE pg_catalog.pg_stats (
 
 CREATE TABLE pg_catalog.pg_subscription (
     oid oid, subdbid oid, subskiplsn text, subname text, subowner oid, subenabled bool,
-    subbinary bool, substream bool, subtwophasestate "char", subdisableonerr bool, subconninfo
+    subbinary bool, substream bool, subtwophasestate """char""", subdisableonerr bool, subconninfo
     text, subslotname text, subsynccommit text, subpublications text
 );
 
@@ -364,7 +364,7 @@ CREATE TABLE pg_catalog.pg_timezone_names (
 
 CREATE TABLE pg_catalog.pg_trigger (
     oid oid, tgrelid oid, tgparentid oid, tgname text, tgfoid oid, tgtype int2, tgenabled
-    "char", tgisinternal bool, tgconstrrelid oid, tgconstrindid oid, tgconstraint oid,
+    """char""", tgisinternal bool, tgconstrrelid oid, tgconstrindid oid, tgconstraint oid,
     tgdeferrable bool, tginitdeferred bool, tgnargs int2, tgattr text, tgargs text, tgqual
     text, tgoldtable text, tgnewtable text
 );
@@ -393,10 +393,10 @@ CREATE TABLE pg_catalog.pg_ts_template (
 
 CREATE TABLE pg_catalog.pg_type (
     oid oid, typname text, typnamespace oid, typowner oid, typlen int2, typbyval bool, typtype
-    "char", typcategory "char", typispreferred bool, typisdefined bool, typdelim "char",
+    """char""", typcategory """char""", typispreferred bool, typisdefined bool, typdelim """char""",
     typrelid oid, typsubscript text, typelem oid, typarray oid, typinput text, typoutput text,
     typreceive text, typsend text, typmodin text, typmodout text, typanalyze text, typalign
-    "char", typstorage "char", typnotnull bool, typbasetype oid, typtypmod int4, typndims
+    """char""", typstorage """char""", typnotnull bool, typbasetype oid, typtypmod int4, typndims
     int4, typcollation oid, typdefaultbin text, typdefault text, typacl text
 );
 

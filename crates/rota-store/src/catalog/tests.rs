@@ -103,15 +103,15 @@ fn keys_and_checks_have_postgresqls_names_and_words() {
     assert_eq!(
         constraints,
         [
-            "author_email_key|u|{3}|UNIQUE (email)",
-            "author_pkey|p|{1}|PRIMARY KEY (id)",
-            "author_score_check|c|{4}|CHECK (score >= 0)",
-            "book_author_id_fkey|f|{2}|FOREIGN KEY (author_id) REFERENCES author(id) ON DELETE \
+            "author_email_key|u|[3]|UNIQUE (email)",
+            "author_pkey|p|[1]|PRIMARY KEY (id)",
+            "author_score_check|c|[4]|CHECK (score >= 0)",
+            "book_author_id_fkey|f|[2]|FOREIGN KEY (author_id) REFERENCES author(id) ON DELETE \
              CASCADE",
-            "book_pkey|p|{1}|PRIMARY KEY (id)",
-            "pair_b_c_key|u|{2,3}|UNIQUE (b, c)",
-            "pair_pkey|p|{1,2}|PRIMARY KEY (a, b)",
-            "title_long|c|{3}|CHECK (length(title) > 1)"
+            "book_pkey|p|[1]|PRIMARY KEY (id)",
+            "pair_b_c_key|u|[2,3]|UNIQUE (b, c)",
+            "pair_pkey|p|[1,2]|PRIMARY KEY (a, b)",
+            "title_long|c|[3]|CHECK (length(title) > 1)"
         ]
     );
     let indexes = ask(&db, "SELECT indexdef FROM pg_indexes WHERE tablename = 'book' ORDER BY 1");
@@ -135,8 +135,11 @@ fn the_catalog_follows_the_schema_also_back() {
     let db = database("CREATE TABLE a (x INT)");
     let tables = |db: &Connection| {
         prepare(db).unwrap();
-        ask(db, "SELECT tablename, to_regclass(tablename) > 0 FROM pg_tables \
-                 WHERE schemaname = 'public'")
+        ask(
+            db,
+            "SELECT tablename, to_regclass(tablename) > 0 FROM pg_tables \
+                 WHERE schemaname = 'public'",
+        )
     };
     assert_eq!(tables(&db), ["a|1"]);
     db.execute_batch("BEGIN; SAVEPOINT one; CREATE TABLE b (x INT)").unwrap();

@@ -89,7 +89,9 @@ pub(super) fn declared_type(declared: &str) -> DeclaredType {
 pub(super) fn named(text: &str) -> Option<DeclaredType> {
     let text = text.trim();
     let (text, array) = match text.strip_suffix(']') {
-        Some(rest) => (rest.trim_end_matches(|c: char| c.is_ascii_digit()).strip_suffix('[')?, true),
+        Some(rest) => {
+            (rest.trim_end_matches(|c: char| c.is_ascii_digit()).strip_suffix('[')?, true)
+        }
         None => (text, false),
     };
     let (name, arguments) = split_arguments(text.trim());
@@ -98,9 +100,8 @@ pub(super) fn named(text: &str) -> Option<DeclaredType> {
         Some(element) => (element, true),
         None => (name, array),
     };
-    let found = TYPES.iter().find(|(_, _, format, others)| {
-        name == *format || others.contains(&name)
-    })?;
+    let found =
+        TYPES.iter().find(|(_, _, format, others)| name == *format || others.contains(&name))?;
     let (oid, array_oid, ..) = *found;
     let oid_told = if array { array_oid } else { oid };
     let modifier = modifier(oid, &arguments);

@@ -181,18 +181,16 @@ fn constraint(
             .collect(),
     };
     let expression = match (kind, listed.first(), listed.last()) {
-        (ConstraintKind::Check, Some(first), Some(last)) => {
-            match (first.first(), last.last()) {
-                (Some((start, ..)), Some((.., end))) => sql.get(*start..*end).unwrap_or_default(),
-                _ => "",
-            }
-        }
+        (ConstraintKind::Check, Some(first), Some(last)) => match (first.first(), last.last()) {
+            (Some((start, ..)), Some((.., end))) => sql.get(*start..*end).unwrap_or_default(),
+            _ => "",
+        },
         _ => "",
     };
     let deferrable = rest.iter().enumerate().find(|(_, token)| is(Some(*token), "deferrable"));
     let refused = |place: usize| place > 0 && is(rest.get(place - 1), "not");
-    let deferrable = kind == ConstraintKind::ForeignKey
-        && deferrable.is_some_and(|(place, _)| !refused(place));
+    let deferrable =
+        kind == ConstraintKind::ForeignKey && deferrable.is_some_and(|(place, _)| !refused(place));
     let deferred = rest.iter().any(|token| is(Some(token), "deferred"));
     let expression = expression.to_owned();
     Constraint { kind, name, columns, expression, deferrable, deferred: deferrable && deferred }

@@ -475,9 +475,7 @@ fn without_backslashes(raw: &str) -> Result<String, Refusal> {
             b'v' => 0x0b,
             b'.' => return Err(bad_format("end-of-copy marker corrupt")),
             b'0'..=b'7' => digits(letter - b'0', &mut rest, 8, 2),
-            b'x' if rest.first().is_some_and(u8::is_ascii_hexdigit) => {
-                digits(0, &mut rest, 16, 2)
-            }
+            b'x' if rest.first().is_some_and(u8::is_ascii_hexdigit) => digits(0, &mut rest, 16, 2),
             other => other,
         });
     }

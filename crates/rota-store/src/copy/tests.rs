@@ -14,17 +14,29 @@ fn all_spellings_of_a_statement_have_one_text() {
     for (sql, want) in [
         ("copy t from stdin", r#"COPY "t" FROM STDIN"#),
         ("COPY public.T (A, \"b c\") FROM STDIN;", r#"COPY "t" ("a", "b c") FROM STDIN"#),
-        ("copy pgbench_accounts from stdin with (freeze on)", r#"COPY "pgbench_accounts" FROM STDIN"#),
+        (
+            "copy pgbench_accounts from stdin with (freeze on)",
+            r#"COPY "pgbench_accounts" FROM STDIN"#,
+        ),
         ("COPY t FROM STDIN WITH CSV HEADER", r#"COPY "t" FROM STDIN (FORMAT csv, HEADER true)"#),
-        ("COPY t FROM STDIN (FORMAT 'csv', HEADER match, DELIMITER ';')",
-         r#"COPY "t" FROM STDIN (FORMAT csv, DELIMITER ';', HEADER match)"#),
-        ("COPY t FROM STDIN DELIMITER AS '|' NULL AS ''", r#"COPY "t" FROM STDIN (DELIMITER '|', NULL '')"#),
+        (
+            "COPY t FROM STDIN (FORMAT 'csv', HEADER match, DELIMITER ';')",
+            r#"COPY "t" FROM STDIN (FORMAT csv, DELIMITER ';', HEADER match)"#,
+        ),
+        (
+            "COPY t FROM STDIN DELIMITER AS '|' NULL AS ''",
+            r#"COPY "t" FROM STDIN (DELIMITER '|', NULL '')"#,
+        ),
         ("COPY t FROM STDIN USING DELIMITERS ','", r#"COPY "t" FROM STDIN (DELIMITER ',')"#),
-        ("COPY t FROM STDIN CSV QUOTE '''' FORCE NOT NULL a, b",
-         r#"COPY "t" FROM STDIN (FORMAT csv, QUOTE '''', FORCE_NOT_NULL ("a", "b"))"#),
+        (
+            "COPY t FROM STDIN CSV QUOTE '''' FORCE NOT NULL a, b",
+            r#"COPY "t" FROM STDIN (FORMAT csv, QUOTE '''', FORCE_NOT_NULL ("a", "b"))"#,
+        ),
         ("COPY BINARY t TO STDOUT", r#"COPY "t" TO STDOUT (FORMAT binary)"#),
-        ("COPY (SELECT ')' FROM (SELECT 1)) TO STDOUT (FORMAT csv, FORCE_QUOTE *)",
-         r#"COPY (SELECT ')' FROM (SELECT 1)) TO STDOUT (FORMAT csv, FORCE_QUOTE *)"#),
+        (
+            "COPY (SELECT ')' FROM (SELECT 1)) TO STDOUT (FORMAT csv, FORCE_QUOTE *)",
+            r#"COPY (SELECT ')' FROM (SELECT 1)) TO STDOUT (FORMAT csv, FORCE_QUOTE *)"#,
+        ),
         ("COPY s.t TO STDOUT (ENCODING 'utf-8')", r#"COPY "s"."t" TO STDOUT"#),
         ("COPY t FROM STDIN (FIRST_LINE 7)", r#"COPY "t" FROM STDIN (FIRST_LINE 7)"#),
     ] {
@@ -128,7 +140,12 @@ fn lines_that_are_wrong_are_named() {
         ("", b"\\xff\t2\n", "22021", "line 1"),
         ("", b"\\0\t2\n", "22021", "line 1"),
         ("", b"a\0\t2\n", "22021", "0x00"),
-        ("CSV", b"\"a\nb\",2\n\"open,\n", "22P04", "unterminated CSV quoted field (COPY t, line 3)"),
+        (
+            "CSV",
+            b"\"a\nb\",2\n\"open,\n",
+            "22P04",
+            "unterminated CSV quoted field (COPY t, line 3)",
+        ),
         ("(HEADER match)", b"a\tc\n", "22P04", "got \"c\", expected \"b\""),
         ("(HEADER match)", b"a\n", "22P04", "field count is 1, expected 2"),
     ] {

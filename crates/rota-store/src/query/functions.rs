@@ -88,7 +88,8 @@ impl Lookup {
 }
 
 fn executed(connection: &Connection, id: &TransactionId) -> rusqlite::Result<Option<String>> {
-    let receipt = connection.prepare_cached(FIND_RECEIPT)?.query_row([&id.0], outcome).optional()?;
+    let receipt =
+        connection.prepare_cached(FIND_RECEIPT)?.query_row([&id.0], outcome).optional()?;
     if receipt.is_some() {
         return Ok(receipt);
     }

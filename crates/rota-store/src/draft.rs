@@ -1,0 +1,468 @@
+//! Drafts: private copy-on-write copies of the newest final state, on which interactive
+//! transactions run before they are sent. Step 1 of a transaction's nine.
+//!
+//! ```text
+//!   BEGIN ── begin() ─► Draft ── run() ─► rows, at once; the statement and what it showed are kept
+//!                         │               (64 MB of pages of its own, nothing shared, no lock)
+//!   COMMIT ─ finish() ─► statements, `begun`, `seen`, numbers drawn ─► a transaction like any other
+//! ```
+//! The file behind a draft's connection is [`pages`]: nothing that is written there is ever seen by
+//! anybody else. Statements run through the same `engine` as at apply, with the same functions,
+//! limits and seeds, so what is shown here comes out the same there if nothing else has changed.
+//!
+//! Connections are kept from draft to draft with their prepared statements: opening one costs some
+//! hundred microseconds, beginning a draft on a kept one some ten.
+
+mod pages;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use rota_core::block::Block;
+use rota_core::codec::encode;
+use rota_core::error::{Fault, Refusal, sqlstate};
+use rota_core::genesis::{Genesis, Parameters};
+use rota_core::time::Time;
+use rota_core::transaction::{Interactive, Settings, Statement};
+use rota_core::types::{ChainId, Height, TransactionId};
+use rusqlite::Connection;
+
+use crate::determinism::{self, Context, Watch};
+use crate::engine::{Budget, Engine, MAX_SHOWN_BYTES, Running, is_schema_change};
+use crate::error::Trouble;
+use crate::query::{self, Description};
+use crate::savepoints::{Savepoints, Step};
+use crate::schema::Schema;
+use crate::seen::Seen;
+use crate::sequences::{Drawing, Ranges, Source};
+use crate::sql::{self, Access};
+use crate::sqlite::Database;
+use crate::value::{Rows, StatementKind, StatementResult};
+use pages::{Base, Bases, OwnPages};
+
+/// How many drafts there may be at once: each holds some MB, and the log of `state.db` cannot be
+/// shortened behind the oldest.
+pub const MOST_DRAFTS: usize = 256;
+
+/// Connections that are kept for the next drafts.
+const IDLE_DRAFTS: usize = 64;
+
+/// Prepared statements kept per connection: the forms that an application uses.
+const CACHED_STATEMENTS: usize = 128;
+
+/// The most bytes of statements and parameters that one transaction may have.
+const MOST_STATEMENT_BYTES: usize = 64 << 20;
+
+/// What each statement costs beside its own bytes.
+const STATEMENT_OVERHEAD: usize = 64;
+
+/// A server's drafts.
+pub struct Drafts {
+    home: PathBuf,
+    chain: ChainId,
+    parameters: Parameters,
+    bases: Arc<Bases>,
+    newest: Mutex<Weak<Base>>,
+    idle: Mutex<Vec<Session>>,
+    count: AtomicUsize,
+    ranges: Arc<Ranges>,
+}
+
+/// A connection that drafts use, one after the other.
+struct Session {
+    engine: Engine,
+    pages: Arc<Mutex<OwnPages>>,
+}
+
+/// How a draft begins.
+#[derive(Clone, Debug)]
+pub struct Begin {
+    /// The transaction that it will be; `random()` depends on it.
+    pub id: TransactionId,
+    /// The time of BEGIN: `now()`.
+    pub begun: Time,
+    /// What the statements' meaning depends on.
+    pub settings: Settings,
+    /// Whether writes are refused (25006).
+    pub read_only: bool,
+    /// The state that it sees has this height at least, if this server has it.
+    pub at_least: Height,
+    /// Blocks after that state, not final yet, which it sees too.
+    pub unfinal: Vec<Arc<Block>>,
+}
+
+/// How long a statement may run.
+#[derive(Clone, Debug)]
+pub struct Until {
+    /// When to stop (57014).
+    pub deadline: Instant,
+    /// Or as soon as this is set.
+    pub cancelled: Arc<AtomicBool>,
+}
+
+/// An interactive transaction's private copy of the database. Dropped, it leaves nothing.
+pub struct Draft {
+    drafts: Arc<Drafts>,
+    /// Present until it is dropped.
+    session: Option<Session>,
+    begin: Begin,
+    height: Height,
+    budget: Budget,
+    shown_bytes: u64,
+    statements: Vec<Statement>,
+    statement_bytes: usize,
+    seen: Seen,
+    savepoints: Savepoints,
+    wrote: bool,
+    /// Whether the last statement was stopped by the clock or by its client.
+    called_off: bool,
+    broken: Option<Refusal>,
+}
+
+/// Why a statement has no result.
+#[derive(Debug)]
+pub enum Stop {
+    /// It failed; the client hears why. Only ROLLBACK TO may follow.
+    Refused(Refusal),
+    /// It needs more numbers of a sequence: reserve them, then run it again.
+    Numbers(Box<Wanted>),
+}
+
+/// A statement that could not be run for lack of numbers.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The sequence.
+    pub name: String,
+    /// How many it has had; it needs more.
+    pub had: usize,
+    /// The statement, to be run again.
+    pub statement: Statement,
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// What a draft has become.
+#[derive(Debug)]
+pub struct Finished {
+    /// All that was run, failed and rolled back included.
+    pub statements: Vec<Statement>,
+    /// What it was shown.
+    pub interactive: Interactive,
+}
+
+impl Drafts {
+    /// For the server whose files are in `home`.
+    pub fn new(home: &Path, genesis: &Genesis) -> Arc<Self> {
+        Arc::new(Self {
+            home: home.into(),
+            chain: genesis.chain_id(),
+            parameters: genesis.parameters.clone(),
+            bases: Bases::new(home),
+            newest: Mutex::default(),
+            idle: Mutex::default(),
+            count: AtomicUsize::new(0),
+            ranges: Arc::default(),
+        })
+    }
+
+    /// Numbers of sequences that this server has reserved.
+    pub fn ranges(&self) -> &Ranges {
+        &self.ranges
+    }
+
+    /// Begins a draft of the newest state. 53000: there are too many.
+    pub fn begin(self: &Arc<Self>, begin: Begin) -> Result<Draft, Refusal> {
+        if self.count.fetch_add(1, Ordering::Relaxed) >= MOST_DRAFTS {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            let message = "this server has too many transactions open: try again";
+            return Err(Refusal::new(sqlstate::BUSY, message));
+        }
+        let budget = Budget::of_block(&self.parameters);
+        let mut draft = Draft {
+            drafts: Arc::clone(self),
+            session: None,
+            height: Height::default(),
+            budget: Budget::of_transaction(&self.parameters, &budget),
+            shown_bytes: MAX_SHOWN_BYTES,
+            statements: Vec::new(),
+            statement_bytes: 0,
+            seen: Seen::default(),
+            savepoints: Savepoints::default(),
+            wrote: false,
+            called_off: false,
+            broken: None,
+            begin,
+        };
+        draft.open().map_err(internal)?;
+        Ok(draft)
+    }
+
+    /// The newest state's pages: shared by all drafts that begin at one height.
+    fn base(&self, at_least: Height) -> Result<Arc<Base>, Fault> {
+        let mut newest = lock(&self.newest);
+        if let Some(base) = newest.upgrade().filter(|base| base.height >= at_least) {
+            return Ok(base);
+        }
+        let base = self.bases.newest()?;
+        *newest = Arc::downgrade(&base);
+        Ok(base)
+    }
+
+    fn session(&self) -> Result<Session, Fault> {
+        if let Some(session) = lock(&self.idle).pop() {
+            return Ok(session);
+        }
+        let fault = |error| Fault::storage("opening a draft", error);
+        let pages = Arc::new(Mutex::new(OwnPages::default()));
+        // Something to read while the connection is prepared.
+        lock(&pages).begin(self.base(Height::default())?);
+        let mut database = Database::over(Arc::clone(&pages) as _).map_err(fault)?;
+        query::prepare_draft(database.connection(), &self.home).map_err(fault)?;
+        let context = Arc::new(Context::default());
+        determinism::prepare_draft(&mut database, &context).map_err(fault)?;
+        database.connection().set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+        Ok(Session { engine: Engine::new(database, context), pages })
+    }
+}
+
+impl Session {
+    /// Does something of our own.
+    fn ours(&self, sql: &str) -> Result<(), Fault> {
+        self.engine.context.trust();
+        let run = self.engine.database.connection().prepare_cached(sql);
+        let run = run.and_then(|mut statement| statement.execute([]));
+        run.map(drop).map_err(|error| Fault::storage(format!("on a draft: {sql}"), error))
+    }
+
+    /// Whether the transaction that everything runs in has ended in spite of everything.
+    fn is_lost(&self) -> bool {
+        self.engine.database.connection().is_autocommit()
+    }
+}
+
+impl Draft {
+    /// The height of the state that it began from.
+    pub fn height(&self) -> Height {
+        self.height
+    }
+
+    /// Whether there is anything to send.
+    pub fn wrote(&self) -> bool {
+        self.wrote
+    }
+
+    fn open(&mut self) -> Result<(), Fault> {
+        let base = self.drafts.base(self.begin.at_least)?;
+        self.height = base.height;
+        let session = self.drafts.session()?;
+        lock(&session.pages).begin(Arc::clone(&base));
+        session.ours("BEGIN")?;
+        session.engine.database.reset_last_insert_rowid();
+        session.engine.set_time(self.begin.begun);
+        let drawing = Drawing::new(Arc::clone(&self.drafts.ranges), base);
+        session.engine.context.sequences().source = Source::Draft(drawing);
+        self.session = Some(session);
+        Ok(())
+    }
+
+    /// Runs a statement; savepoints are statements too. It becomes part of what is sent, whether it
+    /// succeeds or not.
+    pub fn run(&mut self, statement: Statement, until: &Until) -> Result<StatementResult, Stop> {
+        let classified = sql::classify(&statement.sql);
+        self.check(&statement, classified.access)?;
+        let bytes = STATEMENT_OVERHEAD + encode(&statement).len();
+        let result = match self.run_next(&statement, classified.kind, until) {
+            Ok(result) => Ok(result),
+            Err(Trouble::Fault(fault)) => return Err(self.lose(internal(fault)).into()),
+            Err(Trouble::Refusal(refusal)) => Err(refusal),
+        };
+        if let Err(refusal) = &result {
+            let lost = self.session.as_ref().is_none_or(Session::is_lost);
+            if let Some((name, had)) = self.lacks_numbers() {
+                return Err(Stop::Numbers(Box::new(Wanted { name, had, statement })));
+            }
+            if self.called_off {
+                // Time is nothing that another server could repeat.
+                let refusal = cancelled();
+                return Err(if lost { self.lose(refusal) } else { refusal }.into());
+            }
+            if lost {
+                return Err(self.lose(refusal.clone()).into());
+            }
+        }
+        self.wrote |= classified.access == Access::Write;
+        self.statement_bytes = self.statement_bytes.saturating_add(bytes);
+        self.statements.push(statement);
+        self.seen.add(&result);
+        Ok(result?)
+    }
+
+    /// What is refused before it is run, and is no part of what is sent.
+    fn check(&self, statement: &Statement, access: Access) -> Result<(), Refusal> {
+        if let Some(refusal) = &self.broken {
+            return Err(refusal.clone());
+        }
+        if access == Access::Write && self.begin.read_only {
+            let message = "cannot write in a read-only transaction";
+            return Err(Refusal::new(sqlstate::READ_ONLY, message));
+        }
+        let most = MOST_STATEMENT_BYTES;
+        if self.statement_bytes.saturating_add(statement.sql.len()) > most {
+            let message = format!("a transaction of more than {most} bytes; use several");
+            return Err(Refusal::new(sqlstate::TOO_COMPLEX, message));
+        }
+        Ok(())
+    }
+
+    fn run_next(
+        &mut self,
+        statement: &Statement,
+        kind: StatementKind,
+        until: &Until,
+    ) -> Result<StatementResult, Trouble> {
+        let Some(session) = &mut self.session else { return Err(gone().into()) };
+        self.called_off = false;
+        if Savepoints::concerns(kind) {
+            let step = self.savepoints.step(&statement.sql, kind)?;
+            session.ours(&step.sql())?;
+            if matches!(step, Step::Back(_)) {
+                session.engine.database.connection().flush_prepared_statement_cache();
+            }
+            return Ok(StatementResult::nothing(kind));
+        }
+        let context = Arc::clone(&session.engine.context);
+        let number = u32::try_from(self.statements.len()).unwrap_or(u32::MAX);
+        context.begin_statement(self.begin.id, number);
+        if let Some(drawing) = context.sequences().drawing() {
+            drawing.begin();
+        }
+        context.watch(Some(until.into()));
+        let settings = &self.begin.settings;
+        let (id, budget) = (self.begin.id, self.budget);
+        let mut running = Running { id, settings, budget, result_bytes: self.shown_bytes };
+        let result = session.engine.statement(statement, &mut running);
+        self.called_off = result.is_err() && context.is_called_off();
+        context.watch(None);
+        (self.budget, self.shown_bytes) = (running.budget, running.result_bytes);
+        let result = result?;
+        if is_schema_change(result.kind) {
+            context.trust();
+            let connection = session.engine.database.connection();
+            let fault = |error| Fault::storage("reading a draft's schema", error);
+            Schema::read(connection, |_, _| 0).map_err(fault)?.check(connection)?;
+        }
+        Ok(result)
+    }
+
+    /// The sequence of which the statement wanted more numbers, and how many it had.
+    fn lacks_numbers(&self) -> Option<(String, usize)> {
+        let mut sequences = self.session.as_ref()?.engine.context.sequences();
+        let drawing = sequences.drawing()?;
+        let name = drawing.wanted.take()?;
+        Some((name, drawing.put_back()))
+    }
+
+    /// From now on everything is refused.
+    fn lose(&mut self, refusal: Refusal) -> Refusal {
+        self.broken = Some(Refusal::new(
+            "25P02",
+            "the transaction was rolled back when its last statement was stopped: begin again",
+        ));
+        refusal
+    }
+
+    /// Runs a read about the schema, which another server may answer differently: it is no part of
+    /// what is sent, and may not be about the users' rows.
+    pub fn look(&mut self, statement: &Statement, until: &Until) -> Result<Rows, Refusal> {
+        self.aside(until, |connection| query::look(connection, statement))
+    }
+
+    /// What a statement takes and gives, in the schema as it is here.
+    pub fn describe(&mut self, sql: &str, until: &Until) -> Result<Description, Refusal> {
+        self.aside(until, |connection| query::describe_on(connection, sql))
+    }
+
+    fn aside<T>(
+        &mut self,
+        until: &Until,
+        run: impl FnOnce(&Connection) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        if let Some(refusal) = &self.broken {
+            return Err(refusal.clone());
+        }
+        let session = self.session.as_ref().ok_or_else(gone)?;
+        let context = &session.engine.context;
+        context.look();
+        context.watch(Some(until.into()));
+        let result = run(session.engine.database.connection());
+        let called_off = context.is_called_off();
+        context.watch(None);
+        context.trust();
+        match result {
+            Err(_) if called_off => Err(cancelled()),
+            Err(refusal) => Err(context.take_denied().unwrap_or(refusal)),
+            Ok(answer) => Ok(answer),
+        }
+    }
+
+    /// What is to be sent; nothing if nothing was written.
+    pub fn finish(mut self) -> Result<Option<Finished>, Refusal> {
+        if let Some(refusal) = &self.broken {
+            return Err(refusal.clone());
+        }
+        if !self.wrote {
+            return Ok(None);
+        }
+        let session = self.session.as_ref().ok_or_else(gone)?;
+        let values = match session.engine.context.sequences().drawing() {
+            Some(drawing) => std::mem::take(&mut drawing.drawn),
+            None => Vec::new(),
+        };
+        let seen = std::mem::take(&mut self.seen).digest();
+        let interactive = Interactive { begun: self.begin.begun, seen, values };
+        Ok(Some(Finished { statements: std::mem::take(&mut self.statements), interactive }))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        self.drafts.count.fetch_sub(1, Ordering::Relaxed);
+        let Some(session) = self.session.take() else { return };
+        session.engine.context.watch(None);
+        session.engine.context.sequences().source = Source::Nothing;
+        let kept = session.is_lost() || session.ours("ROLLBACK").is_ok();
+        lock(&session.pages).end();
+        let mut idle = lock(&self.drafts.idle);
+        if kept && idle.len() < IDLE_DRAFTS {
+            idle.push(session);
+        }
+    }
+}
+
+impl From<&Until> for Watch {
+    fn from(until: &Until) -> Self {
+        Self { deadline: until.deadline, cancelled: Arc::clone(&until.cancelled) }
+    }
+}
+
+fn cancelled() -> Refusal {
+    Refusal::new(sqlstate::QUERY_CANCELED, "the statement was cancelled, or took too long")
+}
+
+fn gone() -> Refusal {
+    Refusal::new(sqlstate::INTERNAL, "this draft has ended")
+}
+
+fn internal(fault: Fault) -> Refusal {
+    Refusal::new(sqlstate::INTERNAL, fault.to_string())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

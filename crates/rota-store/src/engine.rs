@@ -1,0 +1,252 @@
+//! One statement of a client's on one connection, within its budget: the same code on a draft (step
+//! 1) and at apply (step 8), so that both come to the same.
+//!
+//! ```text
+//!   text ── check ── prepare, with the authorizer listening ── bind ── run, steps counted ── result
+//! ```
+
+use std::sync::Arc;
+
+use rota_core::error::{Refusal, sqlstate};
+use rota_core::genesis::Parameters;
+use rota_core::time::Time;
+use rota_core::transaction::{Settings, Statement, Value};
+use rota_core::types::TransactionId;
+use rusqlite::types::ValueRef;
+use rusqlite::{CachedStatement, StatementStatus};
+
+use crate::bind;
+use crate::determinism::{self, Context, MAX_SQL_BYTES};
+use crate::error::{Trouble, judge};
+use crate::sql;
+use crate::sqlite::Database;
+use crate::value::{Column, Rows, StatementKind, StatementResult};
+
+/// What a statement costs beside its VM steps, in steps: for itself, and for this many bytes of its
+/// text one more. Charged alike whether it has to be prepared or not.
+const STATEMENT_STEPS: u64 = 20;
+const BYTES_PER_STEP: u64 = 4;
+
+/// A transaction's results are kept in memory and sent to its client.
+pub(crate) const MAX_RESULT_BYTES: u64 = 4 << 20;
+
+/// What an interactive transaction may be shown; at apply its rows are hashed and let go.
+pub(crate) const MAX_SHOWN_BYTES: u64 = 64 << 20;
+
+/// Longer statements are not kept prepared.
+const MAX_CACHED_SQL: usize = 4_096;
+
+/// What is left of what a block, or a transaction, may cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    pub(crate) steps: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Budget {
+    /// Of a whole block.
+    pub(crate) fn of_block(parameters: &Parameters) -> Self {
+        Self { steps: parameters.block_steps, bytes: parameters.block_change_bytes }
+    }
+
+    pub(crate) fn of_transaction(parameters: &Parameters, block: &Self) -> Self {
+        Self {
+            steps: parameters.transaction_steps.min(block.steps),
+            bytes: parameters.transaction_bytes.min(block.bytes),
+        }
+    }
+
+    pub(crate) fn charge_steps(&mut self, steps: u64) -> Result<(), Refusal> {
+        let left = self.steps.checked_sub(steps);
+        self.steps = left.unwrap_or(0);
+        left.map(drop).ok_or_else(too_many_steps)
+    }
+}
+
+fn too_many_steps() -> Refusal {
+    let message =
+        "the transaction takes more steps than it, or its block, has left; do it in parts";
+    Refusal::new(sqlstate::STATEMENT_TOO_COMPLEX, message)
+}
+
+/// What a transaction carries from statement to statement.
+pub(crate) struct Running<'a> {
+    pub(crate) id: TransactionId,
+    pub(crate) settings: &'a Settings,
+    pub(crate) budget: Budget,
+    /// What is left of the bytes that it may be shown.
+    pub(crate) result_bytes: u64,
+}
+
+/// A connection on which clients' statements run.
+pub(crate) struct Engine {
+    pub(crate) database: Database,
+    pub(crate) context: Arc<Context>,
+    /// Whether strings may be in double quotes now.
+    quoting: bool,
+}
+
+impl Engine {
+    pub(crate) fn new(database: Database, context: Arc<Context>) -> Self {
+        Self { database, context, quoting: false }
+    }
+
+    /// Runs a statement that is not about savepoints.
+    pub(crate) fn statement(
+        &mut self,
+        statement: &Statement,
+        running: &mut Running<'_>,
+    ) -> Result<StatementResult, Trouble> {
+        let text = statement.sql.as_str();
+        let classified = sql::classify(text);
+        let kind = classified.kind;
+        check_text(text, classified)?;
+        let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+        running.budget.charge_steps(STATEMENT_STEPS.saturating_add(length / BYTES_PER_STEP))?;
+        if kind == StatementKind::Empty {
+            return Ok(StatementResult::nothing(kind));
+        }
+        let quoting = running.settings.double_quoted_strings && sql::has_double_quotes(text);
+        self.set_quoting(quoting)?;
+        let result = self.execute(statement, kind, running);
+        self.context.trust();
+        result.map_err(|trouble| match (trouble, self.context.take_denied()) {
+            (Trouble::Refusal(_), Some(denied)) => Trouble::Refusal(denied),
+            (trouble, _) => trouble,
+        })
+    }
+
+    /// What `now` and SQLite's own dates say: block time, or the time of BEGIN.
+    pub(crate) fn set_time(&self, time: Time) {
+        self.set_now(i64::try_from(time.0).unwrap_or(i64::MAX));
+    }
+
+    /// The same in milliseconds since 1970.
+    pub(crate) fn set_now(&self, unix_ms: i64) {
+        self.database.set_clock(unix_ms);
+        self.context.set_now(unix_ms);
+    }
+
+    fn execute(
+        &self,
+        statement: &Statement,
+        kind: StatementKind,
+        running: &mut Running<'_>,
+    ) -> Result<StatementResult, Trouble> {
+        let connection = self.database.connection();
+        self.context.distrust(is_schema_change(kind));
+        let mut prepared = connection.prepare_cached(&statement.sql).map_err(judge)?;
+        bind::bind(&mut prepared, &statement.parameters)?;
+        prepared.reset_status(StatementStatus::VmStep);
+        self.context.allow_steps(running.budget.steps);
+        let rows = collect(&mut prepared, &mut running.result_bytes);
+        self.context.trust();
+        let steps = prepared.get_status(StatementStatus::VmStep);
+        if is_schema_change(kind) || statement.sql.len() > MAX_CACHED_SQL {
+            prepared.discard();
+        }
+        // The counter has 32 bits and no sign.
+        running.budget.charge_steps(u64::from(steps.cast_unsigned()))?;
+        let rows = rows?;
+        let writes =
+            matches!(kind, StatementKind::Insert | StatementKind::Update | StatementKind::Delete);
+        let rows_affected = match kind {
+            _ if writes => connection.changes(),
+            StatementKind::Select => u64::try_from(rows.rows.len()).unwrap_or(u64::MAX),
+            _ => 0,
+        };
+        if writes {
+            self.context.set_changes(i64::try_from(rows_affected).unwrap_or(i64::MAX));
+        }
+        let last_insert_rowid = connection.last_insert_rowid();
+        Ok(StatementResult { kind, rows_affected, last_insert_rowid, rows })
+    }
+
+    fn set_quoting(&mut self, allow: bool) -> Result<(), Trouble> {
+        if self.quoting != allow {
+            self.quoting = allow;
+            let connection = self.database.connection();
+            determinism::allow_double_quoted_strings(connection, allow).map_err(judge)?;
+            connection.flush_prepared_statement_cache();
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn is_schema_change(kind: StatementKind) -> bool {
+    use StatementKind as K;
+    matches!(
+        kind,
+        K::CreateTable
+            | K::CreateIndex
+            | K::CreateView
+            | K::CreateTrigger
+            | K::DropTable
+            | K::DropIndex
+            | K::DropView
+            | K::DropTrigger
+            | K::AlterTable
+    )
+}
+
+fn check_text(text: &str, classified: sql::Classified) -> Result<(), Refusal> {
+    if text.len() > usize::try_from(MAX_SQL_BYTES).unwrap_or(0) {
+        let message = format!("a statement of {} bytes; {MAX_SQL_BYTES} are possible", text.len());
+        return Err(Refusal::new(sqlstate::TOO_COMPLEX, message));
+    }
+    if classified.access == sql::Access::Session {
+        let message =
+            "BEGIN, COMMIT, ROLLBACK, savepoints and SET are the session's, not a statement's";
+        return Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
+    }
+    if classified.kind == StatementKind::Explain {
+        let message = "EXPLAIN shows how a statement is run, and is for reads only";
+        return Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
+    }
+    sql::forbidden(text, classified.kind)
+}
+
+/// Runs a bound statement to its end.
+fn collect(prepared: &mut CachedStatement<'_>, result_bytes: &mut u64) -> Result<Rows, Trouble> {
+    let width = prepared.column_count();
+    if width == 0 {
+        prepared.raw_execute().map_err(judge)?;
+        return Ok(Rows::default());
+    }
+    let columns = prepared
+        .columns()
+        .map(|column| Column {
+            name: column.name().to_owned(),
+            declared: column.decl_type().map(str::to_owned),
+        })
+        .collect();
+    let mut collected = Vec::new();
+    let mut rows = prepared.raw_query();
+    while let Some(row) = rows.next().map_err(judge)? {
+        let mut values = Vec::with_capacity(width);
+        for index in 0..width {
+            let value = row.get_ref(index).map_err(judge)?;
+            let length = value.as_bytes_or_null().ok().flatten().map_or(0, <[u8]>::len);
+            let bytes = u64::try_from(length + 16).unwrap_or(u64::MAX);
+            *result_bytes = result_bytes.checked_sub(bytes).ok_or_else(too_many_results)?;
+            values.push(to_value(value));
+        }
+        collected.push(values);
+    }
+    Ok(Rows { columns, rows: collected })
+}
+
+fn too_many_results() -> Refusal {
+    let message = "the transaction's results are too large; ask for less, or in parts";
+    Refusal::new(sqlstate::TOO_COMPLEX, message)
+}
+
+pub(crate) fn to_value(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Integer(number),
+        ValueRef::Real(number) => Value::real(number),
+        ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(blob) => Value::Blob(blob.to_vec()),
+    }
+}
