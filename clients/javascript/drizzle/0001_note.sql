@@ -1,0 +1,1 @@
+ALTER TABLE "drizzle_item" ADD COLUMN "note" text;
