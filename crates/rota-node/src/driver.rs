@@ -11,9 +11,8 @@
 mod levels;
 mod transaction;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError};
@@ -23,14 +22,17 @@ use rota_core::transaction::{self as core, Settings, Statement};
 use rota_core::types::{Height, TransactionId};
 use rota_store::query::Description;
 use rota_store::sql::{Access, classify, forbidden};
-use rota_store::{Receipt, Rows, StatementResult};
+use rota_store::draft::Drafts;
+use rota_store::{Rows, StatementResult};
 use tokio::sync::oneshot;
 
 use crate::board::Board;
+use crate::pending::Pending;
 use crate::queues;
 use crate::readers::ReadJob;
 use crate::signer::EnvelopeLimits;
 use crate::status::ServerStatus;
+use crate::unfinal::Unfinal;
 pub use levels::{BeginOptions, Cancel, ReadLevel, ReadOptions, RunOptions, Wait, WriteOptions};
 pub use transaction::Transaction;
 
@@ -54,9 +56,13 @@ pub struct Driver(Arc<Inner>);
 struct Inner {
     board: Arc<Board>,
     pending: Arc<Pending>,
+    unfinal: Arc<Unfinal>,
     writes: Sender<QueuedWrite>,
     reads: Sender<ReadJob>,
     limits: EnvelopeLimits,
+    drafts: Arc<Drafts>,
+    /// One reservation of numbers at a time.
+    reserving: tokio::sync::Mutex<()>,
     /// Bytes of the writes that are queued or in flight.
     bytes: AtomicUsize,
 }
@@ -103,12 +109,16 @@ impl Driver {
     pub(crate) fn new(
         board: Arc<Board>,
         pending: Arc<Pending>,
+        unfinal: Arc<Unfinal>,
         writes: Sender<QueuedWrite>,
         reads: Sender<ReadJob>,
         limits: EnvelopeLimits,
+        drafts: Arc<Drafts>,
     ) -> Self {
-        let bytes = AtomicUsize::new(0);
-        Self(Arc::new(Inner { board, pending, writes, reads, limits, bytes }))
+        let (bytes, reserving) = (AtomicUsize::new(0), tokio::sync::Mutex::default());
+        let inner =
+            Inner { board, pending, unfinal, writes, reads, limits, drafts, reserving, bytes };
+        Self(Arc::new(inner))
     }
 
     /// Executes statements as one transaction, in the name of `user`; answers when it is final and
@@ -124,23 +134,33 @@ impl Driver {
         settings: Settings,
         options: &WriteOptions,
     ) -> Result<Written, WriteError> {
+        check_statements(&statements)?;
+        let salt = salt()?;
+        let transaction =
+            core::Transaction { salt, user: user.into(), statements, settings, interactive: None };
+        self.submit(transaction, options).await
+    }
+
+    /// Sends a transaction and waits for what becomes of it.
+    async fn submit(
+        &self,
+        transaction: core::Transaction,
+        options: &WriteOptions,
+    ) -> Result<Written, WriteError> {
         let inner = &*self.0;
         inner.board.refuse_if_diverged()?;
-        check_statements(&statements)?;
         if !inner.board.quorum_in_reach() {
             return Err(no_quorum().into());
         }
         self.wait_until_live().await?;
-        let salt = salt()?;
-        let transaction =
-            core::Transaction { salt, user: user.into(), statements, settings, interactive: None };
         let bytes = encode(&transaction).len();
         if bytes > inner.limits.bytes {
             return Err(too_large(bytes, inner.limits.bytes).into());
         }
+        let early = early_results(options.wait, &transaction.statements);
         let _room = inner.room(bytes)?;
         let id = transaction.id(inner.board.chain, inner.board.key);
-        let mut waiting = inner.pending.wait_for(id)?;
+        let mut waiting = inner.pending.wait_for(id, options.wait, early)?;
         match inner.writes.try_send(QueuedWrite { id, transaction, bytes }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(busy("writes").into()),
@@ -164,6 +184,9 @@ impl Driver {
     ) -> Result<Rows, Refusal> {
         self.0.board.refuse_if_diverged()?;
         self.wait_for(options.after).await?;
+        if options.level == ReadLevel::Linearizable {
+            self.linearizable(options.deadline).await?;
+        }
         let (reply, answer) = oneshot::channel();
         self.send(ReadJob::Query { statement, settings, options: options.clone(), reply })?;
         answer.await.map_err(|_| stopping())?
@@ -175,6 +198,21 @@ impl Driver {
         let (reply, answer) = oneshot::channel();
         self.send(ReadJob::Describe { sql, settings, reply })?;
         answer.await.map_err(|_| stopping())?
+    }
+
+    /// Refuses reads of a server that has been cut off from a quorum, or `strict`ly behind it, for
+    /// longer than `within`.
+    pub(crate) fn check_freshness(&self, within: Duration, strict: bool) -> Result<(), Refusal> {
+        let staleness = self.0.board.staleness(strict);
+        if staleness <= within {
+            return Ok(());
+        }
+        let message = format!(
+            "stale read: for {:.1} s this server has not been in touch with a quorum, or not up to \
+             date; ask another server",
+            staleness.as_secs_f64()
+        );
+        Err(Refusal::new(sqlstate::CANNOT_CONNECT_NOW, message))
     }
 
     /// Where this server stands.
@@ -197,6 +235,19 @@ impl Driver {
                  or use another server",
             )),
         }
+    }
+
+    /// Returns once this server has executed every write that was acknowledged anywhere before this
+    /// was called.
+    async fn linearizable(&self, deadline: Option<Instant>) -> Result<Height, Refusal> {
+        if !self.0.board.quorum_in_reach() {
+            return Err(Refusal::new(
+                sqlstate::CANNOT_CONNECT_NOW,
+                "not enough servers are connected to this one to make sure that a read is the \
+                 newest state: try again, use another server, or SET rota.read = local",
+            ));
+        }
+        self.0.unfinal.linearizable(deadline).await
     }
 
     /// Returns when this server has executed the block at `height`.
@@ -250,118 +301,10 @@ impl Drop for Room<'_> {
     }
 }
 
-/// Who waits for which transaction of this server's clients.
-#[derive(Default)]
-pub(crate) struct Pending {
-    waiting: Mutex<HashMap<TransactionId, Waiter>>,
-    /// How many of them are signed.
-    in_flight: AtomicUsize,
-    /// Nothing will be answered any more.
-    closed: AtomicBool,
-}
-
-struct Waiter {
-    answer: oneshot::Sender<Result<Written, WriteError>>,
-    signed: bool,
-}
-
-/// A client's place in [`Pending`]; given up when this is dropped.
-struct Waiting<'a> {
-    pending: &'a Pending,
-    id: TransactionId,
-    answer: oneshot::Receiver<Result<Written, WriteError>>,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.pending.take(&self.id);
-    }
-}
-
-impl Pending {
-    fn wait_for(&self, id: TransactionId) -> Result<Waiting<'_>, Refusal> {
-        let (sender, answer) = oneshot::channel();
-        let waiter = Waiter { answer: sender, signed: false };
-        let mut map = self.map();
-        // Read under the lock: `close` sets it before it takes the lock to answer all who wait.
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(stopping());
-        }
-        if map.insert(id, waiter).is_some() {
-            return Err(Refusal::new(sqlstate::INTERNAL, "the random source repeats itself"));
-        }
-        Ok(Waiting { pending: self, id, answer })
-    }
-
-    /// Notes that this transaction is about to be sent. False if nobody waits for it any more: it
-    /// need not be.
-    pub(crate) fn signed(&self, id: &TransactionId) -> bool {
-        match self.map().get_mut(id) {
-            Some(waiter) => {
-                waiter.signed = true;
-                self.in_flight.fetch_add(1, Ordering::Relaxed);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// How many transactions are signed and not answered.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Answers those of our clients whose transactions were in a block that is executed and
-    /// committed.
-    pub(crate) fn executed(&self, receipts: &[Receipt]) {
-        for receipt in receipts {
-            let Some(waiter) = self.take(&receipt.id) else { continue };
-            let answer = match &receipt.outcome {
-                Ok(results) => Ok(Written {
-                    id: receipt.id,
-                    height: receipt.height,
-                    index: receipt.index,
-                    results: results.clone(),
-                }),
-                Err(refusal) => Err(WriteError { refusal: refusal.clone(), id: Some(receipt.id) }),
-            };
-            // A client that went away does not mind.
-            let _ = waiter.answer.send(answer);
-        }
-    }
-
-    /// Answers those of our clients whose transactions will not be executed.
-    pub(crate) fn dropped(&self, transactions: &[TransactionId], why: &Refusal) {
-        for id in transactions {
-            if let Some(waiter) = self.take(id) {
-                let error = WriteError { refusal: why.clone(), id: Some(*id) };
-                let _ = waiter.answer.send(Err(error));
-            }
-        }
-    }
-
-    /// Nothing more will be answered: everybody hears what is known of theirs.
-    pub(crate) fn close(&self, why: &str) {
-        self.closed.store(true, Ordering::Relaxed);
-        let all: Vec<TransactionId> = self.map().keys().copied().collect();
-        for id in all {
-            let Some(waiter) = self.take(&id) else { continue };
-            let error = if waiter.signed { unknown(id, why) } else { stopping().into() };
-            let _ = waiter.answer.send(Err(error));
-        }
-    }
-
-    fn take(&self, id: &TransactionId) -> Option<Waiter> {
-        let waiter = self.map().remove(id)?;
-        if waiter.signed {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
-        Some(waiter)
-    }
-
-    fn map(&self) -> MutexGuard<'_, HashMap<TransactionId, Waiter>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What a client is told that does not wait until its statements are executed.
+fn early_results(wait: Wait, statements: &[Statement]) -> Vec<StatementResult> {
+    let nothing = |statement: &Statement| StatementResult::nothing(classify(&statement.sql).kind);
+    if wait == Wait::Final { Vec::new() } else { statements.iter().map(nothing).collect() }
 }
 
 /// What is refused for sure, at once; everything is checked again at apply.
@@ -404,11 +347,11 @@ fn no_quorum() -> Refusal {
     )
 }
 
-fn stopping() -> Refusal {
+pub(crate) fn stopping() -> Refusal {
     Refusal::new(sqlstate::CANNOT_CONNECT_NOW, "this server is stopping: use another server")
 }
 
-fn busy(what: &str) -> Refusal {
+pub(crate) fn busy(what: &str) -> Refusal {
     Refusal::new(sqlstate::BUSY, format!("this server has too many {what} waiting: try again"))
 }
 
@@ -419,7 +362,7 @@ fn too_large(bytes: usize, most: usize) -> Refusal {
     )
 }
 
-fn unknown(id: TransactionId, why: &str) -> WriteError {
+pub(crate) fn unknown(id: TransactionId, why: &str) -> WriteError {
     let message = format!(
         "outcome unknown: {why}; it will be executed once or never: ask any server with \
          SELECT rota_transaction('{id}')"

@@ -25,6 +25,7 @@ pub mod config;
 pub mod driver;
 mod executor;
 pub mod http;
+mod pending;
 pub mod pg;
 pub mod queues;
 pub mod readers;
@@ -34,6 +35,7 @@ mod signer;
 pub mod status;
 pub mod threads;
 pub mod transport;
+mod unfinal;
 
 pub use config::{HomeLock, PeerConfig, ServerConfig, create_home};
 pub use driver::{Driver, WriteError, Written};

@@ -2,6 +2,7 @@
 //! one bounded queue.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use rota_store::query::{Description, ReadLimits, Reader};
 use tokio::sync::oneshot;
 
 use crate::driver::ReadOptions;
+use crate::unfinal::Unfinal;
 
 /// How many readers: enough that one slow query does not stop all others; each holds a connection
 /// and a page cache.
@@ -42,13 +44,20 @@ pub(crate) enum ReadJob {
         settings: Settings,
         reply: oneshot::Sender<Result<Description, Refusal>>,
     },
+    /// Run something on a draft.
+    Draft(Box<dyn FnOnce() + Send>),
 }
 
 /// Starts the readers. They end when all senders of jobs are gone.
-pub(crate) fn start(home: &Path, jobs: &Receiver<ReadJob>) -> Result<Vec<JoinHandle<()>>, Fault> {
+pub(crate) fn start(
+    home: &Path,
+    jobs: &Receiver<ReadJob>,
+    unfinal: &Arc<Unfinal>,
+) -> Result<Vec<JoinHandle<()>>, Fault> {
     (0..READERS)
         .map(|number| {
-            let mut reader = Reader::open(home)?;
+            let unfinal = Arc::clone(unfinal);
+            let mut reader = Reader::informed(home, Arc::new(move |id| unfinal.knows(id)))?;
             let jobs = jobs.clone();
             std::thread::Builder::new()
                 .name(format!("reader-{number}"))
@@ -75,5 +84,6 @@ fn run(reader: &mut Reader, job: ReadJob) {
         ReadJob::Describe { sql, settings, reply } => {
             let _ = reply.send(reader.describe(&sql, &settings));
         }
+        ReadJob::Draft(run) => run(),
     }
 }

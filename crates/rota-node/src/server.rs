@@ -17,6 +17,7 @@ use rota_core::replica::{Output, Replica};
 use rota_core::verify::Verifier;
 use rota_store::StateDb;
 use rota_store::chain_db::ChainDb;
+use rota_store::draft::Drafts;
 use rota_store::host::Host;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -25,12 +26,14 @@ use tokio::task::AbortHandle;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::config::{ConfigError, HomeLock, ServerConfig, load_genesis, load_key};
-use crate::driver::{Driver, Pending};
+use crate::driver::Driver;
 use crate::executor::{Executor, replay};
+use crate::pending::Pending;
 use crate::replica_thread::{Outside, ReplicaThread};
 use crate::signer::{EnvelopeLimits, Signer};
 use crate::threads::{Faults, StopSender};
 use crate::transport::{Inboxes, Peer, Transport, TransportError};
+use crate::unfinal::Unfinal;
 use crate::{checker, http, pg, queues, readers, threads};
 
 /// How long a stopping server waits for its threads: one block's execution and one flush. What is
@@ -271,7 +274,7 @@ impl Parts<'_> {
             self.config.clone(),
             replica.status(clock.now()),
         ));
-        let pending = Arc::new(Pending::default());
+        let pending = Arc::new(Pending::new(self.genesis.chain_id(), self.key.public()));
         let (inboxes, votes, blocks) = Inboxes::new();
         let transport =
             Transport::start(&self.key, self.config.peer, self.peers(), inboxes, board.clone())
@@ -279,6 +282,9 @@ impl Parts<'_> {
         let (inputs, replica_inputs) = bounded(queues::INPUTS);
         let (jobs, executor_jobs) = bounded(queues::EXECUTION);
         let (executed, results) = bounded(queues::RESULTS);
+        let (asking, questions) = bounded(queues::QUESTIONS);
+        let unfinal = Unfinal::new(board.chain, inputs.clone(), asking, pending.clone());
+        let unfinal = Arc::new(unfinal);
         let (writes, signer_writes) = bounded(queues::WRITES);
         let (reads, reader_jobs) = bounded(queues::READS);
         let (stop_sender, stop) = threads::stop();
@@ -287,6 +293,7 @@ impl Parts<'_> {
             transport: transport.clone(),
             jobs,
             pending: pending.clone(),
+            unfinal: unfinal.clone(),
             board: board.clone(),
             backlog: VecDeque::new(),
             wake: None,
@@ -297,6 +304,7 @@ impl Parts<'_> {
             board: board.clone(),
             inputs: replica_inputs,
             results,
+            questions,
             stop: stop.clone(),
             outside,
         };
@@ -317,7 +325,7 @@ impl Parts<'_> {
             results: executed,
             stop: stop.clone(),
         };
-        readers::start(self.home, &reader_jobs)?;
+        readers::start(self.home, &reader_jobs, &unfinal)?;
         for (name, inbox) in [("check-votes", votes), ("check-blocks", blocks)] {
             let verifier = Verifier::new(&self.genesis, self.members.clone());
             let (inputs, transport) = (inputs.clone(), transport.clone());
@@ -330,7 +338,8 @@ impl Parts<'_> {
             threads::spawn("execute", &faults, move || executor.run())?,
             threads::spawn("replica", &faults, move || replica_thread.run(first))?,
         ];
-        let driver = Driver::new(board, pending.clone(), writes, reads, limits);
+        let drafts = Drafts::new(self.home, &self.genesis);
+        let driver = Driver::new(board, pending.clone(), unfinal, writes, reads, limits, drafts);
         let peer = transport.address;
         let pg = local("PostgreSQL clients", self.config.pg, &self.pg)?;
         let http = local("HTTP clients", self.config.http, &self.http)?;
