@@ -12,6 +12,7 @@
 
 mod lines;
 mod options;
+mod run;
 mod values;
 
 use rota_core::error::{Refusal, sqlstate};
@@ -199,7 +200,7 @@ impl Copy {
     }
 
     /// The columns that the fields are for, out of all that the table has.
-    pub(crate) fn columns(&self, all: Vec<Column>) -> Result<Vec<Column>, Refusal> {
+    pub fn columns(&self, all: Vec<Column>) -> Result<Vec<Column>, Refusal> {
         let Source::Table { name, columns, .. } = &self.source else {
             return Err(no_stdin());
         };

@@ -108,7 +108,10 @@ impl Engine {
         }
         let quoting = running.settings.double_quoted_strings && sql::has_double_quotes(text);
         self.set_quoting(quoting)?;
-        let result = self.execute(statement, kind, running);
+        let result = match kind {
+            StatementKind::Copy => self.copy(statement, running),
+            _ => self.execute(statement, kind, running),
+        };
         self.context.trust();
         result.map_err(|trouble| match (trouble, self.context.take_denied()) {
             (Trouble::Refusal(_), Some(denied)) => Trouble::Refusal(denied),
