@@ -24,10 +24,11 @@ use rusqlite::functions::FunctionFlags;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, Error};
 
+use crate::datetime::Timestamp;
 use crate::policy;
 use crate::query;
 use crate::sequences::{Sequence, Sequences};
-use crate::sqlite::{Database, civil};
+use crate::sqlite::Database;
 
 /// The longest string, blob or row. VM steps do not count what one function costs, so that is
 /// bounded instead: the slowest of them take some milliseconds for as much.
@@ -208,7 +209,8 @@ pub fn prepare_connection(database: &mut Database, context: &Arc<Context>) -> ru
     database.connection().pragma_update(None, "journal_mode", "WAL")?;
     database.connection().pragma_update(None, "synchronous", "NORMAL")?;
     database.connection().pragma_update(None, "cache_size", -CACHE_KIB)?;
-    database.connection().pragma_update(None, "wal_autocheckpoint", 4_000)?;
+    // See StateDb::copy_log.
+    database.connection().pragma_update(None, "wal_autocheckpoint", 0)?;
     callbacks(database, context)
 }
 
@@ -331,14 +333,16 @@ fn functions(connection: &Connection, context: &Arc<Context>) -> rusqlite::Resul
     connection.create_scalar_function(c"now", 0, flags, move |_| {
         Ok(timestamp(now.now_ms.load(Ordering::Relaxed)))
     })?;
-    Ok(())
+    let draw = Arc::clone(context);
+    crate::functions::register_random(connection, move || {
+        let drawn = lock(&draw.draw).next();
+        drawn.first_chunk().copied().unwrap_or_default()
+    })?;
+    crate::functions::register(connection)
 }
 
-/// `2026-11-20 23:52:00.125`: as CURRENT_TIMESTAMP, with milliseconds.
+/// `2026-11-20 23:52:00.125`: as CURRENT_TIMESTAMP, with what there is of a second's parts.
 pub fn timestamp(unix_ms: i64) -> String {
-    let (seconds, ms) = (unix_ms.div_euclid(1000), unix_ms.rem_euclid(1000));
-    let (year, month, day) = civil(seconds.div_euclid(86_400));
-    let second = seconds.rem_euclid(86_400);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{ms:03}")
+    let at = unix_ms.checked_mul(1_000).and_then(Timestamp::new);
+    at.unwrap_or(Timestamp::FUTURE).to_string()
 }

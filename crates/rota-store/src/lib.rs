@@ -27,6 +27,7 @@ pub mod draft;
 mod engine;
 pub mod error;
 mod fold;
+pub mod functions;
 pub mod host;
 pub mod merkle;
 pub mod policy;

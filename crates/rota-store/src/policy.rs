@@ -4,6 +4,8 @@
 use rota_core::error::{Refusal, sqlstate};
 use rusqlite::hooks::{AuthAction, AuthContext};
 
+use crate::functions;
+
 /// System tables start with this.
 pub const SYSTEM_PREFIX: &str = "rota_";
 
@@ -11,8 +13,8 @@ pub const SYSTEM_PREFIX: &str = "rota_";
 const PRIVATE_TABLES: [&str; 5] =
     ["rota_meta", "rota_tables", "rota_buckets", "rota_hashes", "rota_recent"];
 
-/// Functions whose results depend on their arguments and the database only, or that `determinism`
-/// has replaced.
+/// SQLite's functions whose results depend on their arguments and the database only, or that
+/// `determinism` has replaced. PostgreSQL's are in `functions`.
 const FUNCTIONS: [&str; 120] = [
     "->",
     "->>",
@@ -139,7 +141,8 @@ const FUNCTIONS: [&str; 120] = [
 
 /// Whether clients may call it.
 pub fn is_allowed_function(name: &str) -> bool {
-    FUNCTIONS.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+    let mut allowed = FUNCTIONS.iter().chain(&functions::NAMES);
+    allowed.any(|allowed| allowed.eq_ignore_ascii_case(name))
 }
 
 /// Why a function is refused.

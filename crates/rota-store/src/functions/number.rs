@@ -5,7 +5,7 @@ use rusqlite::functions::Context;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Result};
 
-use super::{ANY, Arguments, FIXED, Given, fail, owned, strict};
+use super::{ANY, Arguments, FIXED, Given, fail, strict};
 
 /// The largest exponent that is multiplied out.
 const MAX_EXPONENT: u64 = 4_096;
@@ -137,14 +137,19 @@ fn extreme(call: &Context<'_>, largest: bool) -> Result<Value> {
         }
         let replaces = match compare(value, found) {
             None => true,
-            Some(order) => if largest { order.is_gt() } else { order.is_lt() },
+            Some(order) => {
+                if largest {
+                    order.is_gt()
+                } else {
+                    order.is_lt()
+                }
+            }
         };
         if replaces {
             found = value;
         }
     }
-    let _ = owned(found);
-    Ok(found.into())
+    Value::try_from(found).map_err(|_| fail("a text that is not UTF-8"))
 }
 
 fn compare(a: ValueRef<'_>, b: ValueRef<'_>) -> Option<std::cmp::Ordering> {

@@ -134,7 +134,8 @@ fn expand(result: &mut String, replacement: &str, found: &regex::Captures<'_>) {
         match characters.next() {
             Some('&') => result.push_str(found.get(0).map_or("", |group| group.as_str())),
             Some(digit @ '1'..='9') => {
-                let group = digit.to_digit(10).and_then(|digit| found.get(usize::try_from(digit).ok()?));
+                let group =
+                    digit.to_digit(10).and_then(|digit| found.get(usize::try_from(digit).ok()?));
                 result.push_str(group.map_or("", |group| group.as_str()));
             }
             Some(other) => result.push(other),

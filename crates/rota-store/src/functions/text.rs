@@ -104,11 +104,8 @@ fn split_part(call: &Arguments<'_, '_>) -> Given {
     if separator.is_empty() {
         return Ok(Value::Text(if at == 0 { text } else { String::new() }));
     }
-    let part = if place > 0 {
-        text.split(&separator).nth(at)
-    } else {
-        text.rsplit(&separator).nth(at)
-    };
+    let part =
+        if place > 0 { text.split(&separator).nth(at) } else { text.rsplit(&separator).nth(at) };
     Ok(Value::Text(part.unwrap_or_default().to_owned()))
 }
 

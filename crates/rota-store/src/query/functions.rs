@@ -2,6 +2,7 @@
 //! connect, and `rota_transaction`.
 
 use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use rusqlite::{Connection, Error, OptionalExtension, Row};
 use super::open_files;
 use crate::chain_db::FIND_RECEIPT;
 use crate::determinism::timestamp;
+use crate::functions;
 use crate::remembered::{OUTCOME_BYTES, SUCCESS};
 
 /// What a client that looks at versions should take us for: a PostgreSQL whose protocol and catalog
@@ -37,6 +39,8 @@ pub(super) fn register(
 ) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
     connection.create_scalar_function(c"now", 0, flags, |_| Ok(timestamp(unix_ms())))?;
+    functions::register(connection)?;
+    functions::register_random(connection, random)?;
     let fixed = FunctionFlags::SQLITE_DETERMINISTIC | flags;
     for (name, text) in [
         (c"version", VERSION),
@@ -130,6 +134,15 @@ fn outcome(row: &Row<'_>) -> rusqlite::Result<String> {
             format!("failed {sqlstate} {message} at ({height}, {position})")
         }
     })
+}
+
+/// What a read draws need not be agreed: the operating system's keys for hash maps are random.
+fn random() -> [u8; 16] {
+    let mut drawn = [0; 16];
+    for part in drawn.chunks_exact_mut(8) {
+        part.copy_from_slice(&RandomState::new().hash_one(0_u8).to_ne_bytes());
+    }
+    drawn
 }
 
 fn unix_ms() -> i64 {
