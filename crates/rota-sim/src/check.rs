@@ -20,9 +20,9 @@ use crate::disk::Durable;
 /// seconds, twice (a liar can move it by that, docs/methods/poa.md).
 pub const TIME_TOLERANCE_MS: u64 = 6_000;
 
-/// How much a liar may add in a swarm, where voters that learnt late of a parent may measure by
-/// clocks that are wrong themselves. Wider than core's own bound (docs/decisions/0002).
-pub const UNKNOWN_CLOCK_MS: u64 = 3_600_000;
+/// How many times the genesis' time-out a slot may take at the most after failures: a lying leader
+/// may be so much ahead of its voters' clocks (docs/decisions/0002).
+pub const MOST_BACK_OFF: u64 = 32;
 
 /// A rule was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,7 +25,7 @@ use rota_store::{AppliedBlock, DifferingRow};
 use rusqlite::config::DbConfig;
 use tempfile::TempDir;
 
-use crate::check::{Broken, Monitor, UNKNOWN_CLOCK_MS, time_is_near};
+use crate::check::{Broken, MOST_BACK_OFF, Monitor, time_is_near};
 use crate::clients::{Clients, Fate, Finished, PATIENCE, Write};
 use crate::liar::{Behaviour, Liar};
 use crate::network::Network;
@@ -521,16 +521,19 @@ impl World {
     fn check_time(&mut self, block: &Block) {
         let id = block.id(self.genesis.chain_id());
         let Some(proposed) = self.monitor.proposed_at(id) else { return };
+        let lies = |liar: &LiarPlan| liar.behaviours.contains(&Behaviour::LiesAboutClock);
+        let lied_to = self.plan.name == "swarm" && self.plan.liars.iter().any(lies);
         let at_ms = self.genesis.time_ms + proposed / 1_000;
         let earliest = Time(at_ms.saturating_add_signed(self.clock_range.0));
-        let latest = Time(at_ms.saturating_add_signed(self.clock_range.1));
+        // A voter that learnt late of the parent measures by its own clock when it votes: before it
+        // knew the block to be final, so before now.
+        let known_ms = self.genesis.time_ms + self.now / 1_000;
+        let latest_ms = if lied_to { known_ms } else { at_ms };
+        let latest = Time(latest_ms.saturating_add_signed(self.clock_range.1));
         // Whoever was cut off, frozen or down may lead with a certificate as old as the run.
         let late = if self.plan.weather_is_calm() { 0 } else { self.now };
-        let lies = |liar: &LiarPlan| liar.behaviours.contains(&Behaviour::LiesAboutClock);
-        let ahead = match self.plan.name {
-            "swarm" if self.plan.liars.iter().any(lies) => UNKNOWN_CLOCK_MS,
-            _ => 0,
-        };
+        let back_off = MOST_BACK_OFF * self.plan.parameters.slot_timeout_ms;
+        let ahead = if lied_to { back_off } else { 0 };
         let near = time_is_near(block.header.time, earliest, latest, late, ahead);
         if block.header.height > Height(1) && !near {
             let time = block.header.time;

@@ -110,3 +110,24 @@ fn hostile_sql_and_cold_restarts_keep_roots_equal() {
         assert!(outcome.writes.iter().any(|write| write.fate == Fate::Applied));
     }
 }
+
+#[test]
+fn linearizable_reads_take_a_round_trip_and_write_nothing() {
+    for (name, reads) in [("calm", 20), ("reads-alone", 60)] {
+        for outcome in runs(name) {
+            assert_eq!(outcome.reads.len(), reads);
+            assert!(outcome.reads.iter().all(|&took| took < SECOND / 20), "{:?}", outcome.reads);
+            assert_eq!(outcome.met.of(rota_sim::Fault::ReadByWrite), 0);
+        }
+    }
+}
+
+#[test]
+fn readers_who_are_lied_to_are_served_by_all_honest_members_or_by_a_write() {
+    for outcome in runs("lied-to-readers") {
+        assert_eq!(outcome.reads.len(), 60);
+        // With an odd seed one of the honest members is down for a while.
+        let by_write = outcome.met.of(rota_sim::Fault::ReadByWrite);
+        assert_eq!(outcome.seed % 2 == 1, by_write > 0, "{by_write} writes");
+    }
+}

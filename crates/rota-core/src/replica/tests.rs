@@ -1,4 +1,5 @@
-//! What a restarted server vouches for.
+//! What a restarted server vouches for; what clients hear of a full mempool and of blocks on their
+//! way.
 
 use super::*;
 use crate::block::{
@@ -81,4 +82,62 @@ fn a_restarted_server_vouches_for_no_root_that_it_does_not_know() {
     assert!(!votes_for(Applied { height: Height(3), root: root(9) }), "another one");
     assert!(!votes_for(Applied { height: Height(2), root: root(2) }), "one that it forgot");
     assert!(!votes_for(Applied { height: Height(1), root: root(9) }), "not the parent's word");
+}
+
+/// An envelope of which eleven are all that a server's own clients may have waiting.
+fn large_envelope(salt: u8) -> Arc<Envelope> {
+    use crate::transaction::{Expiry, Parameters, Settings, Statement, Transaction, Value};
+    let blob = Value::Blob(vec![salt; 2_900_000]);
+    let parameters = Parameters::Positional(vec![blob]);
+    let transaction = Transaction {
+        salt: [salt; 16],
+        user: "rota".into(),
+        statements: vec![Statement { sql: "INSERT INTO t VALUES (?1)".into(), parameters }],
+        settings: Settings::default(),
+        interactive: None,
+    };
+    let expiry = Expiry { height: Height(1_000), time: Time(3_000_000) };
+    Arc::new(Envelope::sign(genesis().chain_id(), &key(2), expiry, vec![transaction]))
+}
+
+/// What a client hears of an envelope.
+fn submit(replica: &mut Replica, envelope: &Arc<Envelope>) -> Option<String> {
+    let outputs = replica.step(Now::default(), Input::Submit(Arc::clone(envelope)));
+    outputs.into_iter().find_map(|output| match output {
+        Output::Admitted(admitted) if admitted == *envelope => Some("admitted".into()),
+        Output::Dropped { transactions, why } if transactions.len() == 1 => {
+            Some(why.code().to_owned())
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn a_full_mempool_says_busy_and_takes_the_same_again_once_there_is_room() {
+    let genesis = genesis();
+    let chain = genesis.chain_id();
+    let now = Now::default();
+    let start = Recovered::default();
+    let (replica, _) = Replica::new(&genesis, key(2), start, Applied::default(), now).unwrap();
+    let replica = &mut { replica };
+    let envelopes: Vec<Arc<Envelope>> = (0..12).map(large_envelope).collect();
+    let heard: Vec<String> =
+        envelopes.iter().map(|envelope| submit(replica, envelope).unwrap()).collect();
+    let (last, others) = heard.split_last().unwrap();
+    assert!(others.iter().all(|word| word == "admitted"), "{others:?}");
+    assert_eq!(last, "53000");
+    assert_eq!(submit(replica, &envelopes[0]).unwrap(), "admitted", "sent twice, held once");
+    // One of them becomes final.
+    let mut first = block(1, Block::genesis(&genesis).id(chain), None, Applied::default());
+    first.body.envelopes = vec![Arc::clone(&envelopes[3])];
+    first.header.body = first.body.digest();
+    let certificate = finalization(chain, &first);
+    let answer = crate::message::FinalBlocks { blocks: vec![Arc::new(first)], certificate };
+    let from = key(1).public();
+    replica.step(now, Input::Message { from, message: Message::Final(answer) });
+    assert_eq!(submit(replica, &envelopes[11]).unwrap(), "admitted");
+    assert_eq!(replica.waiting().len(), 11);
+    assert_eq!(replica.tail().len(), 1, "final, and not executed here");
+    replica.step(now, Input::Applied(Applied { height: Height(1), root: root(1) }));
+    assert!(replica.tail().is_empty());
 }
