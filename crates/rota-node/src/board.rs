@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rota_core::block::Applied;
 use rota_core::error::{Refusal, sqlstate};
@@ -34,6 +34,9 @@ pub struct Board {
     /// By member: whether messages flow both ways.
     peers: BTreeMap<NodeId, AtomicBool>,
     replica: Mutex<(Status, Instant)>,
+    /// Since when there is no quorum in reach, and since when final blocks wait to be executed.
+    cut_off: Mutex<Option<Instant>>,
+    behind: Mutex<Option<Instant>>,
     applied: watch::Sender<Height>,
     live: watch::Sender<bool>,
     roots: Mutex<VecDeque<HeightRoot>>,
@@ -62,6 +65,8 @@ impl Board {
             members,
             config,
             replica: Mutex::new((status, Instant::now())),
+            cut_off: Mutex::new(Some(Instant::now())),
+            behind: Mutex::new(None),
             applied: watch::Sender::new(applied.height),
             live: watch::Sender::new(live),
             roots: Mutex::new(VecDeque::from([applied.into()])),
@@ -76,6 +81,9 @@ impl Board {
     /// The replica's newest word on itself, and the flushes so far.
     pub fn replica_is(&self, status: Status, fsyncs: u64) {
         let live = status.live;
+        if status.height > *self.applied.borrow() {
+            lock(&self.behind).get_or_insert_with(Instant::now);
+        }
         *lock(&self.replica) = (status, Instant::now());
         self.fsyncs.store(fsyncs, Ordering::Relaxed);
         self.live.send_if_modified(|was| std::mem::replace(was, live) != live);
@@ -92,6 +100,9 @@ impl Board {
         self.transactions.fetch_add(transactions, Ordering::Relaxed);
         self.blocks.fetch_add(1, Ordering::Relaxed);
         self.applied.send_replace(applied.height);
+        if lock(&self.replica).0.height <= applied.height {
+            *lock(&self.behind) = None;
+        }
     }
 
     /// This server's state is not the cluster's. Nothing undoes this but a repair and a restart.
@@ -120,6 +131,14 @@ impl Board {
             reached.then_some(index)
         });
         self.members.is_quorum(self.members.weight_of(reached))
+    }
+
+    /// How long this server has had no quorum in reach; `strict`ly, how long it has had final blocks
+    /// to execute, if that is longer.
+    pub fn staleness(&self, strict: bool) -> Duration {
+        let since = |at: &Mutex<Option<Instant>>| lock(at).map_or(Duration::ZERO, |at| at.elapsed());
+        let cut_off = if self.quorum_in_reach() { Duration::ZERO } else { since(&self.cut_off) };
+        if strict { cut_off.max(since(&self.behind)) } else { cut_off }
     }
 
     /// The newest final height here, and chain time: the newest block's and what has passed since.
@@ -217,6 +236,12 @@ impl Observer for Board {
     fn peer_is(&self, peer: &NodeId, connected: bool) {
         if let Some(flag) = self.peers.get(peer) {
             flag.store(connected, Ordering::Relaxed);
+            let mut cut_off = lock(&self.cut_off);
+            if self.quorum_in_reach() {
+                *cut_off = None;
+            } else {
+                cut_off.get_or_insert_with(Instant::now);
+            }
         }
     }
 

@@ -42,10 +42,15 @@ use outbox::Outbox;
 use crate::queues;
 
 /// A quiet connection sends a packet this often: twice between two servers, some 40 bytes each.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+const KEEP_ALIVE: Duration = Duration::from_millis(400);
 
-/// A connection on which nothing came for this long is dead: three keep-alives missed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(6);
+/// A connection on which nothing came for this long is dead: three keep-alives missed. A killed
+/// process says no goodbye, and this is how soon others refuse writes for want of a quorum instead
+/// of sending what may never be final. Too short costs a new connection, some milliseconds.
+const IDLE_TIMEOUT: Duration = Duration::from_millis(1_400);
+
+/// A connection that no stream was opened on for this long is closed.
+const NO_STREAMS: Duration = Duration::from_secs(6);
 
 /// A connection is made within this time or tried again: one round trip and two signatures, and one
 /// lost packet.
@@ -310,7 +315,7 @@ fn swarm(
     let Ok(built) = built;
     let swarm = built.with_swarm_config(|config| {
         config
-            .with_idle_connection_timeout(IDLE_TIMEOUT)
+            .with_idle_connection_timeout(NO_STREAMS)
             .with_max_negotiating_inbound_streams(usize::try_from(MAX_STREAMS).unwrap_or(8))
     });
     Ok(swarm.build())

@@ -19,6 +19,7 @@
 
 mod connections;
 mod json;
+mod levels;
 mod rqlite;
 
 use std::io;

@@ -20,8 +20,9 @@ use rota_store::{StatementKind, StatementResult};
 use serde_json::{Map, Value as JsonValue, json};
 
 use super::json::{self, Shape};
+use super::levels::{Freshness, Levels};
 use super::{Door, MAX_BODY_BYTES, refuse};
-use crate::driver::{ReadOptions, WriteError, WriteOptions, Written};
+use crate::driver::{ReadOptions, Wait, WriteError, WriteOptions, Written};
 
 /// In whose name everything happens until there are users.
 const USER: &str = "rota";
@@ -74,9 +75,9 @@ pub(crate) async fn query_of_address(
         return refuse(StatusCode::BAD_REQUEST, "?q= with a SELECT is missing");
     };
     let statements = vec![Statement { sql, parameters: Parameters::Positional(Vec::new()) }];
-    match check_level(&options) {
+    match Levels::of(&options) {
         Err(why) => refuse(StatusCode::BAD_REQUEST, &why),
-        Ok(()) => run(&door, &options, statements, Takes::Reads).await,
+        Ok(levels) => run(&door, &options, levels, statements, Takes::Reads).await,
     }
 }
 
@@ -96,10 +97,10 @@ async fn answer(
             refuse(StatusCode::BAD_REQUEST, &rejection.body_text())
         }
     })?;
-    check_level(options).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
+    let levels = Levels::of(options).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
     let statements =
         json::statements(&body).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
-    Ok(run(door, options, statements, takes).await)
+    Ok(run(door, options, levels, statements, takes).await)
 }
 
 /// Whether an option is given, and not as `=false`.
@@ -107,21 +108,10 @@ fn flag(options: &[(String, String)], wanted: &str) -> bool {
     options.iter().any(|(name, value)| name == wanted && value != "false" && value != "0")
 }
 
-/// rqlite's consistency levels: what is not kept is not promised.
-fn check_level(options: &[(String, String)]) -> Result<(), String> {
-    let level = options.iter().find(|(name, _)| name == "level").map(|(_, level)| level.as_str());
-    match level {
-        None | Some("none" | "weak" | "auto" | "") => Ok(()),
-        Some(other) => Err(format!(
-            "level={other:.20} is not offered yet: reads are of this server's newest final state, \
-             which includes every write that it has acknowledged"
-        )),
-    }
-}
-
 async fn run(
     door: &Door,
     options: &[(String, String)],
+    levels: Levels,
     statements: Vec<Statement>,
     takes: Takes,
 ) -> Response {
@@ -129,6 +119,7 @@ async fn run(
     let run = Run {
         door,
         takes,
+        levels,
         timings: flag(options, "timings"),
         shape: Shape {
             associative: flag(options, "associative"),
@@ -154,6 +145,7 @@ async fn run(
 struct Run<'a> {
     door: &'a Door,
     takes: Takes,
+    levels: Levels,
     timings: bool,
     shape: Shape,
 }
@@ -197,8 +189,11 @@ impl Run<'_> {
     async fn one(&self, statement: Statement, started: Instant) -> Result<JsonValue, WriteError> {
         let access = self.check(&statement)?;
         if access == Access::Read {
-            // What this server has acknowledged it has executed, so its newest state is new enough.
-            let options = ReadOptions::default();
+            // What this server has acknowledged it has executed: no height to wait for.
+            let options = ReadOptions { level: self.levels.read, ..ReadOptions::default() };
+            if let Some(Freshness { within, strict }) = self.levels.freshness {
+                self.door.driver.check_freshness(within, strict)?;
+            }
             let read = self.door.driver.read(statement, settings(), &options);
             let result = json::rows(&read.await?, self.shape);
             return Ok(self.timed(result, started));
@@ -209,7 +204,8 @@ impl Run<'_> {
     }
 
     async fn write(&self, statements: Vec<Statement>) -> Result<Written, WriteError> {
-        self.door.driver.write(USER, statements, settings(), &WriteOptions::default()).await
+        let options = WriteOptions { wait: self.levels.wait, ..WriteOptions::default() };
+        self.door.driver.write(USER, statements, settings(), &options).await
     }
 
     /// Whether a statement may stand in this request.
@@ -234,6 +230,10 @@ impl Run<'_> {
 
     fn done(&self, result: &StatementResult, written: &Written, started: Instant) -> JsonValue {
         let mut json = Map::new();
+        if self.levels.wait != Wait::Final {
+            json.insert("rota".into(), self.sent(written));
+            return self.timed(json, started);
+        }
         if !result.rows.columns.is_empty() {
             json = json::rows(&result.rows, self.shape);
         }
@@ -252,6 +252,15 @@ impl Run<'_> {
             }),
         );
         self.timed(json, started)
+    }
+
+    /// What is known of a write that is not executed yet.
+    fn sent(&self, written: &Written) -> JsonValue {
+        let id = written.id.to_string();
+        if self.levels.wait == Wait::None {
+            return json!({ "id": id });
+        }
+        json!({ "height": written.height.0, "index": written.index, "id": id })
     }
 
     fn failed(&self, error: &WriteError, started: Instant) -> JsonValue {
