@@ -59,8 +59,11 @@ const CACHE_KIB: i64 = 8 * 1024;
 /// What each value costs beside its own bytes when an answer's size is counted.
 const VALUE_OVERHEAD: usize = 24;
 
-/// `chain`, and the two databases of the catalog.
-const ATTACHED: i32 = 3;
+/// The databases of the catalog.
+const CATALOG: i32 = 2;
+
+/// They, and `chain`.
+const ATTACHED: i32 = CATALOG + 1;
 
 /// How long to wait for a lock: only the recovery after a crash ever holds one.
 const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
@@ -335,7 +338,18 @@ pub(crate) fn describe_on(connection: &Connection, sql: &str) -> Result<Descript
 
 /// What a draft's connection has of a reader's, for questions about the schema.
 pub(crate) fn prepare_draft(connection: &Connection, home: &Path) -> rusqlite::Result<()> {
-    functions::register(connection, home, &functions::nothing_known())
+    functions::register(connection, home, &functions::nothing_known())?;
+    catalog::register(connection)
+}
+
+/// Makes the catalog of a draft's connection tell of the draft's schema.
+pub(crate) fn fill_draft(connection: &Connection) -> Result<(), Refusal> {
+    connection
+        .set_limit(Limit::SQLITE_LIMIT_ATTACHED, CATALOG)
+        .and_then(|_| catalog::prepare(connection))
+        .and_then(|()| connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0))
+        .map(drop)
+        .map_err(refuse)
 }
 
 /// Answers a question about the schema on a draft's connection.

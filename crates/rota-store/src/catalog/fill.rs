@@ -234,8 +234,15 @@ fn put_index(connection: &Connection, model: &Model, index: &Index) -> rusqlite:
     for (place, (item, column)) in index.items.iter().zip(&index.columns).enumerate() {
         run(
             connection,
-            "INSERT INTO pg_catalog.rota_index_key VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![index.oid, whole(place + 1), whole(*column), options.get(place), item],
+            "INSERT INTO pg_catalog.rota_index_key VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6)",
+            params![
+                index.oid,
+                whole(place + 1),
+                whole(*column),
+                options.get(place),
+                INT4_OPS,
+                item
+            ],
         )?;
         let of = relation.and_then(|relation| relation.columns.get(column.checked_sub(1)?));
         let name = of.map_or("expr", |column| column.name.as_str());

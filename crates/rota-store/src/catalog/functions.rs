@@ -118,6 +118,10 @@ pub(super) fn register(connection: &Connection) -> Result<()> {
         let told = integer(call, 0).map(|oid| types::format_type(oid, modifier));
         Ok(told.map(|told| told.unwrap_or_else(|| "???".into())))
     })?;
+    // They say only what is in the array that they get, for whoever describes the answer.
+    for name in ["rota_text_array", "rota_oid_array", "rota_int_array", "rota_bool_array"] {
+        connection.create_scalar_function(name, 1, FLAGS, first)?;
+    }
     // What is stored is not a tree but its words.
     connection.create_scalar_function("pg_get_expr", ANY, FLAGS, first)?;
     // A table has no partitions: it is its only ancestor.

@@ -76,9 +76,9 @@ DELETE FROM information_schema.key_column_usage;
 INSERT INTO information_schema.key_column_usage
 SELECT 'rota', 'public', r.conname, 'rota', 'public', c.relname, a.attname, k.place,
     iif(r.contype = 'f', (SELECT o.place FROM pg_catalog.pg_constraint AS p
-        JOIN pg_catalog.rota_key AS o ON o.conoid = p.oid
+        JOIN pg_catalog.rota_key AS o ON o.rota_owner = p.oid
         WHERE p.conindid = r.conindid AND p.contype IN ('p', 'u') AND o.attnum = k.confattnum), NULL)
-FROM pg_catalog.pg_constraint AS r JOIN pg_catalog.rota_key AS k ON k.conoid = r.oid
+FROM pg_catalog.pg_constraint AS r JOIN pg_catalog.rota_key AS k ON k.rota_owner = r.oid
 JOIN pg_catalog.pg_class AS c ON c.oid = r.conrelid
 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = r.conrelid AND a.attnum = k.attnum
 WHERE r.contype IN ('p', 'u', 'f') ORDER BY r.oid, k.place;
@@ -97,7 +97,7 @@ WHERE r.contype = 'f';
 DELETE FROM information_schema.constraint_column_usage;
 INSERT INTO information_schema.constraint_column_usage
 SELECT 'rota', 'public', c.relname, a.attname, 'rota', 'public', r.conname
-FROM pg_catalog.pg_constraint AS r JOIN pg_catalog.rota_key AS k ON k.conoid = r.oid
+FROM pg_catalog.pg_constraint AS r JOIN pg_catalog.rota_key AS k ON k.rota_owner = r.oid
 JOIN pg_catalog.pg_class AS c ON c.oid = iif(r.contype = 'f', r.confrelid, r.conrelid)
 JOIN pg_catalog.pg_attribute AS a
     ON a.attrelid = c.oid AND a.attnum = iif(r.contype = 'f', k.confattnum, k.attnum);
@@ -122,7 +122,8 @@ FROM pg_catalog.pg_sequence AS s JOIN pg_catalog.pg_class AS c ON c.oid = s.seqr
 
 DELETE FROM information_schema.table_privileges;
 INSERT INTO information_schema.table_privileges
-SELECT 'rota', 'rota', 'rota', 'public', c.relname, p.column1, 'YES', iif(p.column1 = 'SELECT', 'YES', 'NO')
+SELECT 'rota', 'rota', 'rota', 'public', c.relname, p.column1, 'YES',
+    iif(p.column1 = 'SELECT', 'YES', 'NO')
 FROM pg_catalog.pg_class AS c,
     (VALUES ('INSERT'), ('SELECT'), ('UPDATE'), ('DELETE'), ('REFERENCES')) AS p
 WHERE c.relkind IN ('r', 'v') AND c.relnamespace = 2200;

@@ -634,9 +634,12 @@ CREATE TABLE pg_catalog.rota_definition (oid oid PRIMARY KEY, definition text);
 CREATE TABLE pg_catalog.rota_filled (fingerprint text);
 
 -- The columns of keys, one a row: what `conkey` and `confkey` tell as arrays.
-CREATE TABLE pg_catalog.rota_key (conoid oid, place int4, attnum int2, confattnum int2);
+CREATE TABLE pg_catalog.rota_key (
+    rota_owner oid, place int4, attnum int2, confattnum int2
+);
 
 -- The columns of indexes, one a row: what `indkey` and `indoption` tell as vectors.
 CREATE TABLE pg_catalog.rota_index_key (
-    indexrelid oid, place int4, attnum int2, option int2, definition text
+    rota_owner oid, place int4, attnum int2, option int2, opclass oid, collation oid,
+    definition text
 );
