@@ -90,7 +90,7 @@ impl Default for Parameters {
             lag: 64,
             transaction_steps: 20_000_000,
             block_steps: 100_000_000,
-            transaction_bytes: 64 << 20,
+            transaction_bytes: 256 << 20,
             block_change_bytes: 256 << 20,
         }
     }

@@ -138,14 +138,15 @@ impl Driver {
         let salt = salt()?;
         let transaction =
             core::Transaction { salt, user: user.into(), statements, settings, interactive: None };
-        self.submit(transaction, options).await
+        self.submit(transaction, options, WRITE_TIMEOUT).await
     }
 
-    /// Sends a transaction and waits for what becomes of it.
+    /// Sends a transaction and waits for what becomes of it, no longer than `most`.
     async fn submit(
         &self,
         transaction: core::Transaction,
         options: &WriteOptions,
+        most: Duration,
     ) -> Result<Written, WriteError> {
         let inner = &*self.0;
         inner.board.refuse_if_diverged()?;
@@ -167,7 +168,7 @@ impl Driver {
             Err(TrySendError::Disconnected(_)) => return Err(stopping().into()),
         }
         let patience = options.deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        let patience = patience.map_or(WRITE_TIMEOUT, |patience| patience.min(WRITE_TIMEOUT));
+        let patience = patience.map_or(most, |patience| patience.min(most));
         match tokio::time::timeout(patience, &mut waiting.answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(unknown(id, "this server stopped")),

@@ -8,6 +8,7 @@ use rota_core::block::{Applied, Block};
 use rota_core::error::Fault;
 use rota_core::types::Height;
 use rota_store::chain_db::ChainDb;
+use rota_store::draft::Drafts;
 use rota_store::{Receipt, StateDb};
 
 use crate::board::Board;
@@ -36,6 +37,7 @@ pub(crate) struct Executed {
 /// Executes blocks until no more come.
 pub(crate) struct Executor {
     pub(crate) state: StateDb,
+    pub(crate) drafts: Arc<Drafts>,
     pub(crate) board: Arc<Board>,
     pub(crate) pending: Arc<Pending>,
     pub(crate) jobs: Receiver<Job>,
@@ -73,6 +75,9 @@ impl Executor {
     /// False when the replica is gone.
     fn apply(&mut self, block: &Block) -> Result<bool, Fault> {
         let done = self.state.apply(block)?;
+        if self.drafts.log_is(self.state.log_pages()) {
+            self.state.copy_log()?;
+        }
         let transactions = u64::try_from(done.receipts.len()).unwrap_or(u64::MAX);
         self.board.executed(done.applied, transactions);
         self.pending.executed(&done.receipts);

@@ -317,8 +317,10 @@ impl Parts<'_> {
             inputs: inputs.clone(),
             limits,
         };
+        let drafts = Drafts::new(self.home, &self.genesis);
         let executor = Executor {
             state,
+            drafts: drafts.clone(),
             board: board.clone(),
             pending: pending.clone(),
             jobs: executor_jobs,
@@ -338,7 +340,6 @@ impl Parts<'_> {
             threads::spawn("execute", &faults, move || executor.run())?,
             threads::spawn("replica", &faults, move || replica_thread.run(first))?,
         ];
-        let drafts = Drafts::new(self.home, &self.genesis);
         let driver = Driver::new(board, pending.clone(), unfinal, writes, reads, limits, drafts);
         let peer = transport.address;
         let pg = local("PostgreSQL clients", self.config.pg, &self.pg)?;

@@ -87,6 +87,7 @@ impl StateDb {
         let start = self.mark();
         self.run_ours("BEGIN IMMEDIATE")?;
         self.forget_expired(time)?;
+        self.forget_staged(time)?;
         let mut budget = Budget::of_block(&self.parameters);
         let mut receipts = Vec::with_capacity(block.transaction_count());
         let mut index = 0;
@@ -179,6 +180,7 @@ impl StateDb {
         })?;
         self.settle_remembered();
         self.applied = applied;
+        self.count_log()?;
         Ok(applied)
     }
 

@@ -13,12 +13,13 @@
 //! Connections are kept from draft to draft with their prepared statements: opening one costs some
 //! hundred microseconds, beginning a draft on a kept one some ten.
 
+mod foresee;
 mod pages;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rota_core::block::Block;
 use rota_core::codec::encode;
@@ -29,6 +30,7 @@ use rota_core::transaction::{Interactive, Settings, Statement};
 use rota_core::types::{ChainId, Height, TransactionId};
 use rusqlite::Connection;
 
+use crate::catalog;
 use crate::determinism::{self, Context, Watch};
 use crate::engine::{Budget, Engine, MAX_SHOWN_BYTES, Running, is_schema_change};
 use crate::error::Trouble;
@@ -52,8 +54,21 @@ const IDLE_DRAFTS: usize = 64;
 /// Prepared statements kept per connection: the forms that an application uses.
 const CACHED_STATEMENTS: usize = 128;
 
+/// From so many pages on, the log of `state.db` is to be copied and begun anew, 64 MB; ...
+const LONG_LOG: u64 = 16_384;
+
+/// ... with so many, 512 MB, the drafts that keep it from that are given up.
+const LONGEST_LOG: u64 = 131_072;
+
+/// How long drafts that would begin wait for those that are there to end, so that the log can begin
+/// anew. Most transactions take less.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// The most bytes of statements and parameters that one transaction may have.
 const MOST_STATEMENT_BYTES: usize = 64 << 20;
+
+/// The most that all open transactions together may have.
+const MOST_HELD_BYTES: usize = 512 << 20;
 
 /// What each statement costs beside its own bytes.
 const STATEMENT_OVERHEAD: usize = 64;
@@ -64,10 +79,22 @@ pub struct Drafts {
     chain: ChainId,
     parameters: Parameters,
     bases: Arc<Bases>,
-    newest: Mutex<Weak<Base>>,
+    /// Bases that may still be in use, the newest last.
+    open: Mutex<Vec<Weak<Base>>>,
+    pause: Mutex<Pause>,
     idle: Mutex<Vec<Session>>,
     count: AtomicUsize,
+    /// Bytes of statements that all drafts together hold.
+    held: AtomicUsize,
     ranges: Arc<Ranges>,
+}
+
+/// When drafts wait for others to end.
+#[derive(Default)]
+struct Pause {
+    until: Option<Instant>,
+    /// The length of the log at which there is the next pause; 0: [`LONG_LOG`].
+    next: u64,
 }
 
 /// A connection that drafts use, one after the other.
@@ -164,9 +191,11 @@ impl Drafts {
             chain: genesis.chain_id(),
             parameters: genesis.parameters.clone(),
             bases: Bases::new(home),
-            newest: Mutex::default(),
+            open: Mutex::default(),
+            pause: Mutex::default(),
             idle: Mutex::default(),
             count: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
             ranges: Arc::default(),
         })
     }
@@ -205,13 +234,40 @@ impl Drafts {
 
     /// The newest state's pages: shared by all drafts that begin at one height.
     fn base(&self, at_least: Height) -> Result<Arc<Base>, Fault> {
-        let mut newest = lock(&self.newest);
-        if let Some(base) = newest.upgrade().filter(|base| base.height >= at_least) {
+        let mut open = lock(&self.open);
+        let newest = open.last().and_then(Weak::upgrade);
+        if let Some(base) = newest.filter(|base| base.height >= at_least) {
             return Ok(base);
         }
         let base = self.bases.newest()?;
-        *newest = Arc::downgrade(&base);
+        open.retain(|base| base.strong_count() > 0);
+        open.push(Arc::downgrade(&base));
         Ok(base)
+    }
+
+    /// The executor tells how long the log of `state.db` is. Whether it should try to have it begin
+    /// anew.
+    pub fn log_is(&self, pages: u64) -> bool {
+        let mut pause = lock(&self.pause);
+        if pages < LONG_LOG {
+            *pause = Pause::default();
+            return false;
+        }
+        if pages >= pause.next {
+            *pause = Pause { until: Some(Instant::now() + PAUSE), next: pages + pages / 4 };
+        }
+        if pages >= LONGEST_LOG {
+            for base in lock(&self.open).drain(..).filter_map(|base| base.upgrade()) {
+                base.give_up();
+            }
+        }
+        pause.until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether a draft should wait a moment before it begins.
+    pub fn is_paused(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+            && lock(&self.pause).until.is_some_and(|until| Instant::now() < until)
     }
 
     fn session(&self) -> Result<Session, Fault> {
@@ -260,9 +316,14 @@ impl Draft {
     fn open(&mut self) -> Result<(), Fault> {
         let base = self.drafts.base(self.begin.at_least)?;
         self.height = base.height;
-        let session = self.drafts.session()?;
+        let mut session = self.drafts.session()?;
         lock(&session.pages).begin(Arc::clone(&base));
         session.ours("BEGIN")?;
+        for block in std::mem::take(&mut self.begin.unfinal) {
+            if block.header.height > base.height {
+                session.foresee(&block, self.drafts.chain, &self.drafts.parameters)?;
+            }
+        }
         session.engine.database.reset_last_insert_rowid();
         session.engine.set_time(self.begin.begun);
         let drawing = Drawing::new(Arc::clone(&self.drafts.ranges), base);
@@ -279,6 +340,12 @@ impl Draft {
         let bytes = STATEMENT_OVERHEAD + encode(&statement).len();
         let result = match self.run_next(&statement, classified.kind, until) {
             Ok(result) => Ok(result),
+            Err(Trouble::Fault(_)) if self.base_is_gone() => {
+                return Err(self.lose(too_old()).into());
+            }
+            Err(Trouble::Fault(_)) if self.is_full() => {
+                return Err(self.lose(too_large()).into());
+            }
             Err(Trouble::Fault(fault)) => return Err(self.lose(internal(fault)).into()),
             Err(Trouble::Refusal(refusal)) => Err(refusal),
         };
@@ -298,6 +365,7 @@ impl Draft {
         }
         self.wrote |= classified.access == Access::Write;
         self.statement_bytes = self.statement_bytes.saturating_add(bytes);
+        self.drafts.held.fetch_add(bytes, Ordering::Relaxed);
         self.statements.push(statement);
         self.seen.add(&result);
         Ok(result?)
@@ -316,6 +384,10 @@ impl Draft {
         if self.statement_bytes.saturating_add(statement.sql.len()) > most {
             let message = format!("a transaction of more than {most} bytes; use several");
             return Err(Refusal::new(sqlstate::TOO_COMPLEX, message));
+        }
+        if self.drafts.held.load(Ordering::Relaxed) > MOST_HELD_BYTES {
+            let message = "this server's open transactions are too large together: try again";
+            return Err(Refusal::new(sqlstate::BUSY, message));
         }
         Ok(())
     }
@@ -360,6 +432,14 @@ impl Draft {
         Ok(result)
     }
 
+    fn base_is_gone(&self) -> bool {
+        self.session.as_ref().is_none_or(|session| lock(&session.pages).base_is_gone())
+    }
+
+    fn is_full(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| lock(&session.pages).is_full())
+    }
+
     /// The sequence of which the statement wanted more numbers, and how many it had.
     fn lacks_numbers(&self) -> Option<(String, usize)> {
         let mut sequences = self.session.as_ref()?.engine.context.sequences();
@@ -380,12 +460,22 @@ impl Draft {
     /// Runs a read about the schema, which another server may answer differently: it is no part of
     /// what is sent, and may not be about the users' rows.
     pub fn look(&mut self, statement: &Statement, until: &Until) -> Result<Rows, Refusal> {
+        self.fill_catalog(&statement.sql)?;
         self.aside(until, |connection| query::look(connection, statement))
     }
 
     /// What a statement takes and gives, in the schema as it is here.
     pub fn describe(&mut self, sql: &str, until: &Until) -> Result<Description, Refusal> {
+        self.fill_catalog(sql)?;
         self.aside(until, |connection| query::describe_on(connection, sql))
+    }
+
+    /// Makes the catalog tell of the schema as it is here, if the statement mentions it.
+    fn fill_catalog(&mut self, sql: &str) -> Result<(), Refusal> {
+        let is_wanted = self.broken.is_none() && catalog::is_mentioned(sql);
+        let Some(session) = self.session.as_ref().filter(|_| is_wanted) else { return Ok(()) };
+        session.engine.context.trust();
+        query::fill_draft(session.engine.database.connection())
     }
 
     fn aside<T>(
@@ -433,6 +523,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         self.drafts.count.fetch_sub(1, Ordering::Relaxed);
+        self.drafts.held.fetch_sub(self.statement_bytes, Ordering::Relaxed);
         let Some(session) = self.session.take() else { return };
         session.engine.context.watch(None);
         session.engine.context.sequences().source = Source::Nothing;
@@ -453,6 +544,18 @@ impl From<&Until> for Watch {
 
 fn cancelled() -> Refusal {
     Refusal::new(sqlstate::QUERY_CANCELED, "the statement was cancelled, or took too long")
+}
+
+fn too_large() -> Refusal {
+    let message = "the transaction changes more than 64 MB of pages: use several";
+    Refusal::new(sqlstate::TOO_COMPLEX, message)
+}
+
+fn too_old() -> Refusal {
+    Refusal::new(
+        sqlstate::SERIALIZATION_FAILURE,
+        "the transaction was open for too long while much was written: try again",
+    )
 }
 
 fn gone() -> Refusal {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rota_core::error::{Fault, Refusal, sqlstate};
-use rota_core::transaction::{Interactive, Statement, Transaction};
+use rota_core::transaction::{Statement, Transaction};
 use rota_core::types::TransactionId;
 
 use crate::apply::Mark;
@@ -11,13 +11,12 @@ use crate::capture::{Event, Problem, RowHasher};
 use crate::engine::{Budget, MAX_RESULT_BYTES, MAX_SHOWN_BYTES, Running, is_schema_change};
 use crate::error::Trouble;
 use crate::merkle::Entry;
-use crate::savepoints::{Savepoints, Step};
+use crate::replay::{Stage, replay};
+use crate::savepoints::Step;
 use crate::schema::{SchemaChange, Table};
-use crate::seen::Seen;
 use crate::sequences::{self, Sequence, Source};
-use crate::sql;
 use crate::state::StateDb;
-use crate::value::{StatementKind, StatementResult};
+use crate::value::StatementResult;
 
 /// What a change of the schema costs, in steps for each table, index, view and trigger there is:
 /// they are read again.
@@ -31,23 +30,57 @@ pub(crate) enum Failure {
     BrokeOut(Refusal),
 }
 
-/// What a client was shown on its draft is no longer so.
-fn changed() -> Refusal {
-    let message = "what this transaction was shown has been changed by another one; try again";
-    Refusal::new(sqlstate::SERIALIZATION_FAILURE, message)
-}
-
-/// Why a statement that was shown to succeed has failed: trying again helps, unless it costs too
-/// much.
-fn changed_or(refusal: &Refusal) -> Refusal {
-    let costs = [sqlstate::TOO_COMPLEX, sqlstate::STATEMENT_TOO_COMPLEX];
-    if costs.contains(&refusal.code()) { refusal.clone() } else { changed() }
-}
-
 fn too_many_bytes() -> Refusal {
     let message =
         "the transaction changes more bytes than it, or its block, has left; do it in parts";
     Refusal::new(sqlstate::TOO_COMPLEX, message)
+}
+
+/// An interactive transaction's stage: the state, and what to restore at each of its savepoints.
+struct Savepointed<'a> {
+    state: &'a mut StateDb,
+    marks: Vec<Mark>,
+}
+
+impl Stage for Savepointed<'_> {
+    fn statement(
+        &mut self,
+        number: u32,
+        statement: &Statement,
+        running: &mut Running<'_>,
+    ) -> Result<StatementResult, Trouble> {
+        self.state.engine.context.begin_statement(running.id, number);
+        let events = self.state.capture().events.len();
+        let result = self.state.statement(statement, running);
+        if result.is_err() {
+            // SQLite has undone its changes, and says nothing of that to the hook.
+            self.state.capture().events.truncate(events);
+        }
+        result
+    }
+
+    fn savepoint(&mut self, step: Step) -> Result<(), Fault> {
+        self.state.run_ours(&step.sql())?;
+        match step {
+            Step::Set(_) => self.marks.push(self.state.mark()),
+            Step::Back(number) => {
+                self.marks.truncate(number + 1);
+                if let Some(mark) = self.marks.last() {
+                    self.state.restore(mark)?;
+                }
+            }
+            Step::Release(number) => self.marks.truncate(number),
+        }
+        Ok(())
+    }
+
+    fn goes_on(&self) -> Result<(), Refusal> {
+        self.state.still_in_block()
+    }
+
+    fn is_spent(&self) -> bool {
+        self.state.engine.context.sequences().is_spent()
+    }
 }
 
 impl StateDb {
@@ -106,6 +139,18 @@ impl StateDb {
         id: TransactionId,
         budget: Budget,
     ) -> (Result<Vec<StatementResult>, Trouble>, Budget) {
+        if let Some(taken) = self.take_part(transaction) {
+            return (taken, budget);
+        }
+        let assembled;
+        let transaction = match self.staged(transaction, id) {
+            None => transaction,
+            Some(Err(trouble)) => return (Err(trouble), budget),
+            Some(Ok(whole)) => {
+                assembled = whole;
+                &assembled
+            }
+        };
         let settings = &transaction.settings;
         let result_bytes = match transaction.interactive {
             None => MAX_RESULT_BYTES,
@@ -121,9 +166,12 @@ impl StateDb {
         self.engine.context.sequences().source = Source::Carried(values);
         let now = self.engine.context.now();
         self.engine.set_time(interactive.begun);
-        let outcome = self.replay(transaction, interactive, &mut running);
+        let mut stage = Savepointed { state: self, marks: Vec::new() };
+        let outcome = replay(&mut stage, transaction, interactive, &mut running);
+        let outcome = outcome.and_then(|()| Ok(self.check_deferred_keys()?));
         self.engine.set_now(now);
-        (outcome, running.budget)
+        // Its client has the results already.
+        (outcome.map(|()| Vec::new()), running.budget)
     }
 
     fn statements(
@@ -139,77 +187,6 @@ impl StateDb {
         }
         self.check_deferred_keys()?;
         Ok(results)
-    }
-
-    /// Runs the statements of an interactive transaction, which must show what they showed on the
-    /// draft; otherwise 40001. Its client has the results already.
-    fn replay(
-        &mut self,
-        transaction: &Transaction,
-        interactive: &Interactive,
-        running: &mut Running<'_>,
-    ) -> Result<Vec<StatementResult>, Trouble> {
-        let mut seen = Seen::default();
-        let mut savepoints = Savepoints::default();
-        let mut marks: Vec<Mark> = Vec::new();
-        let mut failed: Option<Refusal> = None;
-        for (number, statement) in (0..).zip(&transaction.statements) {
-            self.engine.context.begin_statement(running.id, number);
-            let kind = sql::classify(&statement.sql).kind;
-            if let Some(refusal) = &failed
-                && kind != StatementKind::RollbackTo
-            {
-                return Err(changed_or(refusal).into());
-            }
-            let events = self.capture().events.len();
-            let shown = if Savepoints::concerns(kind) {
-                self.savepoint(&statement.sql, kind, &mut savepoints, &mut marks)
-            } else {
-                self.statement(statement, running)
-            };
-            let shown = match shown {
-                Err(Trouble::Fault(fault)) => return Err(fault.into()),
-                Err(Trouble::Refusal(refusal)) => Err(refusal),
-                Ok(result) => Ok(result),
-            };
-            self.still_in_block()?;
-            failed = shown.as_ref().err().cloned();
-            if failed.is_some() {
-                self.capture().events.truncate(events);
-            }
-            seen.add(&shown);
-        }
-        if let Some(refusal) = &failed {
-            return Err(changed_or(refusal).into());
-        }
-        if seen.digest() != interactive.seen || !self.engine.context.sequences().is_spent() {
-            return Err(changed().into());
-        }
-        self.check_deferred_keys()?;
-        Ok(Vec::new())
-    }
-
-    fn savepoint(
-        &mut self,
-        sql: &str,
-        kind: StatementKind,
-        savepoints: &mut Savepoints,
-        marks: &mut Vec<Mark>,
-    ) -> Result<StatementResult, Trouble> {
-        let step = savepoints.step(sql, kind)?;
-        self.run_ours(&step.sql())?;
-        match step {
-            Step::Set(_) => marks.push(self.mark()),
-            Step::Back(number) => {
-                marks.truncate(number + 1);
-                if let Some(mark) = marks.pop() {
-                    self.restore(&mark)?;
-                    marks.push(mark);
-                }
-            }
-            Step::Release(number) => marks.truncate(number),
-        }
-        Ok(StatementResult::nothing(kind))
     }
 
     fn still_in_block(&self) -> Result<(), Refusal> {

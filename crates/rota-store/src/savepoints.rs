@@ -69,11 +69,6 @@ impl Savepoints {
         self.0.truncate(number);
         Ok(Step::Release(number))
     }
-
-    /// How many are open.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 /// The savepoint's name: the last word. Folded to lower case unless it is in quotes.
@@ -128,6 +123,5 @@ mod tests {
         ] {
             assert_eq!(step(&mut open, sql), want, "{sql}");
         }
-        assert_eq!(open.len(), 1);
     }
 }

@@ -383,6 +383,22 @@ impl Database {
         current != 0
     }
 
+    /// How many pages were written to the file or its log since this was last asked.
+    pub fn pages_written(&self) -> u64 {
+        let (mut current, mut highest) = (0, 0);
+        // SAFETY: the connection is open; both places are ours; 1 sets the count to zero.
+        unsafe {
+            ffi::sqlite3_db_status(
+                self.connection.handle(),
+                ffi::SQLITE_DBSTATUS_CACHE_WRITE,
+                &mut current,
+                &mut highest,
+                1,
+            );
+        }
+        u64::try_from(current).unwrap_or(0)
+    }
+
     /// Forgets which rowid was inserted last.
     pub fn reset_last_insert_rowid(&self) {
         // SAFETY: the connection is open.

@@ -4,7 +4,8 @@
 //! ```text
 //!   users' tables        ┐
 //!   rota_transactions    │ under the root; ids that may not be applied again, until they expire
-//!   rota_sequences       ┘ and the next number of each sequence
+//!   rota_sequences       │ the next number of each sequence
+//!   rota_staged          ┘ parts of large transactions that are on their way
 //!   rota_meta            one row: whose file this is; height, block and root that it holds
 //!   rota_tables          the number of each table: names change, numbers do not
 //!   rota_recent, rota_buckets, rota_hashes    the root's leaves and hashes (`recent`)
@@ -43,14 +44,18 @@ pub const TRANSACTIONS_TABLE: &str = "rota_transactions";
 /// Where each sequence stands (`sequences`).
 pub const SEQUENCES_TABLE: &str = "rota_sequences";
 
+/// Parts of large transactions (`staged`).
+pub const STAGED_TABLE: &str = "rota_staged";
+
 /// The system tables under the root.
-pub const HASHED_NAMES: [&str; 2] = [TRANSACTIONS_TABLE, SEQUENCES_TABLE];
+pub const HASHED_NAMES: [&str; 3] = [TRANSACTIONS_TABLE, SEQUENCES_TABLE, STAGED_TABLE];
 
 /// All that is in a new file.
-pub const SYSTEM_NAMES: [&str; 7] = [
+pub const SYSTEM_NAMES: [&str; 8] = [
     "rota_meta",
     TRANSACTIONS_TABLE,
     SEQUENCES_TABLE,
+    STAGED_TABLE,
     "rota_tables",
     "rota_buckets",
     "rota_hashes",
@@ -59,6 +64,10 @@ pub const SYSTEM_NAMES: [&str; 7] = [
 
 /// The layout of the file; another one is refused.
 const LAYOUT: i64 = 2;
+
+/// The log is copied into the file each time that so many pages have been added to it: 16 MB, some
+/// milliseconds.
+const PAGES_PER_COPY: u64 = 4_000;
 
 /// Statements kept prepared.
 const CACHED_STATEMENTS: usize = 256;
@@ -70,6 +79,8 @@ CREATE TABLE rota_meta(one INTEGER PRIMARY KEY CHECK (one = 1), layout INTEGER N
 CREATE TABLE rota_transactions(seq INTEGER PRIMARY KEY, height INTEGER NOT NULL,
     expiry_time INTEGER NOT NULL, outcomes BLOB NOT NULL);
 CREATE TABLE rota_sequences(name TEXT PRIMARY KEY, next INTEGER NOT NULL, born INTEGER NOT NULL);
+CREATE TABLE rota_staged(id BLOB NOT NULL, part INTEGER NOT NULL, expiry INTEGER NOT NULL,
+    bytes BLOB NOT NULL, PRIMARY KEY (id, part));
 CREATE TABLE rota_tables(schema_rowid INTEGER PRIMARY KEY, id INTEGER NOT NULL);
 CREATE TABLE rota_buckets(key INTEGER PRIMARY KEY, leaves BLOB NOT NULL);
 CREATE TABLE rota_hashes(key INTEGER PRIMARY KEY, hash BLOB NOT NULL);
@@ -93,6 +104,18 @@ pub struct StateDb {
     pub(crate) chain: ChainId,
     pub(crate) parameters: Parameters,
     pub(crate) signers: BTreeSet<PublicKey>,
+    pub(crate) log: Log,
+    /// Whether parts of large transactions may be waiting.
+    pub(crate) any_staged: bool,
+}
+
+/// How long the write-ahead log of `state.db` is, in pages.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Log {
+    /// When it was last copied into the file.
+    at_copy: u64,
+    /// Written since.
+    since: u64,
 }
 
 /// What applying a block gave.
@@ -154,6 +177,8 @@ impl StateDb {
             chain: genesis.chain_id(),
             parameters: genesis.parameters.clone(),
             signers: genesis.members.iter().map(|member| member.key).collect(),
+            log: Log::default(),
+            any_staged: false,
         };
         if !state.is_made()? {
             state.create(genesis)?;
@@ -166,6 +191,32 @@ impl StateDb {
     /// creation.
     pub fn applied(&self) -> Applied {
         self.applied
+    }
+
+    /// How many pages the log of `state.db` has. It begins anew only when all of it is copied and
+    /// nobody reads from it: a reader that stays makes it grow.
+    pub fn log_pages(&self) -> u64 {
+        self.log.at_copy.saturating_add(self.log.since)
+    }
+
+    /// Copies the log into the file, as far as readers let it.
+    pub fn copy_log(&mut self) -> Result<(), Fault> {
+        let at_copy = self.ours("copying the log into state.db", |connection| {
+            connection
+                .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
+                .query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
+        })?;
+        let (pages, copied) = at_copy;
+        // Wholly copied, it begins anew with the next write, unless somebody reads from it.
+        let left = if pages == copied { 0 } else { pages };
+        self.log = Log { at_copy: u64::try_from(left).unwrap_or(0), since: 0 };
+        Ok(())
+    }
+
+    /// After a block: what was written is counted, and the log copied now and then.
+    pub(crate) fn count_log(&mut self) -> Result<(), Fault> {
+        self.log.since = self.log.since.saturating_add(self.engine.database.pages_written());
+        if self.log.since >= PAGES_PER_COPY { self.copy_log() } else { Ok(()) }
     }
 
     /// The root from all rows, and where it differs from what is stored.
@@ -204,6 +255,17 @@ impl StateDb {
         let was = std::mem::replace(&mut self.capture().on, false);
         let result = run(self.engine.database.connection());
         self.capture().on = was;
+        result.map_err(|error| Fault::storage(doing, error))
+    }
+
+    /// Changes rows that are under the root, within a client's transaction.
+    pub(crate) fn captured(
+        &self,
+        doing: &str,
+        run: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<(), Fault> {
+        self.engine.context.trust();
+        let result = run(self.engine.database.connection());
         result.map_err(|error| Fault::storage(doing, error))
     }
 
@@ -275,6 +337,7 @@ impl StateDb {
         self.remembered = self.ours("reading rota_transactions", Remembered::read)?;
         let sequences = self.ours("reading rota_sequences", sequences::read)?;
         self.engine.context.sequences().load(sequences);
+        self.any_staged = self.has_staged()?;
         self.trees = self.read_trees()?;
         self.folded = Arc::clone(&self.schema);
         if self.root() != self.applied.root {

@@ -355,3 +355,83 @@ fn a_connection_that_served_one_draft_shows_the_next_one_the_new_state() {
     }
     assert_eq!(bench.pair.maker.height, Height(25));
 }
+
+#[test]
+fn a_transaction_larger_than_an_envelope_arrives_in_parts_and_happens_at_once() {
+    let mut bench = Bench::new("CREATE TABLE t(id INTEGER PRIMARY KEY, b)");
+    let mut open = bench.begin();
+    let blob = Value::Blob(vec![7; 500_000]);
+    for _ in 0..10 {
+        let insert = statement("INSERT INTO t(b) VALUES (?1)", std::slice::from_ref(&blob));
+        open.try_run(insert).unwrap();
+    }
+    let mut transaction = Bench::finish(open).unwrap();
+    let chain = bench.pair.genesis().chain_id();
+    let id = transaction.id(chain, key(1).public());
+    let expiry = Time(bench.pair.maker.time.0 + 100_000);
+    let (parts, execute) = rota_store::staged::stage(id, expiry, &transaction.statements);
+    assert!(parts.len() > 3);
+    transaction.statements = vec![execute];
+    let early = bench.pair.block(vec![transaction.clone()]).remove(0);
+    assert_eq!(early.unwrap_err().code(), "40001", "before its parts are there");
+    let half = parts.len() / 2;
+    for part in parts.iter().take(half) {
+        let part = bench.pair.maker.transaction(vec![part.clone()]);
+        bench.pair.block(vec![part]).remove(0).unwrap();
+    }
+    assert_eq!(bench.pair.rows("SELECT count(*) FROM t"), [[Value::Integer(0)]]);
+    bench.pair.check();
+    // The id of the first try is remembered, so the whole is sent as another transaction.
+    transaction.salt = [99; 16];
+    let id = transaction.id(chain, key(1).public());
+    let interactive = transaction.interactive.clone();
+    let (parts, execute) = rota_store::staged::stage(id, expiry, &{
+        let mut open = bench.begin();
+        for _ in 0..10 {
+            let insert = statement("INSERT INTO t(b) VALUES (?1)", std::slice::from_ref(&blob));
+            open.try_run(insert).unwrap();
+        }
+        Bench::finish(open).unwrap().statements
+    });
+    transaction = Transaction { statements: vec![execute], interactive, ..transaction };
+    for part in parts {
+        let part = bench.pair.maker.transaction(vec![part]);
+        bench.pair.block(vec![part]).remove(0).unwrap();
+    }
+    bench.pair.block(vec![transaction]).remove(0).unwrap();
+    assert_eq!(bench.pair.rows("SELECT count(*) FROM t"), [[Value::Integer(10)]]);
+    assert_eq!(bench.pair.rows("SELECT count(*) > 0 FROM rota_staged"), [[Value::Integer(1)]]);
+    bench.pair.check();
+    bench.pair.maker.time = bench.pair.maker.time.plus(Duration::from_secs(3600));
+    bench.pair.run("SELECT 1");
+    assert_eq!(bench.pair.rows("SELECT count(*) FROM rota_staged"), [[Value::Integer(0)]]);
+    bench.pair.check();
+}
+
+#[test]
+fn blocks_that_are_not_final_can_be_seen_on_a_draft_and_nowhere_else() {
+    let mut bench = Bench::new(ACCOUNTS);
+    let mut open = bench.begin();
+    open.run("UPDATE a SET v = v + 1 WHERE id = 1");
+    open.run("SAVEPOINT s");
+    open.run("DELETE FROM a");
+    open.run("ROLLBACK TO s");
+    let interactive = Bench::finish(open).unwrap();
+    let (plain, failing) = (
+        bench.pair.maker.sql("INSERT INTO a VALUES (4, 40)"),
+        bench.pair.maker.sql("INSERT INTO a VALUES (5, 50); INSERT INTO a VALUES (1, 1)"),
+    );
+    let block = Arc::new(bench.pair.maker.block(vec![interactive, plain, failing]));
+    bench.salt += 1;
+    let begin = Begin {
+        id: Transaction::id_of(bench.pair.genesis().chain_id(), key(1).public(), &[9; 16]),
+        begun: bench.pair.maker.time,
+        settings: Settings::default(),
+        read_only: true,
+        at_least: Height(1),
+        unfinal: vec![block],
+    };
+    let mut ahead = Open { draft: bench.drafts.begin(begin).unwrap(), salt: [9; 16] };
+    assert_eq!(ahead.number("SELECT sum(v) FROM a"), 10 + 20 + 30 + 1 + 40);
+    assert_eq!(ahead.draft.finish().unwrap().is_none(), true);
+}

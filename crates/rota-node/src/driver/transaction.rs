@@ -7,8 +7,9 @@
 //!   commit() ─► the statements and what they showed ─► submit() ─► executed once more, everywhere
 //! ```
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rota_core::codec::encode;
 use rota_core::error::{Refusal, sqlstate};
 use rota_core::time::Time;
 use rota_core::transaction::{self as core, Parameters, Settings, Statement, Value};
@@ -16,16 +17,30 @@ use rota_core::types::TransactionId;
 use rota_store::draft::{Begin, Draft, Stop, Until, Wanted};
 use rota_store::query::Description;
 use rota_store::sequences::{FIRST_RESERVED, MOST_RESERVED, Reserved};
+use rota_store::staged::stage;
 use rota_store::{Rows, StatementResult};
 use tokio::sync::oneshot;
 
 use super::levels::{BeginOptions, ReadLevel, RunOptions, WriteOptions};
-use super::{Driver, WriteError, Written, salt, stopping};
+use super::{Driver, WRITE_TIMEOUT, WriteError, Written, salt, stopping};
 use crate::readers::{READ_TIME, ReadJob};
 
 /// How often a statement may come back for more numbers of its sequences: each time it gets twice
 /// as many.
 const MOST_RESERVATIONS: usize = 64;
+
+/// How long the parts of a large transaction wait for the last of them.
+const PARTS_EXPIRY: Duration = Duration::from_secs(600);
+
+/// How long a client waits for a large transaction to be executed: as many rows as fit in one take
+/// some seconds on every server.
+const LARGE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many of them are on their way at a time.
+const PARTS_AT_ONCE: usize = 4;
+
+/// How often a transaction that has to wait for others to end looks whether they have.
+const PAUSE_STEP: Duration = Duration::from_millis(1);
 
 /// A transaction that a client is in. Dropped, it is rolled back.
 pub struct Transaction {
@@ -81,6 +96,41 @@ impl Driver {
         let job = move || drop(reply.send(run()));
         self.send(ReadJob::Draft(Box::new(job)))?;
         answer.await.map_err(|_| stopping())
+    }
+
+    /// Sends a transaction that is larger than an envelope: its parts first, then what stands for
+    /// them.
+    async fn submit_in_parts(
+        &self,
+        id: TransactionId,
+        mut transaction: core::Transaction,
+        options: &WriteOptions,
+    ) -> Result<Written, WriteError> {
+        let (_, now) = self.0.board.chain_now();
+        let (parts, execute) = stage(id, now.plus(PARTS_EXPIRY), &transaction.statements);
+        transaction.statements = vec![execute];
+        let mut parts = parts.into_iter();
+        loop {
+            // Some at a time: they share blocks, and do not fill the mempool.
+            let together: Vec<Statement> = parts.by_ref().take(PARTS_AT_ONCE).collect();
+            if together.is_empty() {
+                break;
+            }
+            let sent = together.into_iter().map(|part| async {
+                let part = core::Transaction {
+                    salt: salt()?,
+                    user: transaction.user.clone(),
+                    statements: vec![part],
+                    settings: Settings::default(),
+                    interactive: None,
+                };
+                self.submit(part, &WriteOptions::default(), WRITE_TIMEOUT).await
+            });
+            for sent in futures::future::join_all(sent).await {
+                sent.map_err(|error| part_failed(error.refusal))?;
+            }
+        }
+        self.submit(transaction, options, LARGE_TIMEOUT).await
     }
 
     /// Reserves numbers of a sequence for this server's drafts, unless somebody has just done so.
@@ -181,7 +231,11 @@ impl Transaction {
             settings: self.begin.settings,
             interactive: Some(finished.interactive),
         };
-        self.driver.submit(transaction, options).await.map(Some)
+        let bytes = encode(&transaction).len();
+        if bytes <= self.driver.0.limits.bytes {
+            return self.driver.submit(transaction, options, WRITE_TIMEOUT).await.map(Some);
+        }
+        self.driver.submit_in_parts(self.id, transaction, options).await.map(Some)
     }
 
     /// Runs something on the draft, which begins with the first such thing.
@@ -218,6 +272,9 @@ impl Transaction {
     /// Waits for the state that the draft shall begin from.
     async fn make_ready(&mut self) -> Result<(), Refusal> {
         self.driver.wait_for(self.begin.at_least).await?;
+        while self.driver.0.drafts.is_paused() {
+            tokio::time::sleep(PAUSE_STEP).await;
+        }
         match self.level {
             ReadLevel::Local => {}
             ReadLevel::Linearizable => drop(self.driver.linearizable(None).await?),
@@ -233,6 +290,16 @@ fn until(options: &RunOptions) -> Until {
     let ours = Instant::now() + READ_TIME;
     let deadline = options.deadline.map_or(ours, |theirs| theirs.min(ours));
     Until { deadline, cancelled: options.cancel.flag() }
+}
+
+/// Nothing has happened yet that anybody could see, whatever became of the part.
+fn part_failed(refusal: Refusal) -> Refusal {
+    if refusal.code() != sqlstate::OUTCOME_UNKNOWN {
+        return refusal;
+    }
+    let message = "the parts of this large transaction did not arrive in time: nothing was \
+                   changed; try again";
+    Refusal::new(sqlstate::BUSY, message)
 }
 
 fn lost() -> Refusal {

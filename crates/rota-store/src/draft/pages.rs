@@ -117,6 +117,15 @@ impl Base {
     }
 }
 
+impl Base {
+    /// Lets the file go: the drafts of this base cannot read on.
+    pub(super) fn give_up(&self) {
+        if let Some(connection) = lock(&self.connection).take() {
+            drop(connection);
+        }
+    }
+}
+
 impl Before for Base {
     fn height(&self) -> u64 {
         self.height.0
@@ -160,8 +169,6 @@ pub(super) struct OwnPages {
     count: u64,
     /// Told to SQLite as the file's change counter: with another one it forgets what it has read.
     generation: u32,
-    /// Whether something was written here and not only in SQLite's cache.
-    pub(super) full: bool,
 }
 
 impl OwnPages {
@@ -174,7 +181,6 @@ impl OwnPages {
         self.count = u64::from(base.pages);
         self.base = Some(base);
         self.own.clear();
-        self.full = false;
     }
 
     /// The draft is over; the base is let go, so that the log of the file can be shortened.
@@ -186,9 +192,14 @@ impl OwnPages {
         self.generation = self.generation.wrapping_add(1);
     }
 
-    /// Bytes that are this draft's own.
-    pub(super) fn bytes(&self) -> usize {
-        self.own.len() * PAGE
+    /// Whether there is no room for more pages.
+    pub(super) fn is_full(&self) -> bool {
+        self.own.len() >= OWN_PAGES
+    }
+
+    /// Whether the base had to let the file go.
+    pub(super) fn base_is_gone(&self) -> bool {
+        self.base.as_ref().is_none_or(|base| lock(&base.connection).is_none())
     }
 
     /// A page as the base has it, made one of a file that is not in WAL mode.
@@ -255,7 +266,6 @@ impl PageFile for OwnPages {
     fn write(&mut self, offset: u64, from: &[u8]) -> bool {
         let (index, at) = place(offset);
         if self.own.len() >= OWN_PAGES && !self.own.contains_key(&index) {
-            self.full = true;
             return false;
         }
         if at + from.len() > PAGE {

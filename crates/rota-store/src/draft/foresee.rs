@@ -1,0 +1,127 @@
+//! What is not final yet, on a draft (`SET rota.read = latest`): the transactions of the blocks
+//! after the executed state are run on it, before its client's first statement.
+//!
+//! It is a forecast: the blocks may still be abandoned, and a transaction that was executed before
+//! and stands in one of them once more is run again here. Whatever the client then writes is checked
+//! at apply like any other transaction.
+
+use rota_core::block::Block;
+use rota_core::error::{Fault, Refusal};
+use rota_core::genesis::Parameters;
+use rota_core::transaction::{Statement, Transaction};
+use rota_core::types::{ChainId, TransactionId};
+
+use super::Session;
+use crate::engine::{Budget, Engine, MAX_SHOWN_BYTES, Running};
+use crate::error::Trouble;
+use crate::replay::{Stage, replay};
+use crate::savepoints::Step;
+use crate::sequences::{self, Source};
+use crate::value::StatementResult;
+
+/// The savepoint around one transaction.
+const AROUND: &str = "rota_around";
+
+impl Session {
+    /// Runs the transactions of a block. Those that fail leave nothing, as at apply.
+    pub(super) fn foresee(
+        &mut self,
+        block: &Block,
+        chain: ChainId,
+        parameters: &Parameters,
+    ) -> Result<(), Fault> {
+        self.engine.context.trust();
+        let connection = self.engine.database.connection();
+        let stored = sequences::read(connection)
+            .map_err(|error| Fault::storage("reading sequences on a draft", error))?;
+        self.engine.context.sequences().load(stored);
+        let mut budget = Budget::of_block(parameters);
+        for envelope in &block.body.envelopes {
+            for transaction in &envelope.transactions {
+                self.engine.set_time(block.header.time);
+                let id = transaction.id(chain, envelope.signer);
+                self.ours(&format!("SAVEPOINT {AROUND}"))?;
+                let ran = self.foresee_one(transaction, id, parameters, &mut budget);
+                match ran {
+                    Err(Trouble::Fault(fault)) => return Err(fault),
+                    Err(Trouble::Refusal(_)) if self.is_lost() => return self.ours("BEGIN"),
+                    Err(Trouble::Refusal(_)) => self.ours(&format!("ROLLBACK TO {AROUND}"))?,
+                    Ok(()) => {}
+                }
+                self.ours(&format!("RELEASE {AROUND}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn foresee_one(
+        &mut self,
+        transaction: &Transaction,
+        id: TransactionId,
+        parameters: &Parameters,
+        block: &mut Budget,
+    ) -> Result<(), Trouble> {
+        let granted = Budget::of_transaction(parameters, block);
+        let settings = &transaction.settings;
+        let result_bytes = MAX_SHOWN_BYTES;
+        let mut running = Running { id, settings, budget: granted, result_bytes };
+        let engine = &mut self.engine;
+        let outcome = match &transaction.interactive {
+            None => {
+                engine.context.sequences().source = Source::State;
+                let mut statements = (0..).zip(&transaction.statements);
+                statements.try_for_each(|(number, statement)| {
+                    engine.statement_number(number, statement, &mut running).map(drop)
+                })
+            }
+            Some(interactive) => {
+                let values = interactive.values.iter().copied().collect();
+                engine.context.sequences().source = Source::Carried(values);
+                engine.set_time(interactive.begun);
+                replay(&mut Bare(engine), transaction, interactive, &mut running)
+            }
+        };
+        block.steps = block.steps.saturating_sub(granted.steps - running.budget.steps);
+        outcome
+    }
+}
+
+impl Engine {
+    fn statement_number(
+        &mut self,
+        number: u32,
+        statement: &Statement,
+        running: &mut Running<'_>,
+    ) -> Result<StatementResult, Trouble> {
+        self.context.begin_statement(running.id, number);
+        self.statement(statement, running)
+    }
+}
+
+/// A stage without anything to restore but the connection's own.
+struct Bare<'a>(&'a mut Engine);
+
+impl Stage for Bare<'_> {
+    fn statement(
+        &mut self,
+        number: u32,
+        statement: &Statement,
+        running: &mut Running<'_>,
+    ) -> Result<StatementResult, Trouble> {
+        self.0.statement_number(number, statement, running)
+    }
+
+    fn savepoint(&mut self, step: Step) -> Result<(), Fault> {
+        self.0.context.trust();
+        let run = self.0.database.connection().execute(&step.sql(), []);
+        run.map(drop).map_err(|error| Fault::storage("a savepoint on a draft", error))
+    }
+
+    fn goes_on(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn is_spent(&self) -> bool {
+        self.0.context.sequences().is_spent()
+    }
+}
