@@ -4,18 +4,37 @@
 //! ```text
 //!  SELECT $1::int + pg_catalog.abs(x), E'a\nb' FROM public.t
 //!    └► tokens ► pieces, each kept or respelled ►
-//!  SELECT CAST(?1 AS INTEGER) + abs(x), 'a⏎b' FROM t
+//!  SELECT CAST(?1 AS INT4) + abs(x), 'a⏎b' FROM t
 //! ```
 //!
-//! What is not here reaches SQLite as it is, and it says what it does not understand. Strings,
-//! names and comments are never touched: see `lexer`.
+//! Left to right, once: what is between parentheses becomes one piece, so that a cast or an
+//! operator finds its operand as the piece or two before it. `ddl` has the statements that need
+//! more than that, `queries` the clauses, `operators`, `casts`, `arrays` and `functions` the
+//! expressions. What is not here reaches SQLite as it is, and it says what it does not understand.
+//! Strings, names and comments are never touched: see `lexer`.
 
 use std::borrow::Cow;
 
 use rota_core::error::{Refusal, sqlstate};
 
-use super::encode::{Oid, oid};
-use super::lexer::{Kind, Token, tokens};
+use super::encode::Oid;
+use super::lexer::{self, Kind, Token, tokens};
+
+mod arrays;
+mod casts;
+mod ddl;
+mod functions;
+mod names;
+mod operators;
+mod queries;
+mod strings;
+#[cfg(test)]
+mod tests;
+mod times;
+
+/// How deep parentheses may be nested: each level takes some of the stack, and SQLite's own limit
+/// for an expression is 1,000.
+const MAX_DEPTH: usize = 400;
 
 /// SQL in SQLite's words, and what was seen on the way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,150 +50,100 @@ pub(crate) struct Translated {
     pub(crate) parameters: usize,
     /// Parameters that are cast somewhere: their number, from 1, and the type.
     pub(crate) casts: Vec<(usize, Oid)>,
+    /// Parameters that stand where an array is wanted: SQLite gets them as JSON.
+    pub(crate) arrays: Vec<usize>,
     /// Whether there is a RETURNING clause.
     pub(crate) returning: bool,
 }
 
-/// Translates a statement or a script.
+/// Translates a statement.
 pub(crate) fn translate(sql: &str) -> Result<Translated, Refusal> {
     let mut translation = Translation { input: tokens(sql), ..Translation::default() };
-    while let Some(token) = translation.input.get(translation.next).copied() {
-        translation.next += 1;
-        translation.step(token)?;
-    }
-    let mut text = String::with_capacity(sql.len() + 16);
-    for piece in &translation.output {
-        text.push_str(&piece.text);
-    }
-    Ok(Translated {
-        statements: vec![text],
-        tag: None,
-        notices: Vec::new(),
-        parameters: translation.parameters,
-        casts: translation.casts,
-        returning: translation.returning,
-    })
+    let (statements, tag) = match translation.ddl()? {
+        Some(done) => done,
+        None => (vec![translation.query()?], None),
+    };
+    Ok(Translated { statements, tag, ..translation.seen })
 }
 
 /// A script with PostgreSQL's own kinds of strings respelled, so that it can be split into
 /// statements by SQLite's rules.
 pub(crate) fn plain_strings(script: &str) -> Result<Cow<'_, str>, Refusal> {
-    let escaped = || script.as_bytes().windows(2).any(|two| matches!(two, [b'e' | b'E', b'\'']));
-    if !script.contains('$') && !escaped() {
+    let prefixed =
+        || script.as_bytes().windows(2).any(|two| matches!(two, [b'e' | b'E' | b'&', b'\'']));
+    if !script.contains('$') && !prefixed() {
         return Ok(Cow::Borrowed(script));
     }
     let pieces = tokens(script).into_iter().map(|token| match token.kind {
-        Kind::Escaped => unescape(token.text).map(Cow::Owned),
-        Kind::Dollar => Ok(Cow::Owned(undollar(token.text))),
+        Kind::Escaped => strings::unescape(token.text).map(Cow::Owned),
+        Kind::Unicode => strings::unicode(token.text).map(Cow::Owned),
+        Kind::Dollar => Ok(Cow::Owned(strings::undollar(token.text))),
         _ => Ok(Cow::Borrowed(token.text)),
     });
     pieces.collect::<Result<String, Refusal>>().map(Cow::Owned)
 }
 
-/// A token in the output, perhaps respelled.
+/// What a piece of the output is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Space,
+    /// A keyword or a bare name.
+    Word,
+    /// A name in quotes.
+    Name,
+    /// `'text'`.
+    Text,
+    /// A number, a blob.
+    Literal,
+    Parameter(usize),
+    /// Parentheses with all that is in them.
+    Group,
+    /// `json_array(…)`.
+    Array,
+    /// An expression that must not be taken apart.
+    Whole,
+    Symbol(char),
+}
+
+/// A piece of the output, perhaps respelled.
+#[derive(Clone, Debug)]
 struct Piece<'a> {
-    kind: Kind,
+    shape: Shape,
     text: Cow<'a, str>,
-    /// The parameter that this is, for a cast of it.
-    parameter: Option<usize>,
+}
+
+impl Piece<'_> {
+    fn is(&self, word: &str) -> bool {
+        self.shape == Shape::Word && self.text.eq_ignore_ascii_case(word)
+    }
+
+    fn is_any(&self, words: &[&str]) -> bool {
+        words.iter().any(|word| self.is(word))
+    }
+}
+
+fn join(pieces: &[Piece<'_>]) -> String {
+    pieces.iter().map(|piece| piece.text.as_ref()).collect()
 }
 
 #[derive(Default)]
 struct Translation<'a> {
     input: Vec<Token<'a>>,
     next: usize,
+    /// Of the innermost open parentheses.
     output: Vec<Piece<'a>>,
-    parameters: usize,
-    casts: Vec<(usize, Oid)>,
-    returning: bool,
+    depth: usize,
+    /// Whether result columns are to be named as PostgreSQL would.
+    naming: bool,
+    /// Whether literals stand for a column's default, which knows its type itself.
+    plain: bool,
+    /// Where, in the input, the result column begins that is being translated.
+    item: Option<usize>,
+    seen: Translated,
 }
 
+/// Reading.
 impl<'a> Translation<'a> {
-    fn step(&mut self, token: Token<'a>) -> Result<(), Refusal> {
-        match token.kind {
-            Kind::Numbered(number) => self.parameter(number)?,
-            Kind::Question(Some(number)) => self.parameter(number)?,
-            Kind::Question(None) => self.parameter(self.parameters + 1)?,
-            Kind::Escaped => self.push(Kind::Text, unescape(token.text)?),
-            Kind::Dollar => self.push(Kind::Text, undollar(token.text)),
-            Kind::Cast => self.cast()?,
-            Kind::Word => self.word(token)?,
-            Kind::Quoted if token.text == "\"public\"" && self.skip_dot() => {}
-            Kind::Quoted if token.text == "\"pg_catalog\"" && self.skip_dot() => {}
-            _ => self.push(token.kind, token.text),
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, kind: Kind, text: impl Into<Cow<'a, str>>) {
-        self.output.push(Piece { kind, text: text.into(), parameter: None });
-    }
-
-    fn parameter(&mut self, number: usize) -> Result<(), Refusal> {
-        if number == 0 || number > usize::from(u16::MAX) {
-            return Err(Refusal::new("42P02", format!("there is no parameter ${number}")));
-        }
-        self.parameters = self.parameters.max(number);
-        let kind = Kind::Question(Some(number));
-        let text = Cow::Owned(format!("?{number}"));
-        self.output.push(Piece { kind, text, parameter: Some(number) });
-        Ok(())
-    }
-
-    fn word(&mut self, token: Token<'a>) -> Result<(), Refusal> {
-        let after_dot = self.last().is_some_and(|piece| piece.kind == Kind::Symbol('.'));
-        if after_dot {
-            self.push(token.kind, token.text);
-            return Ok(());
-        }
-        match token.text.to_ascii_lowercase().as_str() {
-            "pg_catalog" | "public" if self.skip_dot() => {}
-            "returning" => {
-                self.returning = true;
-                self.push(token.kind, token.text);
-            }
-            "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" | "serial2"
-                if self.after_a_name() =>
-            {
-                self.serial()?;
-            }
-            "int" | "int4" | "int8" | "integer" | "bigint" if self.identity() => {
-                self.push(Kind::Word, "INTEGER PRIMARY KEY AUTOINCREMENT");
-            }
-            "ilike" => self.push(Kind::Word, "LIKE"),
-            "truncate" if self.at_start() => {
-                if self.peek().is_some_and(|next| next.is("table")) {
-                    self.skip_word();
-                }
-                self.push(Kind::Word, "DELETE FROM");
-            }
-            "default" => {
-                self.push(token.kind, token.text);
-                self.default_value();
-            }
-            "current_user" | "session_user" | "current_role" => self.push(Kind::Text, "'rota'"),
-            "current_catalog" => self.push(Kind::Text, "'rota'"),
-            "current_schema" if self.peek().is_none_or(|next| next.text != "(") => {
-                self.push(Kind::Text, "'public'");
-            }
-            _ => self.push(token.kind, token.text),
-        }
-        Ok(())
-    }
-
-    /// The last piece that is not white space.
-    fn last(&self) -> Option<&Piece<'a>> {
-        self.output.iter().rev().find(|piece| piece.kind != Kind::Space)
-    }
-
-    fn at_start(&self) -> bool {
-        self.last().is_none_or(|piece| piece.kind == Kind::Symbol(';'))
-    }
-
-    fn after_a_name(&self) -> bool {
-        self.last().is_some_and(|piece| matches!(piece.kind, Kind::Word | Kind::Quoted))
-    }
-
     /// The next token that is not white space, `skip` of them left out.
     fn ahead(&self, skip: usize) -> Option<&Token<'a>> {
         let rest = self.input.get(self.next..)?;
@@ -185,20 +154,301 @@ impl<'a> Translation<'a> {
         self.ahead(0)
     }
 
+    fn peek_is(&self, text: &str) -> bool {
+        self.peek().is_some_and(|token| token.text == text)
+    }
+
     fn comes(&self, words: &[&str]) -> bool {
-        words.iter().enumerate().all(|(place, word)| {
-            self.ahead(place).is_some_and(|token| token.text.eq_ignore_ascii_case(word))
+        let rest = self.input.get(self.next..).unwrap_or_default();
+        let mut rest = rest.iter().filter(|token| token.kind != Kind::Space);
+        words.iter().all(|word| {
+            rest.next().is_some_and(|token| {
+                token.kind != Kind::Text && token.text.eq_ignore_ascii_case(word)
+            })
         })
     }
 
-    /// Skips a token and the white space before it.
-    fn skip_word(&mut self) {
-        while let Some(token) = self.input.get(self.next) {
+    /// Whether one of the words comes.
+    fn comes_any(&self, words: &[&str]) -> bool {
+        self.peek().is_some_and(|token| words.iter().any(|word| token.is(word)))
+    }
+
+    /// Takes a token and the white space before it.
+    fn take(&mut self) -> Option<Token<'a>> {
+        while let Some(token) = self.input.get(self.next).copied() {
             self.next += 1;
             if token.kind != Kind::Space {
+                return Some(token);
+            }
+        }
+        None
+    }
+
+    fn skip(&mut self, count: usize) {
+        for _ in 0..count {
+            self.take();
+        }
+    }
+
+    /// Takes the words, if they come.
+    fn accept(&mut self, words: &[&str]) -> bool {
+        let found = self.comes(words);
+        if found {
+            self.skip(words.len());
+        }
+        found
+    }
+
+    fn expect(&mut self, word: &str) -> Result<(), Refusal> {
+        if self.accept(&[word]) { Ok(()) } else { Err(self.unexpected(word)) }
+    }
+
+    /// The refusal of what comes where something else should.
+    fn unexpected(&self, wanted: &str) -> Refusal {
+        let found = self.peek().map_or("the end", |token| token.text);
+        let wanted = wanted.to_uppercase();
+        let message = format!("syntax error at or near \"{found}\": expected {wanted}");
+        Refusal::new(sqlstate::SYNTAX_ERROR, message)
+    }
+
+    /// Skips parentheses with all that is in them, if they come.
+    fn skip_group(&mut self) {
+        if !self.peek_is("(") {
+            return;
+        }
+        let mut depth = 0usize;
+        while let Some(token) = self.take() {
+            match token.text {
+                "(" => depth += 1,
+                ")" => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth == 0 {
                 return;
             }
         }
+    }
+
+    /// Whether nothing more comes.
+    fn is_over(&self) -> bool {
+        self.peek().is_none_or(|token| token.text == ";")
+    }
+
+    /// A name as it is written, without the schemas that there are only in PostgreSQL.
+    fn name(&mut self) -> Result<&'a str, Refusal> {
+        loop {
+            let found = self.peek().copied();
+            let found = found.filter(|token| matches!(token.kind, Kind::Word | Kind::Quoted));
+            let Some(token) = found else { return Err(self.unexpected("a name")) };
+            self.skip(1);
+            if !self.peek_is(".") {
+                return Ok(token.text);
+            }
+            self.skip(1);
+            let schema = token.name().unwrap_or_default();
+            if schema != "public" && schema != "main" {
+                return Err(Refusal::new("3F000", format!("schema \"{schema}\" does not exist")));
+            }
+        }
+    }
+}
+
+/// Writing.
+impl<'a> Translation<'a> {
+    fn push(&mut self, shape: Shape, text: impl Into<Cow<'a, str>>) {
+        self.output.push(Piece { shape, text: text.into() });
+    }
+
+    /// The last piece that is not white space.
+    fn last(&self) -> Option<&Piece<'a>> {
+        self.output.iter().rev().find(|piece| piece.shape != Shape::Space)
+    }
+
+    fn last_is(&self, words: &[&str]) -> bool {
+        self.last().is_some_and(|piece| piece.is_any(words))
+    }
+
+    /// Forgets white space at the end.
+    fn trim(&mut self) {
+        while self.output.last().is_some_and(|piece| piece.shape == Shape::Space) {
+            self.output.pop();
+        }
+    }
+
+    /// Whether an operand stands before, so that an operator is one between two.
+    fn after_operand(&self) -> bool {
+        self.last().is_some_and(|piece| match piece.shape {
+            Shape::Word => !is_operator(&piece.text),
+            Shape::Symbol(_) | Shape::Space => false,
+            _ => true,
+        })
+    }
+
+    /// All that remains, in SQLite's words.
+    fn rest(&mut self) -> Result<String, Refusal> {
+        let mut text = String::new();
+        while self.next < self.input.len() {
+            let mut pieces = self.pieces_until(|_| false)?;
+            if self.next >= self.input.len() {
+                std::mem::swap(&mut self.output, &mut pieces);
+                self.end_item();
+                std::mem::swap(&mut self.output, &mut pieces);
+                self.item = None;
+            }
+            text.push_str(&join(&pieces));
+            // What closes without having been opened.
+            text.push_str(self.take().map_or("", |token| token.text));
+        }
+        Ok(text)
+    }
+
+    /// Translates up to a token that stops it, or the end of the parentheses.
+    fn pieces_until(
+        &mut self,
+        stop: impl Fn(&Token<'_>) -> bool,
+    ) -> Result<Vec<Piece<'a>>, Refusal> {
+        let outer = std::mem::take(&mut self.output);
+        while let Some(token) = self.input.get(self.next).copied() {
+            let ends = matches!(token.kind, Kind::Symbol(')' | ']'));
+            if ends || (token.kind != Kind::Space && stop(&token)) {
+                break;
+            }
+            self.next += 1;
+            self.step(token)?;
+        }
+        Ok(std::mem::replace(&mut self.output, outer))
+    }
+
+    fn text_until(&mut self, stop: impl Fn(&Token<'_>) -> bool) -> Result<String, Refusal> {
+        Ok(join(&self.pieces_until(stop)?))
+    }
+
+    /// Brackets and parentheses nest; the stack does not grow without end.
+    fn deeper(&mut self) -> Result<(), Refusal> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            let message = format!("parentheses are nested more than {MAX_DEPTH} deep");
+            return Err(Refusal::new(sqlstate::TOO_COMPLEX, message));
+        }
+        Ok(())
+    }
+
+    /// What is between parentheses, the first of which has been taken.
+    fn inside(&mut self) -> Result<Vec<Piece<'a>>, Refusal> {
+        self.deeper()?;
+        let mut pieces = self.pieces_until(|_| false)?;
+        while let Some(stray) = self.input.get(self.next).filter(|token| token.text == "]") {
+            pieces.push(Piece { shape: Shape::Symbol(']'), text: stray.text.into() });
+            self.next += 1;
+            pieces.extend(self.pieces_until(|_| false)?);
+        }
+        self.depth -= 1;
+        Ok(pieces)
+    }
+
+    /// Parentheses with what is in them, the first of which has been taken, in SQLite's words.
+    fn group(&mut self) -> Result<String, Refusal> {
+        let mut text = String::from("(");
+        for piece in self.inside()? {
+            text.push_str(&piece.text);
+        }
+        if self.accept(&[")"]) {
+            text.push(')');
+        }
+        Ok(text)
+    }
+
+    /// Where the operand of what follows begins in the output: a literal, a name with dots, a call,
+    /// parentheses, or a CASE.
+    fn operand_start(&self) -> usize {
+        let Some(last) = self.output.len().checked_sub(1) else { return 0 };
+        let at = |place: usize| self.output.get(place);
+        let mut start = last;
+        if at(last).is_some_and(|piece| piece.is("end")) {
+            let mut open = 0usize;
+            let case = self.output.iter().rposition(|piece| {
+                open += usize::from(piece.is("end"));
+                open -= usize::from(piece.is("case"));
+                open == 0
+            });
+            return case.unwrap_or(last);
+        }
+        if at(last).is_some_and(|piece| piece.shape == Shape::Group) {
+            let called = start.checked_sub(1).and_then(at);
+            match called {
+                Some(piece) if piece.shape == Shape::Word && !is_operator(&piece.text) => {
+                    start -= 1;
+                }
+                _ => return start,
+            }
+        }
+        while let Some(dot) = start.checked_sub(1) {
+            let name = dot.checked_sub(1).and_then(at);
+            let dotted = at(dot).is_some_and(|piece| piece.shape == Shape::Symbol('.'));
+            if !dotted || !name.is_some_and(|p| matches!(p.shape, Shape::Word | Shape::Name)) {
+                break;
+            }
+            start = dot - 1;
+        }
+        start
+    }
+
+    /// Takes the operand of what follows back out of the output.
+    fn pop_operand(&mut self) -> Vec<Piece<'a>> {
+        self.trim();
+        let start = self.operand_start();
+        self.output.drain(start..).collect()
+    }
+}
+
+/// One token after the other.
+impl<'a> Translation<'a> {
+    fn step(&mut self, token: Token<'a>) -> Result<(), Refusal> {
+        match token.kind {
+            Kind::Space => self.push(Shape::Space, token.text),
+            Kind::Numbered(number) => self.parameter(number)?,
+            Kind::Question(Some(number)) => self.parameter(number)?,
+            Kind::Question(None) => self.parameter(self.seen.parameters + 1)?,
+            Kind::Named => self.push(Shape::Whole, token.text),
+            Kind::Text => self.push(Shape::Text, token.text),
+            Kind::Escaped => self.push(Shape::Text, strings::unescape(token.text)?),
+            Kind::Unicode => self.push(Shape::Text, strings::unicode(token.text)?),
+            Kind::Dollar => self.push(Shape::Text, strings::undollar(token.text)),
+            Kind::Blob | Kind::Number => self.push(Shape::Literal, token.text),
+            Kind::Cast => self.cast()?,
+            Kind::Word => self.word(token)?,
+            Kind::Quoted => self.quoted_name(token),
+            Kind::Symbol('(') => {
+                let group = self.group()?;
+                match self.column_aliases(&group) {
+                    Some(aliased) => self.push(Shape::Whole, aliased),
+                    None => self.push(Shape::Group, group),
+                }
+            }
+            Kind::Symbol('[') => self.subscript()?,
+            Kind::Symbol(symbol) => self.symbol(symbol, token.text)?,
+        }
+        Ok(())
+    }
+
+    fn parameter(&mut self, number: usize) -> Result<(), Refusal> {
+        if number == 0 || number > usize::from(u16::MAX) {
+            return Err(Refusal::new("42P02", format!("there is no parameter ${number}")));
+        }
+        self.seen.parameters = self.seen.parameters.max(number);
+        self.push(Shape::Parameter(number), format!("?{number}"));
+        Ok(())
+    }
+
+    fn quoted_name(&mut self, token: Token<'a>) {
+        let qualifies = token.text == "\"public\"" && !self.after_dot();
+        if !(qualifies && self.skip_dot()) {
+            self.push(Shape::Name, token.text);
+        }
+    }
+
+    fn after_dot(&self) -> bool {
+        self.last().is_some_and(|piece| piece.shape == Shape::Symbol('.'))
     }
 
     /// Skips a `.` that comes right now.
@@ -208,393 +458,58 @@ impl<'a> Translation<'a> {
         dot
     }
 
-    /// `id SERIAL [NOT NULL] PRIMARY KEY`: SQLite hands out the numbers.
-    fn serial(&mut self) -> Result<(), Refusal> {
-        if self.comes(&["not", "null", "primary", "key"]) {
-            (0..4).for_each(|_| self.skip_word());
-        } else if self.comes(&["primary", "key"]) {
-            (0..2).for_each(|_| self.skip_word());
-        } else {
-            return Err(unsupported(
-                "SERIAL is understood as `name SERIAL PRIMARY KEY` only: the generated numbers are \
-                 those of SQLite's INTEGER PRIMARY KEY AUTOINCREMENT",
-            ));
+    fn word(&mut self, token: Token<'a>) -> Result<(), Refusal> {
+        if self.after_dot() {
+            self.push(Shape::Word, token.text);
+            return Ok(());
         }
-        self.push(Kind::Word, "INTEGER PRIMARY KEY AUTOINCREMENT");
+        let word = token.text.to_ascii_lowercase();
+        let called = self.input.get(self.next..).unwrap_or_default();
+        let called = called.iter().find(|next| next.kind != Kind::Space);
+        let handled = match called {
+            // `public.f(x)`, `pg_catalog.f(x)`; tables of `pg_catalog` keep their schema.
+            Some(next) if next.text == "." => {
+                (word == "public" || word == "pg_catalog" && self.ahead_is_call()) && self.skip_dot()
+            }
+            Some(next) if next.text == "(" => self.called_word(&word)?,
+            Some(next) if next.kind == Kind::Text => self.typed_literal(&word)?,
+            Some(next) if next.text == "[" && word == "array" => {
+                self.array()?;
+                true
+            }
+            Some(_) if word == "timestamp" || word == "time" => self.long_typed_literal(&word)?,
+            _ => false,
+        };
+        if !handled && !self.operator_word(&word)? && !self.clause_word(&word)? {
+            match casts::bare_value(&word) {
+                Some(value) => self.push(Shape::Whole, value),
+                None => self.push(Shape::Word, token.text),
+            }
+        }
         Ok(())
     }
 
-    /// `INT GENERATED {ALWAYS | BY DEFAULT} AS IDENTITY PRIMARY KEY`, in either order: skipped if
-    /// it comes.
-    fn identity(&mut self) -> bool {
-        const SPELLINGS: [&[&str]; 4] = [
-            &["generated", "always", "as", "identity", "primary", "key"],
-            &["generated", "by", "default", "as", "identity", "primary", "key"],
-            &["primary", "key", "generated", "always", "as", "identity"],
-            &["primary", "key", "generated", "by", "default", "as", "identity"],
-        ];
-        let found = SPELLINGS.iter().find(|words| self.comes(words));
-        if let Some(words) = found {
-            (0..words.len()).for_each(|_| self.skip_word());
-        }
-        found.is_some()
-    }
-
-    /// SQLite wants parentheses around a default that calls a function: `DEFAULT now()`.
-    fn default_value(&mut self) {
-        let call = self.peek().is_some_and(|token| token.kind == Kind::Word)
-            && self.ahead(1).is_some_and(|token| token.text == "(");
-        if !call {
-            return;
-        }
-        let mut depth = 0usize;
-        self.push(Kind::Symbol('('), " (");
-        while self.input.get(self.next).is_some_and(|token| token.kind == Kind::Space) {
-            self.next += 1;
-        }
-        while let Some(token) = self.input.get(self.next).copied() {
-            self.next += 1;
-            match token.text {
-                "(" => depth += 1,
-                ")" => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-            self.push(token.kind, token.text);
-            if token.text == ")" && depth == 0 {
-                break;
-            }
-        }
-        self.push(Kind::Symbol(')'), ")");
-    }
-
-    /// `expression::type`: the expression is what was last put out.
-    fn cast(&mut self) -> Result<(), Refusal> {
-        let target = self.type_name()?;
-        while self.output.last().is_some_and(|piece| piece.kind == Kind::Space) {
-            self.output.pop();
-        }
-        let start = self.expression_start();
-        let pieces: Vec<Piece<'a>> = self.output.drain(start..).collect();
-        if let [Piece { parameter: Some(number), .. }] = pieces.as_slice() {
-            self.casts.push((*number, target.oid));
-        }
-        let literal = match pieces.as_slice() {
-            [Piece { kind: Kind::Text, text, .. }] => cast_literal(text, target.oid),
-            _ => None,
-        };
-        let text: String = pieces.iter().map(|piece| piece.text.as_ref()).collect();
-        let text = match (literal, target.sqlite) {
-            (Some(literal), _) => literal,
-            (None, Some(name)) => format!("CAST({text} AS {name})"),
-            (None, None) => text,
-        };
-        // Whole: another cast may follow, and it must not be taken apart.
-        self.push(Kind::Quoted, text);
-        Ok(())
-    }
-
-    /// Where the operand of a cast begins in the output: a literal, a name with dots, a call, or
-    /// parentheses.
-    fn expression_start(&self) -> usize {
-        let Some(last) = self.output.len().checked_sub(1) else { return 0 };
-        let kind = |place: usize| self.output.get(place).map(|piece| piece.kind);
-        let mut start = last;
-        if kind(last) == Some(Kind::Symbol(')')) {
-            let mut depth = 0usize;
-            for (place, piece) in self.output.iter().enumerate().rev() {
-                match piece.kind {
-                    Kind::Symbol(')') => depth += 1,
-                    Kind::Symbol('(') => depth = depth.saturating_sub(1),
-                    _ => {}
-                }
-                if depth == 0 {
-                    start = place;
-                    break;
-                }
-            }
-            let called = start.checked_sub(1).and_then(|place| self.output.get(place));
-            match called {
-                Some(piece) if piece.kind == Kind::Word && !is_operator(&piece.text) => start -= 1,
-                _ => return start,
-            }
-        }
-        while let Some(dot) = start.checked_sub(1) {
-            let name = dot.checked_sub(1).and_then(kind);
-            let dotted = kind(dot) == Some(Kind::Symbol('.'));
-            if !dotted || !matches!(name, Some(Kind::Word | Kind::Quoted)) {
-                break;
-            }
-            start = dot - 1;
-        }
-        start
-    }
-
-    fn type_name(&mut self) -> Result<CastType, Refusal> {
-        if self.comes(&["pg_catalog", "."]) {
-            (0..2).for_each(|_| self.skip_word());
-        }
-        let name = self.peek().and_then(Token::name).unwrap_or_default();
-        self.skip_word();
-        const SECOND_WORDS: [&[&str]; 6] = [
-            &["precision"],
-            &["varying"],
-            &["with", "time", "zone"],
-            &["without", "time", "zone"],
-            &["with", "local", "time", "zone"],
-            &["large", "object"],
-        ];
-        if let Some(words) = SECOND_WORDS.iter().find(|words| self.comes(words)) {
-            (0..words.len()).for_each(|_| self.skip_word());
-        }
-        if self.peek().is_some_and(|token| token.text == "(") {
-            while let Some(token) = self.peek().copied() {
-                self.skip_word();
-                if token.text == ")" {
-                    break;
-                }
-            }
-        }
-        if self.peek().is_some_and(|token| token.text.starts_with('[')) {
-            return Err(unsupported("there are no arrays"));
-        }
-        cast_type(&name)
-    }
-}
-
-/// What a cast's type is for SQLite (`None`: the value stays as it is) and for PostgreSQL.
-struct CastType {
-    sqlite: Option<&'static str>,
-    oid: Oid,
-}
-
-fn cast_type(name: &str) -> Result<CastType, Refusal> {
-    let (sqlite, oid) = match name {
-        "int" | "integer" | "int2" | "int4" | "int8" | "bigint" | "smallint" | "serial" => {
-            (Some("INTEGER"), oid::INT8)
-        }
-        "bool" | "boolean" => (Some("INTEGER"), oid::BOOL),
-        "float" | "float4" | "float8" | "real" | "double" => (Some("REAL"), oid::FLOAT8),
-        "numeric" | "decimal" => (Some("NUMERIC"), oid::NUMERIC),
-        "text" | "varchar" | "char" | "bpchar" | "character" | "name" | "json" | "jsonb"
-        | "uuid" | "date" | "time" | "timetz" | "timestamp" | "timestamptz" => {
-            (Some("TEXT"), oid::TEXT)
-        }
-        "bytea" | "blob" => (Some("BLOB"), oid::BYTEA),
-        "regclass" | "regtype" | "regproc" | "regprocedure" | "regnamespace" | "oid"
-        | "unknown" => (None, oid::TEXT),
-        "" => return Err(Refusal::new(sqlstate::SYNTAX_ERROR, "a type is missing after `::`")),
-        other => return Err(unsupported(&format!("there is no type {other} to cast to"))),
-    };
-    Ok(CastType { sqlite, oid })
-}
-
-/// Casts of a string to a type whose spelling in it SQLite does not know.
-fn cast_literal(text: &str, target: Oid) -> Option<String> {
-    let inner = text.strip_prefix('\'')?.strip_suffix('\'')?;
-    match target {
-        oid::BOOL => match inner.trim().to_ascii_lowercase().as_str() {
-            "t" | "true" | "y" | "yes" | "on" | "1" => Some("1".into()),
-            "f" | "false" | "n" | "no" | "off" | "0" => Some("0".into()),
-            _ => None,
-        },
-        oid::BYTEA => {
-            let digits = inner.strip_prefix("\\x")?;
-            hex::decode(digits).ok().map(|_| format!("x'{digits}'"))
-        }
-        oid::TEXT => Some(text.to_owned()),
-        _ => None,
+    /// Whether `.name(` comes.
+    fn ahead_is_call(&self) -> bool {
+        self.ahead(2).is_some_and(|token| token.text == "(")
     }
 }
 
 /// Words before parentheses that are not the name of a function.
 fn is_operator(word: &str) -> bool {
-    const WORDS: [&str; 24] = [
-        "and",
-        "or",
-        "not",
-        "in",
-        "is",
-        "like",
-        "ilike",
-        "between",
-        "select",
-        "where",
-        "on",
-        "values",
-        "then",
-        "else",
-        "when",
-        "case",
-        "set",
-        "by",
-        "having",
-        "limit",
-        "offset",
-        "returning",
-        "using",
-        "as",
+    const WORDS: [&str; 36] = [
+        "all", "and", "any", "as", "between", "by", "case", "collate", "distinct", "else", "except",
+        "exists", "from", "glob", "having", "ilike", "in", "intersect", "is", "join", "like",
+        "limit", "not", "offset", "on", "or", "regexp", "returning", "select", "set", "then",
+        "union", "using", "values", "when", "where",
     ];
     WORDS.iter().any(|operator| word.eq_ignore_ascii_case(operator))
 }
 
-/// `E'a\n'` as a plain string (PostgreSQL 4.1.2.2).
-fn unescape(token: &str) -> Result<String, Refusal> {
-    let inner = token.get(2..).and_then(|rest| rest.strip_suffix('\''));
-    let Some(inner) = inner else {
-        return Err(Refusal::new(sqlstate::SYNTAX_ERROR, "an E'…' string is not closed"));
-    };
-    let mut bytes = Vec::with_capacity(inner.len() + 2);
-    let mut rest = inner.as_bytes();
-    let digits = |from: &[u8], most: usize, radix: u32| -> (u32, usize) {
-        let count = from.iter().take(most).take_while(|&&b| char::from(b).is_digit(radix)).count();
-        let text = from.get(..count).and_then(|found| std::str::from_utf8(found).ok());
-        (text.and_then(|text| u32::from_str_radix(text, radix).ok()).unwrap_or(0), count)
-    };
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        let Some((&escape, after)) = rest.split_first().filter(|_| byte == b'\\') else {
-            bytes.push(byte);
-            continue;
-        };
-        let (taken, width) = match escape {
-            b'x' => (digits(after, 2, 16), None),
-            b'0'..=b'7' => (digits(rest, 3, 8), None),
-            b'u' => (digits(after, 4, 16), Some(4)),
-            b'U' => (digits(after, 8, 16), Some(8)),
-            _ => ((0, 0), None),
-        };
-        rest = if matches!(escape, b'0'..=b'7') { rest } else { after };
-        rest = rest.get(taken.1..).unwrap_or_default();
-        match (escape, taken) {
-            (b'b', _) => bytes.push(8),
-            (b'f', _) => bytes.push(12),
-            (b'n', _) => bytes.push(b'\n'),
-            (b'r', _) => bytes.push(b'\r'),
-            (b't', _) => bytes.push(b'\t'),
-            (b'u' | b'U', (code, count)) => {
-                let character = char::from_u32(code).filter(|_| Some(count) == width);
-                let character =
-                    character.ok_or_else(|| bad_escape("\\u needs a character's code"))?;
-                bytes.extend(character.to_string().bytes());
-            }
-            (b'x' | b'0'..=b'7', (code, count)) if count > 0 => bytes.push((code & 0xff) as u8),
-            (b'\'', _) => bytes.extend(b"''"),
-            (other, _) => bytes.push(other),
-        }
-        if bytes.last() == Some(&0) {
-            return Err(bad_escape("a string may not contain the character of code 0"));
-        }
-        if escape != b'\'' && bytes.last() == Some(&b'\'') {
-            bytes.push(b'\'');
-        }
-    }
-    let text = String::from_utf8(bytes).map_err(|_| bad_escape("not UTF-8 once unescaped"))?;
-    Ok(format!("'{text}'"))
-}
-
-/// `$tag$text$tag$` as a plain string.
-fn undollar(token: &str) -> String {
-    let tag = token.get(1..).and_then(|rest| rest.find('$')).map_or(1, |end| end + 2);
-    let inner = token.get(tag..token.len().saturating_sub(tag)).unwrap_or("");
-    format!("'{}'", inner.replace('\'', "''"))
-}
-
-fn bad_escape(message: &str) -> Refusal {
-    Refusal::new("22025", message)
-}
-
-fn unsupported(message: &str) -> Refusal {
+fn unsupported(message: impl Into<String>) -> Refusal {
     Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spellings_of_postgresql_become_those_of_sqlite() {
-        for (postgresql, sqlite) in [
-            ("SELECT $1, $2", "SELECT ?1, ?2"),
-            ("SELECT ?, ?", "SELECT ?1, ?2"),
-            ("SELECT $1::int", "SELECT CAST(?1 AS INTEGER)"),
-            ("SELECT a.b::text||'x'", "SELECT CAST(a.b AS TEXT)||'x'"),
-            ("SELECT -1::bigint", "SELECT -CAST(1 AS INTEGER)"),
-            ("SELECT (1+2)::float8", "SELECT CAST((1+2) AS REAL)"),
-            ("SELECT f(x, g(1))::int + 1", "SELECT CAST(f(x, g(1)) AS INTEGER) + 1"),
-            ("WHERE a IN (1)::int", "WHERE a IN CAST((1) AS INTEGER)"),
-            ("SELECT '1'::text::int", "SELECT CAST('1' AS INTEGER)"),
-            ("SELECT x::int::text", "SELECT CAST(CAST(x AS INTEGER) AS TEXT)"),
-            ("SELECT 't'::bool, 'no'::boolean", "SELECT 1, 0"),
-            (r"SELECT '\x00ff'::bytea", "SELECT x'00ff'"),
-            ("SELECT x::double precision", "SELECT CAST(x AS REAL)"),
-            ("SELECT x::character varying(10)", "SELECT CAST(x AS TEXT)"),
-            ("SELECT x::timestamp with time zone,1", "SELECT CAST(x AS TEXT),1"),
-            ("SELECT x::numeric(10, 2)", "SELECT CAST(x AS NUMERIC)"),
-            ("SELECT x::pg_catalog.text", "SELECT CAST(x AS TEXT)"),
-            ("SELECT pg_catalog.version()", "SELECT version()"),
-            ("SELECT * FROM public.t, \"public\".u", "SELECT * FROM t, u"),
-            (r"SELECT E'it\'s\n\x41\u00e9\\'", "SELECT 'it''s\nAé\\'"),
-            ("SELECT $$it's$$, $a$$1$a$", "SELECT 'it''s', '$1'"),
-            ("a ILIKE 'x'", "a LIKE 'x'"),
-            ("TRUNCATE TABLE t", "DELETE FROM t"),
-            ("CREATE TABLE t(id SERIAL PRIMARY KEY, a int)", ""),
-            ("CREATE TABLE t(id bigserial NOT NULL PRIMARY KEY, a int)", ""),
-            ("CREATE TABLE t(id INT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, a int)", ""),
-            ("CREATE TABLE t(id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, a int)", ""),
-            ("a text DEFAULT now() NOT NULL", "a text DEFAULT (now()) NOT NULL"),
-            ("a int DEFAULT 1", "a int DEFAULT 1"),
-            ("SELECT current_user, t.current_user", "SELECT 'rota', t.current_user"),
-        ] {
-            let want = if sqlite.is_empty() {
-                "CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, a int)"
-            } else {
-                sqlite
-            };
-            let got = translate(postgresql).unwrap().statements.join("; ");
-            let spaces = |text: &str| text.replace("  ", " ");
-            assert_eq!(spaces(&got), want, "{postgresql}");
-        }
-    }
-
-    #[test]
-    fn strings_names_and_comments_stay_as_they_are() {
-        let sql = "SELECT '$1::int ''public.', \"$1::int\", [a::b] /* $1::int */ -- public.t $9\n";
-        let translated = translate(sql).unwrap();
-        assert_eq!(translated.statements, [sql]);
-        assert_eq!(translated.parameters, 0);
-    }
-
-    #[test]
-    fn parameters_are_counted_and_their_casts_noted() {
-        let translated = translate("SELECT $2::int, $1::text, $2 RETURNING 1").unwrap();
-        assert_eq!(translated.parameters, 2);
-        assert_eq!(translated.casts, [(2, oid::INT8), (1, oid::TEXT)]);
-        assert!(translated.returning);
-        assert!(!translate("SELECT 'returning', \"returning\"").unwrap().returning);
-    }
-
-    #[test]
-    fn what_cannot_be_translated_is_refused_with_a_reason() {
-        for (sql, code) in [
-            ("SELECT x::int[]", "0A000"),
-            ("SELECT x::interval", "0A000"),
-            ("SELECT x::", "42601"),
-            ("CREATE TABLE t(id SERIAL)", "0A000"),
-            (r"SELECT E'\u12'", "22025"),
-            (r"SELECT E'\xff'", "22025"),
-            ("SELECT E'open", "42601"),
-            ("SELECT $0", "42P02"),
-            ("SELECT $99999999999999999999", "42P02"),
-        ] {
-            assert_eq!(translate(sql).unwrap_err().code(), code, "{sql}");
-        }
-    }
-
-    #[test]
-    fn nothing_panics_the_translation() {
-        for sql in ["::", "::int", ")::int", "()::int", "DEFAULT f(", "E'\\", "a.::int", "$$", "("]
-        {
-            let _ = translate(sql);
-        }
-    }
+fn syntax(message: impl Into<String>) -> Refusal {
+    Refusal::new(sqlstate::SYNTAX_ERROR, message)
 }

@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Text,
     /// `E'text'`.
     Escaped,
+    /// `U&'text'`.
+    Unicode,
     /// `$tag$text$tag$`.
     Dollar,
     /// `x'00'`.
@@ -62,15 +64,35 @@ impl Token<'_> {
 
 /// All tokens of a text, in order; together they are the text.
 pub(crate) fn tokens(sql: &str) -> Vec<Token<'_>> {
-    let mut found = Vec::with_capacity(sql.len() / 4 + 1);
+    let mut found: Vec<Token<'_>> = Vec::with_capacity(sql.len() / 4 + 1);
     let mut rest = sql;
+    let mut brackets = 0usize;
     while let Some(first) = rest.chars().next() {
-        let (kind, length) = measure(rest, first);
+        let opens = first == '[' && (brackets > 0 || has_elements(&found));
+        let (kind, length) = match first {
+            '[' if opens => (Kind::Symbol('['), 1),
+            _ => measure(rest, first),
+        };
+        brackets += usize::from(opens);
+        brackets -= usize::from(kind == Kind::Symbol(']') && brackets > 0);
         let (text, tail) = rest.split_at_checked(length).unwrap_or((rest, ""));
         found.push(Token { kind, text });
         rest = tail;
     }
     found
+}
+
+/// Whether a bracket here opens an array or picks out of one (`ARRAY[1]`, `text[]`, `a[1]`), where
+/// SQLite, as in ` [name]`, would see a quoted name.
+fn has_elements(before: &[Token<'_>]) -> bool {
+    match before {
+        [.., word, space] if space.kind == Kind::Space => word.is("array"),
+        [.., last] => matches!(
+            last.kind,
+            Kind::Word | Kind::Quoted | Kind::Numbered(_) | Kind::Symbol(')' | ']')
+        ),
+        [] => false,
+    }
 }
 
 /// The first token's kind and length in bytes, at least one.
@@ -109,6 +131,9 @@ fn word(rest: &str) -> (Kind, usize) {
     match rest.as_bytes() {
         [b'e' | b'E', b'\'', ..] => (Kind::Escaped, 1 + escaped(rest.get(1..).unwrap_or(""))),
         [b'x' | b'X', b'\'', ..] => (Kind::Blob, 1 + quoted(rest.get(1..).unwrap_or(""), '\'')),
+        [b'u' | b'U', b'&', b'\'', ..] => {
+            (Kind::Unicode, 2 + quoted(rest.get(2..).unwrap_or(""), '\''))
+        }
         _ => (Kind::Word, length),
     }
 }
@@ -191,6 +216,7 @@ mod tests {
             ("-- $1::int", Kind::Space),
             ("/* $1 */", Kind::Space),
             (r"E'it\'s $1'", Kind::Escaped),
+            (r"U&'\0061''$1'", Kind::Unicode),
             ("$$it's $1$$", Kind::Dollar),
             ("$a$ $b$ $a$", Kind::Dollar),
             ("x'00ff'", Kind::Blob),
@@ -211,6 +237,17 @@ mod tests {
             if !sql.contains("open") {
                 assert_eq!(kinds(sql).len(), 1, "{sql}");
             }
+        }
+    }
+
+    #[test]
+    fn brackets_of_arrays_are_not_quotes() {
+        for (sql, brackets) in
+            [("ARRAY[1, [2]]", 4), ("array ['a]']", 2), ("int[]", 2), ("a[1][2]", 4), ("SELECT [a]", 0)]
+        {
+            let found = kinds(sql);
+            let found = found.iter().filter(|kind| matches!(kind, Kind::Symbol('[' | ']')));
+            assert_eq!(found.count(), brackets, "{sql}");
         }
     }
 

@@ -7,12 +7,10 @@
 //!              Sync ────────────────────► ReadyForQuery, portals forgotten        (one flush)
 //! ```
 //!
-//! Every statement is a transaction of its own, also in a Query with several and in a pipeline:
-//! those before one that fails stay done.
+//! The statements of one Query are one transaction, and so are those up to a Sync; what stands alone
+//! goes its own, shorter way: see `context`.
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -31,25 +29,22 @@ use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::commands::SERVER_VERSION;
+use super::block::{Phase, aborted};
+use super::cancel::{Registered, Sessions};
+use super::copy;
+use super::context::{Answer, Context, Notice, USER};
+use super::cursors::{Portal, Ran};
 use super::dialect::plain_strings;
 use super::encode::{self, Format, Oid, Type, oid};
-use super::statement::{Answer, Context, Described, Shared, USER, announced, prepare};
+use super::porch::{ADMINISTRATOR, Guest};
+use super::statement::{Described, Prepared, Shared, prepare};
+use super::variables::{SERVER_VERSION, Variables};
 use super::wire::{self, Bind, Frontend, Hello, Incoming, Target, Wire};
 use crate::driver::{Driver, WriteError};
 
 /// How long a client may take to say who it is: a slow network's round trips, not a person's
 /// typing.
 const STARTUP_TIME: Duration = Duration::from_secs(10);
-
-/// How many prepared statements a connection may have: drivers cache some hundreds.
-const MAX_STATEMENTS: usize = 2_000;
-
-/// How many bytes of SQL they may be, all together.
-const MAX_STATEMENT_BYTES: usize = 8 << 20;
-
-/// How many portals a connection may have open: each may hold a result.
-const MAX_PORTALS: usize = 16;
 
 /// The longest message of an error that is sent: some clients have limits, and what repeats a whole
 /// statement helps nobody.
@@ -59,64 +54,71 @@ const MAX_ERROR_BYTES: usize = 4_096;
 /// would make two of them equal).
 const MAX_NAME_BYTES: usize = 1_000;
 
-/// Serves one connection until its end. `crowded`: there are too many, and it is to be told so.
+/// Serves one connection until its end.
 pub(crate) async fn serve<S>(
     stream: S,
     driver: Driver,
-    process: i32,
-    crowded: bool,
+    mut guest: Guest,
+    sessions: Sessions,
 ) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut wire = Wire::new(stream);
-    let greeted = tokio::time::timeout(STARTUP_TIME, greet(&mut wire, process, crowded)).await;
-    let Ok(greeted) = greeted else { return Ok(()) };
-    let Some(parameters) = greeted? else { return Ok(()) };
-    let mut session = Session {
-        wire,
-        context: Context::new(driver),
-        statements: HashMap::new(),
-        portals: HashMap::new(),
-        skipping: false,
-    };
+    let greeting = greet(&mut wire, &mut guest, &sessions);
+    let Ok(greeted) = tokio::time::timeout(STARTUP_TIME, greeting).await else { return Ok(()) };
+    let Some((parameters, registered)) = greeted? else { return Ok(()) };
+    let context = Context::new(driver, registered.cancel.clone());
+    let mut session = Session { wire, context, told: Variables::default(), skipping: false };
     for (name, value) in parameters {
         // PostgreSQL refuses what it does not know; a client's time zone or locale is no reason to
         // turn it away.
-        let _ = session.context.variables.set(&name, &value);
+        let _ = session.context.variables.set(&name, Some(&value), false);
     }
+    session.told = session.context.variables.clone();
     session.converse().await
 }
+
+/// What a client says at its start: settings, in the order in which they count.
+type Parameters = Vec<(String, String)>;
 
 /// Start-up, without a password until there are users. `None` when the connection is over.
 async fn greet<S>(
     wire: &mut Wire<S>,
-    process: i32,
-    crowded: bool,
-) -> io::Result<Option<Vec<(String, String)>>>
+    guest: &mut Guest,
+    sessions: &Sessions,
+) -> io::Result<Option<(Parameters, Registered)>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     // TLS and GSS may each be asked for once.
     for _ in 0..3 {
         let refusal = match wire.hello().await? {
-            None | Some(Ok(Hello::Cancel)) => return Ok(None),
+            None => return Ok(None),
+            Some(Ok(Hello::Cancel { process, secret })) => {
+                sessions.cancel(process, secret);
+                return Ok(None);
+            }
             Some(Ok(Hello::Encryption)) => {
                 wire.output().extend_from_slice(b"N");
                 wire.flush().await?;
                 continue;
             }
             Some(Err(refusal)) => refusal,
-            Some(Ok(Hello::Startup { .. })) if crowded => Refusal::new(
-                "53300",
-                "this server has as many connections as it can take: close some, use a pool, or \
-                 another server of the cluster",
-            ),
             Some(Ok(Hello::Startup { major, minor, parameters })) => {
-                match welcome(wire, process, (major, minor), &parameters) {
-                    Ok(()) => {
+                let settings = settings(&parameters);
+                let says = |name: &str| settings.iter().any(|(said, on)| said == name && on == "on");
+                let welcomed = guest
+                    .admit(says(ADMINISTRATOR))
+                    .and_then(|()| sessions.register())
+                    .and_then(|registered| {
+                        welcome(wire, &registered, (major, minor), &parameters)?;
+                        Ok(registered)
+                    });
+                match welcomed {
+                    Ok(registered) => {
                         wire.flush().await?;
-                        return Ok(Some(parameters));
+                        return Ok(Some((settings, registered)));
                     }
                     Err(refusal) => refusal,
                 }
@@ -129,9 +131,31 @@ where
     Ok(None)
 }
 
+/// A start-up packet's parameters as settings: those in `options` (`-c name=value`, `--name=value`)
+/// first, as PostgreSQL has it.
+fn settings(parameters: &[(String, String)]) -> Parameters {
+    let mut settings = Vec::new();
+    let options = parameters.iter().filter(|(name, _)| name == "options");
+    for (_, options) in options {
+        let mut words = options.split_ascii_whitespace();
+        while let Some(word) = words.next() {
+            let setting = match word.strip_prefix("--").or_else(|| word.strip_prefix("-c")) {
+                Some("") => words.next(),
+                setting => setting,
+            };
+            if let Some((name, value)) = setting.and_then(|setting| setting.split_once('=')) {
+                settings.push((name.replace('-', "_"), value.to_owned()));
+            }
+        }
+    }
+    let others = parameters.iter().filter(|(name, _)| name != "options");
+    settings.extend(others.cloned());
+    settings
+}
+
 fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
-    process: i32,
+    registered: &Registered,
     (major, minor): (u16, u16),
     parameters: &[(String, String)],
 ) -> Result<(), Refusal> {
@@ -181,9 +205,7 @@ fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
     ] {
         wire.put(&ParameterStatus::new(name.into(), value.into()));
     }
-    // Cancel requests are taken and have no effect: reads have a time limit, and a write that is
-    // signed cannot be taken back. So the key need not be a secret.
-    wire.put(&BackendKeyData::new(process, SecretKey::I32(0)));
+    wire.put(&BackendKeyData::new(registered.process, SecretKey::I32(registered.secret)));
     wire.put(&ReadyForQuery::new(TransactionStatus::Idle));
     Ok(())
 }
@@ -191,30 +213,14 @@ fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
 struct Session<S> {
     wire: Wire<S>,
     context: Context,
-    statements: HashMap<String, (Shared, usize)>,
-    portals: HashMap<String, Portal>,
+    /// The settings that the client was told of.
+    told: Variables,
     /// After an error in the extended protocol, until Sync.
     skipping: bool,
 }
 
-/// A statement with its parameters, and its result once it ran.
-struct Portal {
-    statement: Shared,
-    values: Vec<Value>,
-    result_formats: Vec<i16>,
-    /// What the client was told of the columns by describing the portal.
-    told: Option<Vec<Type>>,
-    ran: Option<Ran>,
-}
-
-struct Ran {
-    answer: Answer,
-    /// How many rows have been sent.
-    sent: usize,
-}
-
 /// Why a statement did not do what it should: for the client, or the connection is lost.
-enum Trouble {
+pub(super) enum Trouble {
     Refused(Box<WriteError>),
     Lost(io::Error),
 }
@@ -240,7 +246,8 @@ impl From<io::Error> for Trouble {
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn converse(&mut self) -> io::Result<()> {
         loop {
-            let message = match self.wire.next().await? {
+            let Some(heard) = self.hear().await? else { return Ok(()) };
+            let message = match heard {
                 Ok(Incoming::Closed) => return Ok(()),
                 Ok(Incoming::Message(tag, body)) => (tag, wire::decode(tag, body)),
                 Ok(Incoming::TooLarge(tag, bytes)) => (tag, Err(too_large(bytes))),
@@ -266,6 +273,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
+    /// The next message; `None` when the client has been silent for too long, and the conversation
+    /// is over.
+    async fn hear(&mut self) -> io::Result<Option<Result<Incoming, Refusal>>> {
+        let Some((until, why)) = self.context.patience() else {
+            return self.wire.next().await.map(Some);
+        };
+        match tokio::time::timeout_at(until.into(), self.wire.next()).await {
+            Ok(heard) => heard.map(Some),
+            Err(_) => {
+                self.context.rollback();
+                self.end(&why).await?;
+                Ok(None)
+            }
+        }
+    }
+
     /// An error in the extended protocol: told at once, since a client that only asked for a Flush
     /// waits for it before it sends its Sync (asyncpg does), and nothing is heard until then.
     async fn fail(&mut self, trouble: Trouble) -> io::Result<()> {
@@ -284,6 +307,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match trouble {
             Trouble::Lost(error) => return Err(error),
             Trouble::Refused(error) => {
+                self.context.fail();
                 let asks = error.refusal.code() == sqlstate::OUTCOME_UNKNOWN;
                 let detail = error.id.filter(|_| asks).map(|id| format!("transaction id: {id}"));
                 put_error(self.wire.output(), "ERROR", &error.refusal, detail);
@@ -293,14 +317,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn ready(&mut self) -> io::Result<()> {
-        self.wire.put(&ReadyForQuery::new(TransactionStatus::Idle));
+        for (name, value) in self.context.variables.report(&mut self.told) {
+            self.wire.put(&ParameterStatus::new(name.into(), value));
+        }
+        self.wire.put(&ReadyForQuery::new(self.context.block.status()));
         self.wire.flush().await
     }
 
     async fn sync(&mut self) -> io::Result<()> {
         self.skipping = false;
+        if self.context.block.phase() == Phase::Implicit {
+            match self.context.commit().await {
+                Ok(notice) => notice.iter().for_each(|notice| self.notify(notice)),
+                Err(error) => self.tell(error.into())?,
+            }
+        }
         // A portal lives as long as its transaction.
-        self.portals.clear();
+        if self.context.block.is_idle() {
+            self.context.portals.end(true);
+        }
         self.ready().await
     }
 
@@ -322,47 +357,93 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.ready().await
     }
 
+    /// A Query's statements: one transaction, unless there is one statement, or none that writes,
+    /// or they say otherwise themselves.
     async fn script(&mut self, script: &str) -> Result<(), Trouble> {
         let script = plain_strings(script)?;
-        let mut empty = true;
-        for text in rota_store::sql::split(&script) {
-            let prepared = prepare(text, Vec::new())?;
-            if prepared.is_empty() {
-                continue;
-            }
-            empty = false;
-            if prepared.parameters > 0 {
-                return Err(Refusal::new("42P02", "there is no parameter $1").into());
-            }
-            let answer = self.context.run(&prepared, Vec::new()).await?;
-            if let Some(rows) = &answer.rows {
-                let columns = announced(rows);
-                put_columns(self.wire.output(), &columns, &[]);
-                let formats = formats(columns.iter().map(|(_, oid)| *oid), &[])?;
-                for row in &rows.rows {
-                    encode::row(self.wire.output(), row, &formats)?;
-                    self.wire.relieve().await?;
-                }
-            }
-            self.complete(&answer);
-        }
-        if empty {
+        let texts = rota_store::sql::split(&script);
+        let understood = texts.into_iter().map(|text| prepare(text, Vec::new()));
+        let mut statements: Vec<_> = understood
+            .filter(|statement| statement.as_ref().map_or(true, |found| !found.is_empty()))
+            .collect();
+        let Some(last) = statements.pop() else {
             self.wire.put(&EmptyQueryResponse::new());
+            return Ok(());
+        };
+        let alone = statements.is_empty()
+            || !statements.iter().chain([&last]).flatten().any(Prepared::wants_transaction);
+        for statement in statements {
+            let answer = self.simple(statement, alone).await?;
+            self.give(&answer).await?;
         }
+        let mut answer = self.simple(last, alone).await?;
+        if self.context.block.phase() == Phase::Implicit {
+            answer.notices.extend(self.context.commit().await?);
+        }
+        self.give(&answer).await
+    }
+
+    async fn simple(
+        &mut self,
+        statement: Result<Prepared, Refusal>,
+        alone: bool,
+    ) -> Result<Answer, Trouble> {
+        let statement = self.audible(statement)?;
+        if statement.parameters > 0 {
+            return Err(Refusal::new("42P02", "there is no parameter $1").into());
+        }
+        self.run(&statement, Vec::new(), alone).await
+    }
+
+    /// Runs a statement for as long as its client is there and does not cancel it.
+    async fn run(
+        &mut self,
+        statement: &Prepared,
+        values: Vec<Value>,
+        alone: bool,
+    ) -> Result<Answer, Trouble> {
+        if let Some(copy) = statement.copy() {
+            return copy::run(&mut self.wire, &mut self.context, copy, alone).await;
+        }
+        let cancel = self.context.cancel.clone();
+        cancel.reset();
+        let running = self.context.run(statement, values, alone);
+        Ok(self.wire.watch(&cancel, running).await?)
+    }
+
+    /// In a transaction that has failed only its end is heard.
+    fn audible(&self, statement: Result<Prepared, Refusal>) -> Result<Prepared, Refusal> {
+        let failed = self.context.block.is_failed();
+        match statement {
+            Ok(statement) if failed && !statement.ends_failure() => Err(aborted()),
+            Err(refusal) if failed && refusal.code() != sqlstate::SYNTAX_ERROR => Err(aborted()),
+            statement => statement,
+        }
+    }
+
+    /// An answer in the simple protocol, whole and as text.
+    async fn give(&mut self, answer: &Answer) -> Result<(), Trouble> {
+        if let (Some(rows), Some(columns)) = (&answer.rows, answer.columns()) {
+            put_columns(self.wire.output(), &columns, &[]);
+            let formats = formats(columns.iter().map(|(_, kind)| *kind), &[])?;
+            for row in &rows.rows {
+                encode::row(self.wire.output(), row, &formats)?;
+                self.wire.relieve().await?;
+            }
+        }
+        self.complete(answer);
         Ok(())
     }
 
-    /// A statement's end: warning, tag, and what the session has to forget.
+    /// A statement's end: notices and tag.
     fn complete(&mut self, answer: &Answer) {
-        if let Some((code, message)) = &answer.warning {
-            self.wire.put(&NoticeResponse::new(fields("WARNING", code, message)));
-        }
-        match &answer.deallocate {
-            Some(None) => self.statements.clear(),
-            Some(Some(name)) => drop(self.statements.remove(name)),
-            None => {}
-        }
+        answer.notices.iter().for_each(|notice| self.notify(notice));
         self.wire.put(&CommandComplete::new(answer.tag.clone()));
+    }
+
+    fn notify(&mut self, notice: &Notice) {
+        let fields = fields(notice.severity, notice.code, &notice.message);
+        self.wire.put(&NoticeResponse::new(fields));
     }
 
     async fn extended(&mut self, message: Frontend) -> Result<(), Trouble> {
@@ -373,11 +454,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Frontend::Describe(Target::Portal(name)) => self.describe_portal(&name).await?,
             Frontend::Execute { portal, max_rows } => self.execute(&portal, max_rows).await?,
             Frontend::Close(Target::Statement(name)) => {
-                self.statements.remove(&name);
+                self.context.statements.remove(&name);
                 self.wire.put(&CloseComplete::new());
             }
             Frontend::Close(Target::Portal(name)) => {
-                self.portals.remove(&name);
+                self.context.portals.close(&name);
                 self.wire.put(&CloseComplete::new());
             }
             Frontend::Flush => self.wire.flush().await?,
@@ -399,34 +480,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 ));
             }
         };
-        if name.is_empty() {
-            self.statements.remove("");
-        } else if self.statements.contains_key(&name) {
+        if !name.is_empty() && self.context.statements.contains(&name) {
             let message = format!("prepared statement \"{name}\" already exists");
             return Err(Refusal::new("42P05", message));
         }
-        let held: usize = self.statements.values().map(|(_, bytes)| bytes).sum();
-        if self.statements.len() >= MAX_STATEMENTS || held + sql.len() > MAX_STATEMENT_BYTES {
-            return Err(Refusal::new(
-                sqlstate::TOO_COMPLEX,
-                "this connection has too many prepared statements: DEALLOCATE some",
-            ));
-        }
-        let prepared = prepare(text, types)?;
-        self.statements.insert(name, (Arc::new(prepared), sql.len()));
+        let prepared = self.audible(prepare(text, types))?;
+        self.context.statements.insert(name, prepared, sql.len())?;
         self.wire.put(&ParseComplete::new());
         Ok(())
     }
 
-    fn statement(&self, name: &str) -> Result<Shared, Refusal> {
-        let found = self.statements.get(name).map(|(statement, _)| Arc::clone(statement));
-        found.ok_or_else(|| {
-            Refusal::new("26000", format!("prepared statement \"{name}\" does not exist"))
-        })
-    }
-
     async fn bind(&mut self, bind: Bind) -> Result<(), Refusal> {
-        let statement = self.statement(&bind.statement)?;
+        let statement = self.context.statements.get(&bind.statement)?;
+        self.refuse_if_failed(&statement)?;
         let (given, wanted) = (bind.parameters.len(), statement.parameters);
         if given != wanted {
             return Err(Refusal::new(
@@ -453,29 +519,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Some(bytes) => encode::parameter(bytes, statement.parameter_type(place), binary),
             })
             .collect::<Result<_, Refusal>>()?;
-        if bind.portal.is_empty() {
-            self.portals.remove("");
-        } else if self.portals.contains_key(&bind.portal) {
-            let message = format!("cursor \"{}\" already exists", bind.portal);
-            return Err(Refusal::new("42P03", message));
-        }
-        if self.portals.len() >= MAX_PORTALS {
-            return Err(Refusal::new(sqlstate::TOO_COMPLEX, "too many open portals: close some"));
-        }
         let portal = Portal {
             statement,
             values,
             result_formats: bind.result_formats,
             told: None,
             ran: None,
+            no_scroll: false,
+            hold: false,
+            depth: self.context.block.depth(),
         };
-        self.portals.insert(bind.portal, portal);
+        self.context.portals.insert(bind.portal, portal)?;
         self.wire.put(&BindComplete::new());
         Ok(())
     }
 
     async fn describe_statement(&mut self, name: &str) -> Result<(), Refusal> {
-        let statement = self.statement(name)?;
+        let statement = self.context.statements.get(name)?;
+        self.refuse_if_failed(&statement)?;
         let Described { parameters, columns } = self.context.describe(&statement).await?;
         self.wire.put(&ParameterDescription::new(parameters));
         match columns {
@@ -485,54 +546,93 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    /// A read is run right away, so that the values tell the types; a write that gives rows is
-    /// described by its words.
-    async fn describe_portal(&mut self, name: &str) -> Result<(), Trouble> {
-        let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
-        let statement = Arc::clone(&portal.statement);
-        if !statement.gives_rows() {
-            self.wire.put(&NoData::new());
+    /// Nothing but its end is heard of a transaction that has failed.
+    fn refuse_if_failed(&self, statement: &Prepared) -> Result<(), Refusal> {
+        let failed = self.context.block.is_failed() && !statement.ends_failure();
+        if failed { Err(aborted()) } else { Ok(()) }
+    }
+
+    fn portal(&mut self, name: &str) -> Result<&mut Portal, Refusal> {
+        self.context.portals.get_mut(name).ok_or_else(|| no_portal(name))
+    }
+
+    /// Whether what comes next, the message in hand left out, is a Sync (`before` it these): then a
+    /// statement that is in no transaction is one of its own. PostgreSQL answers nothing before a
+    /// Flush or a Sync either, so waiting for it keeps nobody waiting.
+    async fn alone(&mut self, before: &[u8]) -> io::Result<bool> {
+        if !self.context.block.is_idle() {
+            return Ok(false);
+        }
+        for (place, tag) in before.iter().chain(b"S").enumerate() {
+            if self.wire.ahead(place).await? != Some(*tag) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Runs a portal's statement, if it has not run yet.
+    async fn run_portal(&mut self, name: &str, before_sync: &[u8]) -> Result<(), Trouble> {
+        let portal = self.portal(name)?;
+        if portal.ran.is_some() {
             return Ok(());
         }
-        let columns = if statement.only_reads() {
-            if portal.ran.is_none() {
-                let values = std::mem::take(&mut portal.values);
-                let answer = self.context.run(&statement, values).await?;
-                portal.ran = Some(Ran { answer, sent: 0 });
-            }
-            let rows = portal.ran.as_ref().and_then(|ran| ran.answer.rows.as_ref());
-            rows.map(announced)
+        let values = std::mem::take(&mut portal.values);
+        let statement = Shared::clone(&portal.statement);
+        let alone = self.alone(before_sync).await?;
+        let answer = self.run(&statement, values, alone).await?;
+        // COMMIT and DISCARD have closed the portal that they came through.
+        if self.context.portals.get(name).is_none() {
+            self.complete(&answer);
         } else {
-            self.context.describe(&statement).await?.columns
-        };
-        match columns {
-            None => self.wire.put(&NoData::new()),
-            Some(columns) => {
-                put_columns(self.wire.output(), &columns, &portal.result_formats);
-                portal.told = Some(columns.iter().map(|(_, oid)| *oid).collect());
-            }
+            self.portal(name)?.ran = Some(Ran { answer, place: 0 });
         }
         Ok(())
     }
 
+    /// A read is run right away, so that the values tell the types; a write that gives rows is
+    /// described by its words.
+    async fn describe_portal(&mut self, name: &str) -> Result<(), Trouble> {
+        let portal = self.portal(name)?;
+        let statement = Shared::clone(&portal.statement);
+        self.refuse_if_failed(&statement)?;
+        if statement.only_reads() {
+            self.run_portal(name, b"E").await?;
+        }
+        let ran = self.portal(name)?.ran.as_ref();
+        let columns = match ran {
+            Some(ran) => ran.answer.columns(),
+            None => self.context.describe(&statement).await?.columns,
+        };
+        let Some(columns) = columns else {
+            self.wire.put(&NoData::new());
+            return Ok(());
+        };
+        let portal = self.portal(name)?;
+        portal.told = Some(columns.iter().map(|(_, kind)| *kind).collect());
+        let formats = portal.result_formats.clone();
+        put_columns(self.wire.output(), &columns, &formats);
+        Ok(())
+    }
+
     async fn execute(&mut self, name: &str, max_rows: usize) -> Result<(), Trouble> {
-        let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
-        if portal.statement.is_empty() {
+        let portal = self.portal(name)?;
+        let statement = Shared::clone(&portal.statement);
+        if statement.is_empty() {
             self.wire.put(&EmptyQueryResponse::new());
             return Ok(());
         }
-        if portal.ran.is_none() {
-            let values = std::mem::take(&mut portal.values);
-            let answer = self.context.run(&portal.statement, values).await?;
-            portal.ran = Some(Ran { answer, sent: 0 });
-        }
+        self.refuse_if_failed(&statement)?;
+        self.run_portal(name, b"").await?;
+        let Some(portal) = self.context.portals.get_mut(name) else { return Ok(()) };
         let Some(ran) = &mut portal.ran else { return Ok(()) };
         let mut whole = true;
         if let Some(rows) = &ran.answer.rows {
             let told = portal.told.clone().or_else(|| {
-                let told = portal.statement.told()?.columns.as_ref()?;
-                Some(told.iter().map(|(_, oid)| *oid).collect())
+                let told = statement.told()?.columns.as_ref()?;
+                Some(told.iter().map(|(_, kind)| *kind).collect())
             });
+            let told = told.or_else(|| ran.answer.types.clone());
             let told = told.unwrap_or_else(|| encode::types_of(rows));
             if told.len() != rows.columns.len() {
                 return Err(Refusal::new(
@@ -542,14 +642,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 .into());
             }
             let formats = formats(told.into_iter(), &portal.result_formats)?;
-            let rest = rows.rows.get(ran.sent..).unwrap_or_default();
+            let rest = rows.rows.get(ran.place..).unwrap_or_default();
             let count = if max_rows == 0 { rest.len() } else { rest.len().min(max_rows) };
             for row in rest.iter().take(count) {
                 encode::row(self.wire.output(), row, &formats)?;
                 self.wire.relieve().await?;
             }
-            ran.sent += count;
-            whole = ran.sent >= rows.rows.len();
+            ran.place += count;
+            whole = ran.place >= rows.rows.len();
         }
         if whole {
             let answer = std::mem::take(&mut ran.answer);

@@ -1,57 +1,58 @@
-//! One statement of a PostgreSQL session: what it is, what it takes and gives, and running it.
-//! Steps 1 and 9.
+//! One statement of a PostgreSQL session, understood once: whose it is, what it takes, what it
+//! gives. Step 1; it is run by `context`.
 //!
 //! ```text
-//!  text ─ prepare() ─► Prepared ─ run() ─► session command        answered here
-//!                        │                 catalog query          answered here, from the schema
-//!                        │                 read  ──► Driver::read   after its last write
-//!                        └ describe()      write ──► Driver::write
+//!  text ─ prepare() ─┬─► commands   BEGIN, SET, FETCH, …   the session's own
+//!                    ├─► catalog    what tools ask about the schema
+//!                    └─► dialect    reads and writes, in SQLite's words
 //! ```
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use rota_core::error::{Refusal, sqlstate};
-use rota_core::transaction::{Parameters, Settings, Statement, Value};
-use rota_core::types::{Height, TransactionId};
+use rota_core::transaction::{Parameters, Statement, Value};
+use rota_store::copy::Copy;
 use rota_store::sql::{Access, classify};
-use rota_store::{Column, Rows, StatementKind};
+use rota_store::{Rows, StatementKind};
 
-use super::catalog::{self, CatalogQuery};
-use super::commands::{Command, Variables};
+use super::catalog;
+use super::commands::{Command, Declare, first_word};
 use super::dialect::translate;
-use super::encode::{Oid, declared_type, oid, type_of_value, types_of};
-use super::infer;
-use crate::driver::{Driver, ReadOptions, WriteError, WriteOptions, Written};
-
-/// In whose name everything happens until there are users.
-pub(crate) const USER: &str = "rota";
+use super::encode::{Oid, Type, oid, types_of};
 
 /// A statement, understood once and run as often as its client likes.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    plan: Plan,
+    pub(super) plan: Plan,
     /// Statements that have to run first, without parameters or rows.
-    before: Vec<String>,
+    pub(super) before: Vec<String>,
     /// In SQLite's words.
-    sql: String,
+    pub(super) sql: String,
     /// The command tag, where it is not what SQLite's statement says.
-    tag: Option<&'static str>,
+    pub(super) tag: Option<&'static str>,
     /// What to warn of when it has run.
-    notices: Vec<String>,
-    kind: StatementKind,
-    returning: bool,
+    pub(super) notices: Vec<String>,
+    pub(super) kind: StatementKind,
+    pub(super) returning: bool,
     /// How many parameters it takes.
     pub(crate) parameters: usize,
     /// What the client or a cast in the text says of their types; 0 where nobody does.
-    said: Vec<Oid>,
-    described: OnceLock<Described>,
+    pub(super) said: Vec<Oid>,
+    pub(super) described: OnceLock<Described>,
 }
 
+/// Whose a statement is.
 #[derive(Debug)]
-enum Plan {
+pub(super) enum Plan {
     Empty,
     Command(Command),
-    Catalog(CatalogQuery),
+    /// DECLARE, with its query.
+    Declare(Declare, Shared),
+    /// A read about the schema.
+    Catalog,
+    /// COPY, whose data are the client's.
+    Copy(Copy),
     Read,
     Write,
 }
@@ -62,46 +63,7 @@ pub(crate) struct Described {
     /// The parameters' types.
     pub(crate) parameters: Vec<Oid>,
     /// The columns' names and types; `None` when there are no rows.
-    pub(crate) columns: Option<Vec<(String, Oid)>>,
-}
-
-/// What running a statement gave.
-#[derive(Debug, Default)]
-pub(crate) struct Answer {
-    /// Present if there is a result, even one without rows.
-    pub(crate) rows: Option<Rows>,
-    /// The command tag; empty for an empty statement.
-    pub(crate) tag: String,
-    /// A warning: code and text.
-    pub(crate) warning: Option<(&'static str, String)>,
-    /// Prepared statements to forget: one by name, or all.
-    pub(crate) deallocate: Option<Option<String>>,
-}
-
-impl Answer {
-    fn done(tag: impl Into<String>) -> Self {
-        Self { tag: tag.into(), ..Self::default() }
-    }
-
-    fn rows(rows: Rows, kind: StatementKind) -> Self {
-        let tag = kind.tag(rows.rows.len() as u64);
-        Self { rows: Some(rows), tag, ..Self::default() }
-    }
-}
-
-/// Where the connection's last write stands.
-#[derive(Clone, Copy, Debug)]
-struct Position {
-    height: Height,
-    index: u32,
-    id: TransactionId,
-}
-
-/// What statements run on: the server, and what this connection did and set.
-pub(crate) struct Context {
-    driver: Driver,
-    last: Option<Position>,
-    pub(crate) variables: Variables,
+    pub(crate) columns: Option<Vec<(String, Type)>>,
 }
 
 /// Understands a statement's text.
@@ -118,15 +80,20 @@ pub(crate) fn prepare(text: &str, types: Vec<Oid>) -> Result<Prepared, Refusal> 
         said: types,
         described: OnceLock::new(),
     };
-    if let Some(command) = Command::parse(text) {
-        prepared.plan = Plan::Command(command?);
+    match Command::parse(text).transpose()? {
+        Some(Command::Declare(declare)) => return declared(declare, prepared.said),
+        Some(command) => {
+            prepared.plan = Plan::Command(command);
+            return Ok(prepared);
+        }
+        None => {}
+    }
+    if first_word(text).eq_ignore_ascii_case("copy") {
+        prepared.plan = Plan::Copy(Copy::parse(text)?);
         return Ok(prepared);
     }
-    if let Some(query) = catalog::recognise(text) {
-        prepared.plan = Plan::Catalog(query?);
-        return Ok(prepared);
-    }
-    let mut translated = translate(text)?;
+    let respelled = catalog::respelled(text);
+    let mut translated = translate(respelled.as_deref().unwrap_or(text))?;
     let Some(sql) = translated.statements.pop() else {
         prepared.plan = Plan::Command(Command::Nothing(translated.tag.unwrap_or("OK")));
         return Ok(prepared);
@@ -134,6 +101,7 @@ pub(crate) fn prepare(text: &str, types: Vec<Oid>) -> Result<Prepared, Refusal> 
     let classified = classify(&sql);
     prepared.plan = match classified.access {
         Access::Empty => Plan::Empty,
+        Access::Read if catalog::is_asked(&sql) => Plan::Catalog,
         Access::Read => Plan::Read,
         Access::Write => Plan::Write,
         Access::Session => {
@@ -160,6 +128,27 @@ pub(crate) fn prepare(text: &str, types: Vec<Oid>) -> Result<Prepared, Refusal> 
     Ok(prepared)
 }
 
+/// A cursor takes what its query takes.
+fn declared(declare: Declare, types: Vec<Oid>) -> Result<Prepared, Refusal> {
+    let query = prepare(&declare.query, types)?;
+    if !matches!(query.plan, Plan::Read | Plan::Catalog) {
+        return Err(Refusal::new(sqlstate::SYNTAX_ERROR, "a cursor is for a SELECT or VALUES"));
+    }
+    let (parameters, said) = (query.parameters, query.said.clone());
+    Ok(Prepared {
+        plan: Plan::Declare(declare, Arc::new(query)),
+        before: Vec::new(),
+        sql: String::new(),
+        tag: None,
+        notices: Vec::new(),
+        kind: StatementKind::Other,
+        returning: false,
+        parameters,
+        said,
+        described: OnceLock::new(),
+    })
+}
+
 impl Prepared {
     /// Whether there is nothing in it.
     pub(crate) fn is_empty(&self) -> bool {
@@ -169,20 +158,60 @@ impl Prepared {
     /// Whether running it before its client says so is without effect, so that its rows can be
     /// described by looking.
     pub(crate) fn only_reads(&self) -> bool {
-        matches!(self.plan, Plan::Read | Plan::Catalog(_))
+        matches!(self.plan, Plan::Read | Plan::Catalog)
             || matches!(self.plan, Plan::Command(Command::Show(_)))
     }
 
-    /// Whether it may give rows.
-    pub(crate) fn gives_rows(&self) -> bool {
+    /// Whether it writes, or may.
+    pub(crate) fn writes(&self) -> bool {
+        matches!(self.plan, Plan::Write)
+    }
+
+    /// Whether it is part of a transaction when it does not stand alone. What only reads can do
+    /// without.
+    pub(crate) fn wants_transaction(&self) -> bool {
         match &self.plan {
-            Plan::Empty => false,
+            Plan::Write | Plan::Declare(..) | Plan::Copy(_) => true,
             Plan::Command(command) => matches!(
                 command,
-                Command::Show(_) | Command::SetConfig(..) | Command::NothingSelected(_)
+                Command::Lock
+                    | Command::Execute(..)
+                    | Command::Set(_, _, true)
+                    | Command::SetConfig(_, _, true)
+                    | Command::SetTransaction(_)
             ),
-            Plan::Catalog(_) | Plan::Read => true,
-            Plan::Write => self.returning,
+            _ => false,
+        }
+    }
+
+    /// The COPY that it is.
+    pub(super) fn copy(&self) -> Option<&Copy> {
+        match &self.plan {
+            Plan::Copy(copy) => Some(copy),
+            _ => None,
+        }
+    }
+
+    /// Whether PREPARE takes it.
+    pub(crate) fn can_be_executed(&self) -> bool {
+        matches!(self.plan, Plan::Read | Plan::Write | Plan::Catalog)
+    }
+
+    /// What it does, in PostgreSQL's words: `INSERT`.
+    pub(crate) fn verb(&self) -> String {
+        let tag = self.tag.map_or_else(|| self.kind.tag(0), str::to_owned);
+        tag.trim_end_matches([' ', '0']).to_owned()
+    }
+
+    /// Whether it may be heard in a transaction that has failed.
+    pub(crate) fn ends_failure(&self) -> bool {
+        match &self.plan {
+            Plan::Empty => true,
+            Plan::Command(command) => matches!(
+                command,
+                Command::Commit { .. } | Command::Rollback { .. } | Command::RollbackTo(_)
+            ),
+            _ => false,
         }
     }
 
@@ -201,217 +230,83 @@ impl Prepared {
         self.described.get()
     }
 
-    fn statement(&self, values: Vec<Value>) -> Statement {
+    /// As the driver wants it.
+    pub(super) fn statement(&self, values: Vec<Value>) -> Statement {
         Statement { sql: self.sql.clone(), parameters: Parameters::Positional(values) }
     }
-}
 
-impl Context {
-    pub(crate) fn new(driver: Driver) -> Self {
-        Self { driver, last: None, variables: Variables::default() }
+    /// The same with what has to run first.
+    pub(super) fn statements(&self, values: Vec<Value>) -> Vec<Statement> {
+        let before = self.before.iter().map(|sql| Statement {
+            sql: sql.clone(),
+            parameters: Parameters::Positional(Vec::new()),
+        });
+        before.chain([self.statement(values)]).collect()
     }
-
-    /// Runs a statement.
-    pub(crate) async fn run(
-        &mut self,
-        prepared: &Prepared,
-        values: Vec<Value>,
-    ) -> Result<Answer, WriteError> {
-        match &prepared.plan {
-            Plan::Empty => Ok(Answer::default()),
-            Plan::Command(command) => Ok(self.command(command)?),
-            Plan::Catalog(query) => {
-                let rows = catalog::answer(query, &self.driver, self.height()).await?;
-                Ok(Answer::rows(rows, StatementKind::Select))
-            }
-            Plan::Read => {
-                let statement = prepared.statement(values);
-                let options = ReadOptions::after(self.height());
-                let read = self.driver.read(statement, Settings::default(), &options);
-                Ok(Answer::rows(read.await?, prepared.kind))
-            }
-            Plan::Write => {
-                // Words that nobody knows shall not cost every server a transaction.
-                if prepared.kind == StatementKind::Other {
-                    self.driver.describe(prepared.sql.clone(), Settings::default()).await?;
-                }
-                let before = prepared.before.iter().map(|sql| Statement {
-                    sql: sql.clone(),
-                    parameters: Parameters::Positional(Vec::new()),
-                });
-                let statements = before.chain([prepared.statement(values)]).collect();
-                let options = WriteOptions::default();
-                let write = self.driver.write(USER, statements, Settings::default(), &options);
-                let written = write.await?;
-                Ok(self.written(written, prepared))
-            }
-        }
-    }
-
-    fn written(&mut self, written: Written, prepared: &Prepared) -> Answer {
-        let Written { id, height, index, mut results } = written;
-        self.last = Some(Position { height, index, id });
-        let Some(result) = results.pop() else {
-            return Answer::done(prepared.kind.tag(0));
-        };
-        let rows = (!result.rows.columns.is_empty()).then_some(result.rows);
-        let tag = prepared.tag.map(str::to_owned);
-        let tag = tag.unwrap_or_else(|| result.kind.tag(result.rows_affected));
-        let warning = prepared.notices.first().map(|notice| ("01000", notice.clone()));
-        Answer { rows, tag, warning, ..Answer::default() }
-    }
-
-    fn height(&self) -> Height {
-        self.last.map_or_else(Height::default, |position| position.height)
-    }
-
-    fn command(&mut self, command: &Command) -> Result<Answer, Refusal> {
-        let answer = match command {
-            Command::EndNothing(tag) => Answer {
-                warning: Some(("25P01", "there is no transaction in progress".into())),
-                ..Answer::done(*tag)
-            },
-            Command::Set(name, value) => {
-                self.variables.set(name, value)?;
-                Answer::done("SET")
-            }
-            Command::SetConfig(name, value) => {
-                self.variables.set(name, value)?;
-                Answer::rows(one("set_config", value.clone()), StatementKind::Select)
-            }
-            Command::Reset(name) => {
-                self.variables.reset(name.as_deref())?;
-                Answer::done("RESET")
-            }
-            Command::Show(Some(name)) => {
-                let value = self.show(name)?;
-                Answer { rows: Some(one(name, value)), ..Answer::done("SHOW") }
-            }
-            Command::Show(None) => {
-                let all = self.variables.all();
-                let rows = all.into_iter().map(|(name, value)| {
-                    vec![Value::Text(name), Value::Text(value), Value::Text(String::new())]
-                });
-                let columns = ["name", "setting", "description"].map(text_column).into();
-                Answer {
-                    rows: Some(Rows { columns, rows: rows.collect() }),
-                    ..Answer::done("SHOW")
-                }
-            }
-            Command::Deallocate(name) => {
-                let tag = if name.is_none() { "DEALLOCATE ALL" } else { "DEALLOCATE" };
-                Answer { deallocate: Some(name.clone()), ..Answer::done(tag) }
-            }
-            Command::Discard(tag) => {
-                self.variables.reset(None)?;
-                Answer { deallocate: Some(None), ..Answer::done(*tag) }
-            }
-            Command::Nothing(tag) => Answer::done(*tag),
-            Command::NothingSelected(name) => {
-                Answer::rows(one(name, String::new()), StatementKind::Select)
-            }
-        };
-        Ok(answer)
-    }
-
-    fn show(&self, name: &str) -> Result<String, Refusal> {
-        match name {
-            "rota.last" => {}
-            // The other door, where `/status` is.
-            "rota.http" => return Ok(self.driver.status().http.to_string()),
-            _ => return self.variables.get(name),
-        }
-        Ok(self.last.map_or_else(String::new, |Position { height, index, id }| {
-            format!("{height} {index} {id}")
-        }))
-    }
-
-    /// What a statement takes and gives. Where a column's type is in question (an expression), a
-    /// read is run with its parameters NULL to look at a row; what remains open is a number if it
-    /// looks like arithmetic, else text.
-    pub(crate) async fn describe(&self, prepared: &Prepared) -> Result<Described, Refusal> {
-        if let Some(told) = prepared.described.get() {
-            return Ok(told.clone());
-        }
-        let described = match &prepared.plan {
-            Plan::Read | Plan::Write if needs_look(prepared) => self.look(prepared).await?,
-            Plan::Catalog(query) => {
-                let rows = catalog::answer(query, &self.driver, self.height()).await?;
-                Described { parameters: Vec::new(), columns: Some(announced(&rows)) }
-            }
-            Plan::Command(Command::Show(None)) => {
-                let columns = ["name", "setting", "description"];
-                let columns = columns.map(|name| (name.to_owned(), oid::TEXT));
-                Described { parameters: Vec::new(), columns: Some(columns.into()) }
-            }
-            Plan::Command(Command::Show(Some(name))) => one_text(name),
-            Plan::Command(Command::SetConfig(..)) => one_text("set_config"),
-            Plan::Command(Command::NothingSelected(name)) => one_text(name),
-            _ => Described { parameters: Vec::new(), columns: None },
-        };
-        Ok(prepared.described.get_or_init(|| described).clone())
-    }
-
-    async fn look(&self, prepared: &Prepared) -> Result<Described, Refusal> {
-        let described = self.driver.describe(prepared.sql.clone(), Settings::default()).await?;
-        let parameters = (0..prepared.parameters)
-            .map(|place| match prepared.said.get(place).copied() {
-                Some(said) if said != oid::UNSPECIFIED => said,
-                _ => infer::parameter(&described, place),
-            })
-            .collect();
-        if described.columns.is_empty() {
-            return Ok(Described { parameters, columns: None });
-        }
-        let guesses = infer::columns(&prepared.sql, described.columns.len());
-        let mut types: Vec<Option<Oid>> = described
-            .columns
-            .iter()
-            .zip(guesses.iter())
-            .map(|(column, guess)| column.declared.as_deref().map(declared_type).or(guess.known()))
-            .collect();
-        if types.contains(&None) && matches!(prepared.plan, Plan::Read) {
-            let nulls = vec![Value::Null; prepared.parameters];
-            let options = ReadOptions::after(self.height());
-            let read = self.driver.read(prepared.statement(nulls), Settings::default(), &options);
-            // A statement that fails with NULLs will say so itself when it is run.
-            let rows = read.await.map(|rows| rows.rows).unwrap_or_default();
-            for (place, open) in types.iter_mut().enumerate().filter(|(_, open)| open.is_none()) {
-                *open = rows.iter().find_map(|row| row.get(place).and_then(type_of_value));
-            }
-        }
-        let columns = described
-            .columns
-            .into_iter()
-            .zip(types)
-            .zip(guesses)
-            .map(|((column, known), guess)| (column.name, known.unwrap_or(guess.otherwise())))
-            .collect();
-        Ok(Described { parameters, columns: Some(columns) })
-    }
-}
-
-/// Whether the database has to be asked what a statement takes and gives.
-fn needs_look(prepared: &Prepared) -> bool {
-    prepared.gives_rows() || prepared.parameters > 0
 }
 
 /// Rows' columns with the types to announce.
-pub(crate) fn announced(rows: &Rows) -> Vec<(String, Oid)> {
+pub(crate) fn announced(rows: &Rows) -> Vec<(String, Type)> {
     rows.columns.iter().map(|column| column.name.clone()).zip(types_of(rows)).collect()
-}
-
-fn text_column(name: &str) -> Column {
-    Column { name: name.into(), declared: Some("TEXT".into()) }
-}
-
-fn one(name: &str, value: String) -> Rows {
-    Rows { columns: vec![text_column(name)], rows: vec![vec![Value::Text(value)]] }
-}
-
-fn one_text(name: &str) -> Described {
-    Described { parameters: Vec::new(), columns: Some(vec![(name.to_owned(), oid::TEXT)]) }
 }
 
 /// A prepared statement that several portals and names share.
 pub(crate) type Shared = Arc<Prepared>;
+
+/// How many prepared statements a connection may have: drivers cache some hundreds.
+const MAX_STATEMENTS: usize = 2_000;
+
+/// How many bytes of SQL they may be, all together.
+const MAX_STATEMENT_BYTES: usize = 8 << 20;
+
+/// The prepared statements of a connection, by name.
+#[derive(Default)]
+pub(crate) struct Statements {
+    named: HashMap<String, (Shared, usize)>,
+    /// Bytes of their SQL.
+    held: usize,
+}
+
+impl Statements {
+    pub(crate) fn get(&self, name: &str) -> Result<Shared, Refusal> {
+        let found = self.named.get(name).map(|(statement, _)| Arc::clone(statement));
+        found.ok_or_else(|| {
+            Refusal::new("26000", format!("prepared statement \"{name}\" does not exist"))
+        })
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.named.contains_key(name)
+    }
+
+    /// A new one, or another without a name. `bytes`: of its SQL.
+    pub(crate) fn insert(
+        &mut self,
+        name: String,
+        prepared: Prepared,
+        bytes: usize,
+    ) -> Result<(), Refusal> {
+        if name.is_empty() {
+            self.remove("");
+        }
+        if self.named.len() >= MAX_STATEMENTS || self.held + bytes > MAX_STATEMENT_BYTES {
+            return Err(Refusal::new(
+                sqlstate::TOO_COMPLEX,
+                "this connection has too many prepared statements: DEALLOCATE some",
+            ));
+        }
+        self.held += bytes;
+        self.named.insert(name, (Arc::new(prepared), bytes));
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        if let Some((_, bytes)) = self.named.remove(name) {
+            self.held -= bytes;
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
