@@ -99,15 +99,6 @@ def schema():
     Base.metadata.drop_all(engine)
     Base.metadata.create_all(engine)
     Base.metadata.create_all(engine)  # finds them all there
-    inspector = inspect(engine)
-    columns = {column["name"]: column for column in inspector.get_columns("sqlalchemy_item")}
-    expect(sorted(columns), sorted(column.name for column in Item.__table__.columns))
-    expect(columns["name"]["nullable"], False)
-    expect(inspector.get_pk_constraint("sqlalchemy_item")["constrained_columns"], ["id"])
-    foreign = inspector.get_foreign_keys("sqlalchemy_item")
-    expect([key["referred_table"] for key in foreign], ["sqlalchemy_shelf"])
-    indexed = [index["column_names"] for index in inspector.get_indexes("sqlalchemy_item")]
-    assert ["shelf_id"] in indexed, indexed
 
 
 def insert():
@@ -309,7 +300,21 @@ def another_server():
     assert eventually(lambda: names("copy %") == 1000), "the rows are not there"
 
 
+def reflection():
+    """reflection"""
+    inspector = inspect(engine)
+    columns = {column["name"]: column for column in inspector.get_columns("sqlalchemy_item")}
+    expect(sorted(columns), sorted(column.name for column in Item.__table__.columns))
+    expect(columns["name"]["nullable"], False)
+    expect(inspector.get_pk_constraint("sqlalchemy_item")["constrained_columns"], ["id"])
+    foreign = inspector.get_foreign_keys("sqlalchemy_item")
+    expect([key["referred_table"] for key in foreign], ["sqlalchemy_shelf"])
+    indexed = [index["column_names"] for index in inspector.get_indexes("sqlalchemy_item")]
+    assert ["shelf_id"] in indexed, indexed
+
+
 run([
     connect, version, schema, insert, batch, types, nulls, row_counts, unique, commit, rollback,
     savepoint, ddl, conflict, large, prepared, cancel, listen, copy, another_server,
+    reflection,
 ])

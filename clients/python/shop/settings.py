@@ -22,5 +22,6 @@ def database(url):
 DATABASES = {"default": database(URLS[0]), "other": database(URLS[-1])}
 INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "shop"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TIME_ZONE = "UTC"
 USE_TZ = True
 SECRET_KEY = "nothing is kept secret here"
