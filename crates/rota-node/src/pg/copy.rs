@@ -21,8 +21,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use pgwire::messages::copy::{CopyInResponse, CopyOutResponse};
 use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::{MAX_ENVELOPE_BYTES, Parameters, Settings, Statement, Value};
-use rota_store::copy::{Column, Copy, Direction, Format, Found, Header, Source, Splitter};
 use rota_store::StatementKind;
+use rota_store::copy::{Column, Copy, Direction, Format, Found, Header, Source, Splitter};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::block::{aborted, read_only};
@@ -318,9 +318,7 @@ where
     match incoming {
         CopyIncoming::Data(bytes) => Ok(Some(bytes)),
         CopyIncoming::Done => Ok(None),
-        CopyIncoming::Fail(why) => {
-            Err(canceled(&format!("COPY from stdin failed: {why}")).into())
-        }
+        CopyIncoming::Fail(why) => Err(canceled(&format!("COPY from stdin failed: {why}")).into()),
         CopyIncoming::Closed => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
         CopyIncoming::Other(tag) => Err(Refusal::new(
             sqlstate::PROTOCOL_VIOLATION,

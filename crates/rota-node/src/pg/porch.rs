@@ -139,7 +139,8 @@ impl Guest {
         let places = self.porch.places;
         let mut taken = self.porch.taken();
         let administrator = says_administrator && self.address.is_loopback();
-        let most = if administrator { places.all } else { places.all.saturating_sub(places.reserved) };
+        let most =
+            if administrator { places.all } else { places.all.saturating_sub(places.reserved) };
         if taken.all >= most {
             return Err(Refusal::new(
                 "53300",

@@ -76,7 +76,10 @@ impl Translator {
                         *row += 1;
                         put_tuple(&mut lines, tuple, &self.types).map_err(|refusal| {
                             let (table, message) = (self.copy.table(), refusal.message);
-                            Refusal { message: format!("{message} (COPY {table}, line {row})"), ..refusal }
+                            Refusal {
+                                message: format!("{message} (COPY {table}, line {row})"),
+                                ..refusal
+                            }
                         })?;
                     }
                 }
