@@ -8,6 +8,7 @@
 //!   └───── Written ◄──────┴───────────────── receipt ◄── executor ◄──────────────────────┘
 //! ```
 
+mod latest;
 mod levels;
 mod transaction;
 
@@ -185,8 +186,14 @@ impl Driver {
     ) -> Result<Rows, Refusal> {
         self.0.board.refuse_if_diverged()?;
         self.wait_for(options.after).await?;
-        if options.level == ReadLevel::Linearizable {
-            self.linearizable(options.deadline).await?;
+        match options.level {
+            ReadLevel::Local => {}
+            ReadLevel::Linearizable => drop(self.linearizable(options.deadline).await?),
+            ReadLevel::Latest => {
+                if let Some(rows) = self.read_latest(&statement, &settings, options).await? {
+                    return Ok(rows);
+                }
+            }
         }
         let (reply, answer) = oneshot::channel();
         self.send(ReadJob::Query { statement, settings, options: options.clone(), reply })?;
