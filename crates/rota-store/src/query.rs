@@ -106,6 +106,9 @@ pub struct Description {
     pub parameters: Vec<Parameter>,
     /// What it returns; none for a write without RETURNING.
     pub columns: Vec<Column>,
+    /// The tables that it names, by name and by alias, with their columns and declared types; where
+    /// neither a parameter nor an expression among the columns needs them, none.
+    pub tables: Vec<(String, Vec<(String, String)>)>,
     /// Whether a reader may run it.
     pub read_only: bool,
     /// What it is.
@@ -322,15 +325,19 @@ pub(crate) fn describe_on(connection: &Connection, sql: &str) -> Result<Descript
         return Ok(Description {
             parameters: Vec::new(),
             columns: Vec::new(),
+            tables: Vec::new(),
             read_only: true,
             kind: classified.kind,
         });
     }
     let prepared = connection.prepare(sql).map_err(refuse)?;
-    let declared = describe::declared_types(connection, sql).map_err(refuse)?;
+    let columns = columns_of(&prepared);
+    let has_expression = columns.iter().any(|column| column.declared.is_none());
+    let told = describe::told(connection, sql, has_expression).map_err(refuse)?;
     Ok(Description {
-        parameters: parameters_of(&prepared, &declared),
-        columns: columns_of(&prepared),
+        parameters: parameters_of(&prepared, &told.parameters),
+        columns,
+        tables: told.tables,
         read_only: prepared.readonly(),
         kind: classified.kind,
     })

@@ -10,8 +10,8 @@ use super::block::{aborted, outside};
 use super::commands::Command;
 use super::context::{Answer, Context, Position};
 use super::cursors::no_cursor;
-use super::encode::{Oid, Type, declared_type, oid, type_of_value};
-use super::infer;
+use super::encode::{self, Oid, Type, declared_type, oid, type_of_value};
+use super::infer::{self, Guess};
 use super::statement::{Described, Plan, Prepared, Shared, prepare};
 use super::variables::switch;
 use crate::driver::WriteError;
@@ -244,23 +244,19 @@ impl Context {
 
     async fn look(&mut self, prepared: &Prepared) -> Result<Described, Refusal> {
         let described = self.description(prepared).await?;
-        let parameters = (0..prepared.parameters)
-            .map(|place| match prepared.said.get(place).copied() {
-                Some(said) if said != oid::UNSPECIFIED => said,
-                _ => infer::parameter(&described, place),
-            })
-            .collect();
+        let parameters = parameters(prepared, &described);
         if described.columns.is_empty() {
             return Ok(Described { parameters, columns: None });
         }
-        let guesses = infer::columns(&prepared.sql, described.columns.len());
+        let count = described.columns.len();
+        let guesses = infer::columns(&prepared.sql, count, Some(&described.tables));
         let mut types: Vec<Option<Type>> = described
             .columns
             .iter()
             .zip(guesses.iter())
             .map(|(column, guess)| {
                 let declared = column.declared.as_deref().map(declared_type);
-                declared.or_else(|| guess.known().map(Type::from))
+                declared.or_else(|| guess.known())
             })
             .collect();
         if types.contains(&None) && matches!(prepared.plan, Plan::Read | Plan::Catalog) {
@@ -282,6 +278,36 @@ impl Context {
         Ok(Described { parameters, columns: Some(columns) })
     }
 
+    /// Finds the types of parameters that nobody says, for values that mean nothing without.
+    pub(crate) async fn infer_parameters(&mut self, prepared: &Prepared) -> Result<(), Refusal> {
+        if prepared.told().is_none() && prepared.inferred.get().is_none() {
+            let described = self.description(prepared).await?;
+            prepared.inferred.get_or_init(|| parameters(prepared, &described));
+        }
+        Ok(())
+    }
+
+    /// Says of what types an answer's columns are, where their declarations do not.
+    pub(super) async fn announce(&mut self, prepared: &Prepared, answer: &mut Answer) {
+        let Some(rows) = answer.rows.as_ref() else { return };
+        if rows.columns.iter().all(|column| column.declared.is_some()) {
+            return;
+        }
+        let count = rows.columns.len();
+        let mut guesses = prepared.guesses.get().cloned();
+        if guesses.is_none() {
+            let mut found = infer::columns(&prepared.sql, count, None);
+            if found.contains(&Guess::Asks)
+                && let Ok(described) = self.description(prepared).await
+            {
+                found = infer::columns(&prepared.sql, count, Some(&described.tables));
+            }
+            guesses = Some(prepared.guesses.get_or_init(|| found).clone());
+        }
+        let guesses = guesses.unwrap_or_default();
+        answer.types = Some(encode::types_by(rows, &guesses));
+    }
+
     async fn description(&mut self, prepared: &Prepared) -> Result<Description, Refusal> {
         let sql = prepared.sql.clone();
         if self.block.is_failed() {
@@ -301,6 +327,17 @@ impl Context {
             None => self.driver.read(statement, Settings::default(), &outside).await,
         }
     }
+}
+
+/// The types of a statement's parameters: what is said, else what is found.
+fn parameters(prepared: &Prepared, described: &Description) -> Vec<Oid> {
+    let said = |place: usize| prepared.said.get(place).copied();
+    (0..prepared.parameters)
+        .map(|place| match said(place) {
+            Some(said) if said != oid::UNSPECIFIED => said,
+            _ => infer::parameter(described, place),
+        })
+        .collect()
 }
 
 /// Whether the database has to be asked what a statement takes and gives.

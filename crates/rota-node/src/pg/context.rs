@@ -148,16 +148,18 @@ impl Context {
                 if !alone {
                     self.enter()?;
                 }
-                if !self.block.is_idle() {
-                    self.inside(prepared, values).await
+                let mut answer = if !self.block.is_idle() {
+                    self.inside(prepared, values).await?
                 } else if prepared.writes() {
-                    self.write(prepared, values).await
+                    self.write(prepared, values).await?
                 } else {
                     let options = self.read_options();
                     let statement = prepared.statement(values);
                     let read = self.driver.read(statement, Settings::default(), &options);
-                    Ok(Answer::rows(read.await?, prepared.kind))
-                }
+                    Answer::rows(read.await?, prepared.kind)
+                };
+                self.announce(prepared, &mut answer).await;
+                Ok(answer)
             }
         }
     }
@@ -430,7 +432,7 @@ impl Context {
             return Err(outside("DECLARE CURSOR").into());
         }
         let result = Box::pin(self.dispatch(query, values, alone)).await?;
-        let types = result.rows.as_ref().map(types_of);
+        let types = result.types.clone().or_else(|| result.rows.as_ref().map(types_of));
         let portal = Portal {
             statement: Shared::clone(query),
             values: Vec::new(),

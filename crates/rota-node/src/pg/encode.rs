@@ -15,9 +15,10 @@ use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::Value;
 use rota_store::Rows;
 
-pub(crate) use super::types::parameter::{boolean, parameter};
+pub(crate) use super::types::parameter::{boolean, parameter, wants_type};
 pub(crate) use super::types::{Oid, Type, declared_type, oid};
 
+use super::infer::Guess;
 use super::types::parameter::{JSONB_VERSION, hex_text};
 use super::types::{array, moment, name, number};
 
@@ -30,6 +31,11 @@ pub(crate) struct Format {
 
 /// The types to announce for rows that are at hand: no value of theirs will not fit.
 pub(crate) fn types_of(rows: &Rows) -> Vec<Type> {
+    types_by(rows, &[])
+}
+
+/// The same, with what is known of expressions among the columns.
+pub(crate) fn types_by(rows: &Rows, guesses: &[Guess]) -> Vec<Type> {
     let column = |place: usize| rows.rows.iter().filter_map(move |row| row.get(place));
     rows.columns
         .iter()
@@ -37,7 +43,11 @@ pub(crate) fn types_of(rows: &Rows) -> Vec<Type> {
         .map(|(place, description)| {
             let said = match &description.declared {
                 Some(declared) => declared_type(declared),
-                None => column(place).find_map(type_of_value).unwrap_or(oid::TEXT.into()),
+                None => {
+                    let guess = guesses.get(place).copied().unwrap_or(Guess::Open);
+                    let known = guess.known().or_else(|| column(place).find_map(type_of_value));
+                    known.unwrap_or_else(|| guess.otherwise().into())
+                }
             };
             fitting(said, || column(place))
         })

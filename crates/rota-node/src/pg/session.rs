@@ -507,10 +507,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let binary: Vec<bool> = (0..given)
             .map(|place| format_code(&bind.formats, place))
             .collect::<Result<_, Refusal>>()?;
-        // Bytes without a type mean nothing until the statement says what it expects.
-        let untyped = |place: usize| statement.parameter_type(place) == oid::UNSPECIFIED;
-        if binary.iter().enumerate().any(|(place, binary)| *binary && untyped(place)) {
-            self.context.describe(&statement).await?;
+        // What has no type means nothing until the statement says what it expects.
+        let mut untyped = bind.parameters.iter().zip(&binary).enumerate().filter(|(place, _)| {
+            statement.parameter_type(*place) == oid::UNSPECIFIED
+        });
+        if untyped.any(|(_, (bytes, binary))| {
+            bytes.as_ref().is_some_and(|bytes| *binary || encode::wants_type(bytes))
+        }) {
+            self.context.infer_parameters(&statement).await?;
         }
         let parameters = bind.parameters.iter().zip(binary).enumerate();
         let values = parameters

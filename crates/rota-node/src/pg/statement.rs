@@ -20,6 +20,7 @@ use super::catalog;
 use super::commands::{Command, Declare, first_word};
 use super::dialect::translate;
 use super::encode::{Oid, Type, oid, types_of};
+use super::infer::Guess;
 
 /// A statement, understood once and run as often as its client likes.
 #[derive(Debug)]
@@ -40,6 +41,10 @@ pub(crate) struct Prepared {
     /// What the client or a cast in the text says of their types; 0 where nobody does.
     pub(super) said: Vec<Oid>,
     pub(super) described: OnceLock<Described>,
+    /// The types of parameters that nobody says, by what they meet.
+    pub(super) inferred: OnceLock<Vec<Oid>>,
+    /// What its words tell of its columns, and the schema where they need it.
+    pub(super) guesses: OnceLock<Vec<Guess>>,
 }
 
 /// Whose a statement is.
@@ -79,6 +84,8 @@ pub(crate) fn prepare(text: &str, types: Vec<Oid>) -> Result<Prepared, Refusal> 
         parameters: 0,
         said: types,
         described: OnceLock::new(),
+        inferred: OnceLock::new(),
+        guesses: OnceLock::new(),
     };
     match Command::parse(text).transpose()? {
         Some(Command::Declare(declare)) => return declared(declare, prepared.said),
@@ -146,6 +153,8 @@ fn declared(declare: Declare, types: Vec<Oid>) -> Result<Prepared, Refusal> {
         parameters,
         said,
         described: OnceLock::new(),
+        inferred: OnceLock::new(),
+        guesses: OnceLock::new(),
     })
 }
 
@@ -221,8 +230,8 @@ impl Prepared {
         if said != oid::UNSPECIFIED {
             return said;
         }
-        let told = self.described.get().and_then(|told| told.parameters.get(place));
-        told.copied().unwrap_or(oid::UNSPECIFIED)
+        let told = self.described.get().map(|told| &told.parameters).or(self.inferred.get());
+        told.and_then(|told| told.get(place)).copied().unwrap_or(oid::UNSPECIFIED)
     }
 
     /// What the client was told, if it asked.

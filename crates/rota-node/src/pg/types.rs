@@ -126,7 +126,10 @@ pub(crate) fn declared_type(declared: &str) -> Type {
     let first = arguments.next().flatten().map(i32::from);
     let second = arguments.next().flatten().map(i32::from);
     let mut lower = [0_u8; MAX_NAME];
-    let known = lower_case(&mut lower, name.trim(), suffix.trim()).and_then(by_name);
+    let known = lower_case(&mut lower, name.trim(), suffix.trim()).and_then(|name| {
+        // `DATE TEXT`: a date for us, text for SQLite.
+        by_name(name.strip_suffix(" text").unwrap_or(name))
+    });
     let oid = known.unwrap_or_else(|| by_affinity(declared));
     let modifier = match (oid, first) {
         (oid::VARCHAR, Some(length)) => length + MODIFIER_OFFSET,
@@ -259,6 +262,8 @@ mod tests {
             ("LONGBLOB", oid::BYTEA),
             ("NVARCHAR(20)", oid::TEXT),
             ("\"char\"", oid::CHAR),
+            ("DATE TEXT", oid::DATE),
+            ("TIMESTAMP WITH TIME ZONE TEXT", oid::TIMESTAMPTZ),
             ("TEXT[]", 1009),
             ("int2[]", 1005),
             ("varchar(10)[]", 1015),

@@ -48,15 +48,21 @@ const AFTER_TABLE: [&str; 24] = [
     "not",
 ];
 
-/// Declared types of parameters, by SQLite's index.
-pub(super) fn declared_types(
-    connection: &Connection,
-    sql: &str,
-) -> rusqlite::Result<BTreeMap<usize, String>> {
+/// What the words of a statement tell.
+#[derive(Default)]
+pub(super) struct Told {
+    /// Declared types of parameters, by SQLite's index.
+    pub(super) parameters: BTreeMap<usize, String>,
+    /// The tables that are named, by name and by alias.
+    pub(super) tables: Tables,
+}
+
+/// `always`: also where there is no parameter.
+pub(super) fn told(connection: &Connection, sql: &str, always: bool) -> rusqlite::Result<Told> {
     let tokens: Vec<Token<'_>> = Lexer::new(sql).map(|(_, token)| token).collect();
     let parameters = indexes(&tokens);
-    if parameters.is_empty() {
-        return Ok(BTreeMap::new());
+    if parameters.is_empty() && !always {
+        return Ok(Told::default());
     }
     let words = Words { tables: tables(connection, &tokens)?, tokens };
     let inserted = words.inserted();
@@ -67,7 +73,7 @@ pub(super) fn declared_types(
             types.entry(index).or_insert(found);
         }
     }
-    Ok(types)
+    Ok(Told { parameters: types, tables: words.tables })
 }
 
 /// Where the parameters stand among the tokens, each with the index that SQLite will give it: `?`
@@ -111,16 +117,16 @@ fn cast_after<'a>(tokens: &[Token<'a>], place: usize) -> Option<&'a str> {
 /// A table's columns with their declared types, in order.
 type Columns = Vec<(String, String)>;
 
+/// Tables by name, in lower case.
+type Tables = Vec<(String, Columns)>;
+
 struct Words<'a> {
     tokens: Vec<Token<'a>>,
     /// By name and by alias, in lower case, in the order in which they are named.
-    tables: Vec<(String, Columns)>,
+    tables: Tables,
 }
 
-fn tables(
-    connection: &Connection,
-    tokens: &[Token<'_>],
-) -> rusqlite::Result<Vec<(String, Columns)>> {
+fn tables(connection: &Connection, tokens: &[Token<'_>]) -> rusqlite::Result<Tables> {
     let mut found = Vec::new();
     let mut place = 0;
     while let Some(token) = tokens.get(place) {
@@ -209,7 +215,7 @@ impl Words<'_> {
         let first = self.tables.iter().filter(|(name, _)| named(name)).find_map(|(_, c)| of(c));
         // `excluded` is the table that is inserted into.
         let found = first.or_else(|| self.tables.iter().find_map(|(_, columns)| of(columns)));
-        let rowid = ["rowid", "oid", "_rowid_"].contains(&column).then(|| "INTEGER".to_owned());
+        let rowid = ["rowid", "oid", "_rowid_"].contains(&column).then(|| "BIGINT".to_owned());
         found.or(rowid).filter(|declared| !declared.is_empty())
     }
 
@@ -253,10 +259,23 @@ impl Words<'_> {
         }
         let before = place.checked_sub(1)?;
         if self.is_word(before, &["limit", "offset"]) {
-            return Some("INTEGER".into());
+            return Some("BIGINT".into());
         }
-        if self.is_word(before, &["like", "glob"]) || self.is_symbol(before, "|") {
+        let arrow = |place: Option<usize>| {
+            place.is_some_and(|place| self.is_symbol(place, "-") && self.is_symbol(place + 1, ">"))
+        };
+        if self.is_word(before, &["like", "glob", "regexp"])
+            || self.is_symbol(before, "|")
+            || arrow(before.checked_sub(1))
+            || arrow(before.checked_sub(2))
+        {
             return Some("TEXT".into());
+        }
+        if self.is_symbol(before, "(,") {
+            let beside = self.array(before).or_else(|| self.beside(before));
+            if beside.is_some() {
+                return beside;
+            }
         }
         self.before_operator(before).or_else(|| self.in_list(before)).or_else(|| {
             let mut after = place + 1;
@@ -287,6 +306,40 @@ impl Words<'_> {
             place = place.checked_sub(1)?;
         }
         self.operand_before(place)
+    }
+
+    /// `a IN (SELECT value FROM json_each($1))`, which was `a = ANY($1)`: an array of `a`'s type.
+    fn array(&self, open: usize) -> Option<String> {
+        let words = ["in", "(", "select", "value", "from", "json_each"];
+        let start = open.checked_sub(words.len())?;
+        let same = words.iter().enumerate().all(|(place, word)| match *word {
+            "(" => self.is_symbol(start + place, "("),
+            word => self.is_word(start + place, &[word]),
+        });
+        let mut operand = start.checked_sub(1).filter(|_| same)?;
+        if self.is_word(operand, &["not"]) {
+            operand = operand.checked_sub(1)?;
+        }
+        let declared = self.operand_before(operand)?;
+        let bare = declared.split('(').next().unwrap_or_default().trim().to_owned();
+        Some(format!("{bare}[]"))
+    }
+
+    /// `coalesce($1, a)`: one of the other arguments is a column, or a literal.
+    fn beside(&self, mut open: usize) -> Option<String> {
+        while self.is_symbol(open, ",") {
+            open = open.checked_sub(2)?;
+        }
+        let name = open.checked_sub(1)?;
+        let alike = ["coalesce", "ifnull", "nullif", "greatest", "least", "max", "min"];
+        if !self.is_symbol(open, "(") || !self.is_word(name, &alike) {
+            return None;
+        }
+        let arguments = open + 1..self.closing(open);
+        arguments.filter(|place| self.is_symbol(place - 1, "(,")).find_map(|place| {
+            let place = if self.is_symbol(place + 1, ".") { place + 2 } else { place };
+            self.operand_before(place)
+        })
     }
 
     /// `a IN ($1, 7, $2)`.

@@ -20,6 +20,13 @@ pub(crate) fn parameter(bytes: &[u8], said: Oid, binary: bool) -> Result<Value, 
     if binary { from_binary(bytes, said) } else { from_text(bytes, said) }
 }
 
+/// Whether a text without a type may mean one thing in one column and another in another: all but
+/// numbers, of which SQLite's affinity makes what the column wants. Eight digits may be a date.
+pub(crate) fn wants_type(bytes: &[u8]) -> bool {
+    let number = bytes.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'.'));
+    !number || bytes.is_empty() || bytes.len() == 8
+}
+
 /// A parameter in text format.
 pub(crate) fn from_text(bytes: &[u8], said: Oid) -> Result<Value, Refusal> {
     let text = std::str::from_utf8(bytes).map_err(|_| not_utf8())?;
