@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
+use futures::{SinkExt, TryStreamExt};
 use rota_core::crypto::SecretKey;
 use rota_core::genesis::{FORMAT, Genesis, Method, Parameters};
 use rota_core::members::Member;
@@ -11,8 +13,9 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_postgres::binary_copy::{BinaryCopyInWriter, BinaryCopyOutStream};
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, Error, NoTls, SimpleQueryMessage};
 
 struct Running {
     server: Server,
@@ -119,11 +122,12 @@ async fn values_of_every_type_go_in_and_out_in_binary() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_script_runs_statement_by_statement_and_tells_the_last_writes_position() {
+async fn a_script_is_one_transaction_whose_position_is_told_after_it() {
     let running = start().await;
     let client = running.client().await;
-    let script = "CREATE TABLE t(a); INSERT INTO t VALUES(1),(2); SELECT * FROM t; SHOW rota.last";
-    let messages = client.simple_query(script).await.unwrap();
+    let script = "CREATE TABLE t(a); INSERT INTO t VALUES(1),(2); SELECT * FROM t";
+    let mut messages = client.simple_query(script).await.unwrap();
+    messages.extend(client.simple_query("SHOW rota.last").await.unwrap());
     let rows: Vec<&str> = messages
         .iter()
         .filter_map(|message| match message {
@@ -137,6 +141,9 @@ async fn a_script_runs_statement_by_statement_and_tells_the_last_writes_position
     let asked = client.simple_query(&format!("SELECT rota_transaction('{}')", parts[2])).await;
     let asked = format!("{:?}", asked.unwrap());
     assert!(asked.contains("final at"), "{asked}");
+    let failing = "INSERT INTO t VALUES(3); INSERT INTO absent VALUES(1)";
+    assert_eq!(code(&client.simple_query(failing).await.unwrap_err()), "42P01");
+    assert_eq!(client.query("SELECT * FROM t", &[]).await.unwrap().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,9 +157,8 @@ async fn errors_have_codes_and_leave_the_connection_usable() {
         ("INSERT INTO t VALUES(1)", "23505"),
         ("SELECT * FROM absent", "42P01"),
         ("SELEC 1", "42601"),
-        ("BEGIN", "0A000"),
+        ("LISTEN a", "0A000"),
         ("SAVEPOINT a", "25P01"),
-        ("SELECT * FROM pg_catalog.pg_proc", "0A000"),
         ("SELECT $1", "42P02"),
         (large.as_str(), "54000"),
     ] {
@@ -161,7 +167,8 @@ async fn errors_have_codes_and_leave_the_connection_usable() {
     }
     let error = client.query(&large, &[]).await.unwrap_err();
     assert_eq!(code(&error), "54000");
-    client.batch_execute("COMMIT; SET application_name = 'x'; DISCARD ALL; ;").await.unwrap();
+    client.batch_execute("COMMIT; SET application_name = 'x'; ;").await.unwrap();
+    client.batch_execute("DISCARD ALL").await.unwrap();
     assert_eq!(client.query("SELECT a FROM t", &[]).await.unwrap().len(), 1);
 }
 
@@ -195,6 +202,154 @@ async fn garbage_ends_its_own_connection_only() {
         assert!(answer.contains("08P01"), "{answer:?}");
     }
     client.simple_query("SELECT 1").await.unwrap();
+}
+
+impl Running {
+    /// Sends COPY's data in these pieces; how many rows, or the error.
+    async fn copy_in(&self, client: &Client, sql: &str, pieces: &[&[u8]]) -> Result<u64, Error> {
+        let mut sink = Box::pin(client.copy_in(sql).await?);
+        for piece in pieces {
+            sink.send(Bytes::copy_from_slice(piece)).await?;
+        }
+        sink.as_mut().finish().await
+    }
+
+    async fn copy_out(&self, client: &Client, sql: &str) -> String {
+        let stream = client.copy_out(sql).await.unwrap();
+        let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
+        String::from_utf8(pieces.concat()).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_copied_in_and_out_in_every_format() {
+    let running = start().await;
+    let client = running.client().await;
+    client
+        .batch_execute("CREATE TABLE t(id INT PRIMARY KEY, ok BOOLEAN, s TEXT, b BYTEA, l TEXT[])")
+        .await
+        .unwrap();
+    let text: &[&[u8]] = &[b"1\tt\ta\\tb\t\\\\x00", b"ff\t{a,NULL}\n2\tf\t\\N\t\\N\t\\N\n"];
+    assert_eq!(running.copy_in(&client, "COPY t FROM STDIN", text).await.unwrap(), 2);
+    let csv: &[&[u8]] = &[b"s,id\r\n\"x, \"\"y\"\"\r\n\",3\r\n"];
+    let sql = "COPY t (s, id) FROM STDIN WITH CSV HEADER";
+    assert_eq!(running.copy_in(&client, sql, csv).await.unwrap(), 1);
+
+    let out = running.copy_out(&client, "COPY t TO STDOUT").await;
+    let third = "3\t\\N\tx, \"y\"\\r\\n\t\\N\t\\N\n";
+    assert_eq!(out, format!("1\tt\ta\\tb\t\\\\x00ff\t{{a,NULL}}\n2\tf\t\\N\t\\N\t\\N\n{third}"));
+    let sql = "COPY (SELECT s, id FROM t ORDER BY id DESC) TO STDOUT (FORMAT csv, HEADER)";
+    let out = running.copy_out(&client, sql).await;
+    assert_eq!(out, "s,id\n\"x, \"\"y\"\"\r\n\",3\n,2\na\tb,1\n");
+    let out = running.copy_out(&client, "COPY (DELETE FROM t WHERE id = 3 RETURNING id) TO STDOUT");
+    assert_eq!(out.await, "3\n");
+
+    let types = [Type::INT4, Type::BOOL, Type::TEXT, Type::BYTEA, Type::TEXT_ARRAY];
+    let sink = client.copy_in("COPY t FROM STDIN (FORMAT binary)").await.unwrap();
+    let mut writer = Box::pin(BinaryCopyInWriter::new(sink, &types));
+    let list = vec![Some("a"), None];
+    writer.as_mut().write(&[&7i32, &true, &"größe\t", &[0u8, 9].as_slice(), &list]).await.unwrap();
+    let none = (&None::<bool>, &None::<&str>, &None::<&[u8]>, &None::<Vec<&str>>);
+    writer.as_mut().write(&[&8i32, none.0, none.1, none.2, none.3]).await.unwrap();
+    assert_eq!(writer.as_mut().finish().await.unwrap(), 2);
+    let stream = client.copy_out("COPY t TO STDOUT BINARY").await.unwrap();
+    let rows: Vec<_> = BinaryCopyOutStream::new(stream, &types).try_collect().await.unwrap();
+    let ids: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(ids, [1, 2, 7, 8]);
+    assert_eq!(rows[2].get::<&str>(2), "größe\t");
+    assert_eq!(rows[2].get::<Vec<Option<&str>>>(4), list);
+    assert_eq!(rows[3].get::<Option<&[u8]>>(3), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_all_or_nothing_unless_batches_are_asked_for() {
+    let running = start().await;
+    let client = running.client().await;
+    client.batch_execute("CREATE TABLE t(id INT PRIMARY KEY, s TEXT)").await.unwrap();
+    let count =
+        async || -> i64 { client.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0) };
+    for (sql, data, want) in [
+        ("COPY t FROM STDIN", "1\ta\n2\n", "22P04"),
+        ("COPY t FROM STDIN", "1\ta\n1\tb\n", "23505"),
+        ("COPY t FROM STDIN", "1\ta\nx\tb\n", "22P02"),
+        ("COPY t FROM STDIN (FORMAT binary)", "1\ta\n", "22P04"),
+        ("COPY absent FROM STDIN", "", "42P01"),
+        ("COPY t FROM '/etc/passwd'", "", "42501"),
+        ("COPY t TO PROGRAM 'cat'", "", "42501"),
+    ] {
+        // What tokio-postgres sends after an early error would end its connection.
+        let other = running.client().await;
+        let error = running.copy_in(&other, sql, &[data.as_bytes()]).await.unwrap_err();
+        assert_eq!(code(&error), want, "{sql} {data:?}: {error:?}");
+    }
+    assert_eq!(count().await, 0);
+
+    // Three chunks are one transaction still; the second has a row that is there already.
+    let line = |id: usize| format!("{id}\t{}\n", "x".repeat(1_000));
+    let lines: String = (0..2_500).map(line).collect();
+    let twice = [lines.as_bytes(), b"2000\ty\n"];
+    let error = running.copy_in(&client, "COPY t FROM STDIN", &twice).await.unwrap_err();
+    assert_eq!((code(&error), count().await), ("23505", 0));
+    assert!(format!("{error:?}").contains("line 2501"), "{error:?}");
+    assert_eq!(running.copy_in(&client, "COPY t FROM STDIN", &twice[..1]).await.unwrap(), 2_500);
+
+    client.batch_execute("DELETE FROM t").await.unwrap();
+    let large: String = (0..4_000).map(line).collect();
+    let error = running.copy_in(&client, "COPY t FROM STDIN", &[large.as_bytes()]).await;
+    let error = error.unwrap_err();
+    assert_eq!((code(&error), count().await), ("54000", 0));
+    assert!(format!("{error:?}").contains("SET rota.copy_batch"), "{error:?}");
+    client.batch_execute("SET rota.copy_batch = 1000").await.unwrap();
+    let data = [large.as_bytes(), b"5000\ta\n5000\tb\n"];
+    let error = running.copy_in(&client, "COPY t FROM STDIN", &data).await.unwrap_err();
+    assert_eq!((code(&error), count().await), ("23505", 4_000));
+    assert!(format!("{error:?}").contains("4000 rows before were committed"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_gives_up_its_copy_leaves_nothing_and_goes_on() {
+    let running = start().await;
+    let client = running.client().await;
+    client.batch_execute("CREATE TABLE t(id INT)").await.unwrap();
+    let mut sink = Box::pin(client.copy_in("COPY t FROM STDIN").await.unwrap());
+    sink.send(Bytes::from_static(b"1\n2\n")).await.unwrap();
+    drop(sink);
+    let rows = client.query("SELECT * FROM t", &[]).await.unwrap();
+    assert_eq!(rows.len(), 0);
+
+    client.batch_execute("BEGIN").await.unwrap();
+    assert_eq!(running.copy_in(&client, "COPY t FROM STDIN", &[b"1\n2\n"]).await.unwrap(), 2);
+    assert_eq!(running.copy_out(&client, "COPY t TO STDOUT").await, "1\n2\n");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(running.copy_out(&client, "COPY t TO STDOUT").await, "");
+    client.batch_execute("BEGIN READ ONLY").await.unwrap();
+    let error = running.copy_in(&client, "COPY t FROM STDIN", &[]).await.unwrap_err();
+    assert_eq!(code(&error), "25006");
+}
+
+/// Runs for as long as it is let.
+const ENDLESS: &str =
+    "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_statement_can_be_cancelled_and_only_with_its_secret() {
+    let running = start().await;
+    let client = running.client().await;
+    let token = client.cancel_token();
+    let asked = client.simple_query(ENDLESS);
+    // A cancellation that comes before the statement has begun is without effect, as PostgreSQL's.
+    let cancel = async {
+        loop {
+            token.cancel_query(NoTls).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let error = tokio::select! {
+        answer = asked => answer.unwrap_err(),
+        () = cancel => unreachable!(),
+    };
+    assert_eq!(code(&error), "57014");
+    assert_eq!(client.query("SELECT 1", &[]).await.unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,7 +399,7 @@ async fn what_is_wrong_with_an_http_request_is_told() {
         ("POST /db/execute", local, "nonsense", 400),
         ("POST /db/execute", local, "[]", 400),
         ("GET /db/query", local, "", 400),
-        ("POST /db/query?level=linearizable", local, "[\"SELECT 1\"]", 400),
+        ("POST /db/query?level=nonsense", local, "[\"SELECT 1\"]", 400),
         ("POST /db/execute", local, large.as_str(), 413),
         ("POST /db/execute", "Host: evil.example\r\n", "[\"SELECT 1\"]", 403),
         ("POST /db/execute", "Host: localhost\r\nOrigin: http://evil.example\r\n", "[]", 403),

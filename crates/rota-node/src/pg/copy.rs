@@ -98,12 +98,8 @@ where
     let codes = vec![i16::from(binary); count];
     let width = i16::try_from(count).unwrap_or(i16::MAX);
     wire.put(&CopyOutResponse::new(i8::from(binary), width, codes));
-    if binary {
-        wire.output().put_u8(b'd');
-        wire.output().put_u32(translate::SIGNATURE.len() as u32 + 12);
-        wire.output().put_slice(translate::SIGNATURE);
-        wire.output().put_slice(&[0; 8]);
-    }
+    // Readers want the header in one message with the first row, as PostgreSQL sends it.
+    let mut header = if binary { translate::header() } else { BytesMut::new() };
     if copy.options.header != Header::None {
         let names = columns.iter().map(|(name, _)| Some(name.as_str()));
         let mut line = Vec::new();
@@ -115,14 +111,16 @@ where
         columns.iter().map(|(name, _)| copy.options.force_quote.has(name)).collect();
     for row in &rows.rows {
         if binary {
-            put_tuple(wire.output(), row, &types)?;
+            put_tuple(&mut header, row, &types)?;
+            put_data(wire.output(), &header.split());
         } else {
             put_data(wire.output(), &line_of(row, &types, &forced, copy));
         }
         wire.relieve().await?;
     }
     if binary {
-        put_data(wire.output(), &(-1i16).to_be_bytes());
+        header.put_i16(-1);
+        put_data(wire.output(), &header);
     }
     // CopyDone.
     wire.output().put_slice(b"c\0\0\0\x04");
@@ -224,13 +222,11 @@ fn put_line<'a>(
 }
 
 /// Appends a row in binary.
-fn put_tuple(output: &mut BytesMut, row: &[Value], types: &[Type]) -> Result<(), Refusal> {
-    let mut tuple = BytesMut::new();
+fn put_tuple(tuple: &mut BytesMut, row: &[Value], types: &[Type]) -> Result<(), Refusal> {
     tuple.put_i16(i16::try_from(row.len()).unwrap_or(i16::MAX));
     for (value, kind) in row.iter().zip(types) {
-        encode::field(&mut tuple, value, encode::Format { kind: *kind, binary: true })?;
+        encode::field(tuple, value, encode::Format { kind: *kind, binary: true })?;
     }
-    put_data(output, &tuple);
     Ok(())
 }
 

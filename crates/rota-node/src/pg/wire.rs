@@ -285,7 +285,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Waits for something that runs for the client. When the client goes meanwhile, that is called
     /// off. What the client sends meanwhile is kept.
-    pub(crate) async fn watch<T>(&mut self, cancel: &Cancel, running: impl Future<Output = T>) -> T {
+    pub(crate) async fn watch<T>(
+        &mut self,
+        cancel: &Cancel,
+        running: impl Future<Output = T>,
+    ) -> T {
         let mut running = pin!(running);
         tokio::select! {
             biased;

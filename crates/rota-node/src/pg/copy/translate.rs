@@ -7,7 +7,7 @@
 //!
 //! (<https://www.postgresql.org/docs/15/sql-copy.html>, "Binary Format".)
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::Value;
 use rota_store::copy::{Column, Copy, Format, Options, Records, Splitter, put_field};
@@ -16,10 +16,17 @@ use crate::pg::encode::{self, Type, declared_type};
 use crate::pg::types::array;
 
 /// What the binary format begins with.
-pub(super) const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
 /// Flags that a reader must know (bits 16 to 31).
 const CRITICAL_FLAGS: u32 = 0xffff_0000;
+
+/// Signature, no flags, no extension.
+pub(super) fn header() -> BytesMut {
+    let mut header = BytesMut::from(SIGNATURE);
+    header.put_u64(0);
+    header
+}
 
 /// Makes lines in text format of what comes.
 pub(super) struct Translator {
@@ -67,7 +74,7 @@ impl Translator {
                     return Ok(lines);
                 }
                 bytes.extend_from_slice(data);
-                *begun = *begun || header(bytes)?;
+                *begun = *begun || take_header(bytes)?;
                 while *begun && !*ended {
                     let Some(length) = tuple_length(bytes, self.types.len(), *row)? else { break };
                     let tuple = bytes.split_to(length);
@@ -119,7 +126,7 @@ impl Translator {
 }
 
 /// Takes signature, flags and extension off, if they are all there.
-fn header(bytes: &mut BytesMut) -> Result<bool, Refusal> {
+fn take_header(bytes: &mut BytesMut) -> Result<bool, Refusal> {
     let known = bytes.len().min(SIGNATURE.len());
     if bytes.get(..known) != SIGNATURE.get(..known) {
         return Err(bad_format("COPY file signature not recognized"));
