@@ -7,6 +7,7 @@ raises has failed, and the next one is tried all the same.
 import os
 import sys
 import time
+from contextlib import contextmanager
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from uuid import UUID
@@ -47,6 +48,15 @@ def expect(got, wanted):
     """Fails the step unless the two are equal, in type as well."""
     if got != wanted or not isinstance(got, type(wanted)):
         raise AssertionError(f"got {got!r}, not {wanted!r}")
+
+
+@contextmanager
+def soon():
+    """What is cancelled after half a second must end then, and not at some other limit."""
+    began = time.monotonic()
+    yield
+    took = time.monotonic() - began
+    assert took < 5, f"it took {took:.1f} s"
 
 
 def eventually(found, seconds=10):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from steps import COUNT_FOR_EVER, COUNT_TO, IS_POSTGRESQL, ITEM, LARGE, URLS
-from steps import expect, run
+from steps import expect, run, soon
 
 loop = asyncio.new_event_loop()
 pool = None
@@ -223,11 +223,12 @@ async def cancel():
     """cancel"""
     async with pool.acquire() as connection:
         # A time-out of the driver's own sends a cancel request.
-        async with refused(connection, asyncio.TimeoutError):
-            await connection.fetchval(COUNT_FOR_EVER, timeout=0.5)
-        await connection.execute("SET statement_timeout = 300")
-        async with refused(connection, asyncpg.QueryCanceledError):
-            await connection.fetchval(COUNT_FOR_EVER)
+        with soon():
+            async with refused(connection, asyncio.TimeoutError):
+                await connection.fetchval(COUNT_FOR_EVER, timeout=0.5)
+            await connection.execute("SET statement_timeout = 300")
+            async with refused(connection, asyncpg.QueryCanceledError):
+                await connection.fetchval(COUNT_FOR_EVER)
 
 
 async def listen():

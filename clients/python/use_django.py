@@ -12,7 +12,7 @@ from django.db.utils import Error, IntegrityError, NotSupportedError, Operationa
 from django.db.utils import ProgrammingError
 
 from steps import COUNT_FOR_EVER, COUNT_TO, IS_POSTGRESQL, ITEM, LARGE
-from steps import eventually, expect, run
+from steps import eventually, expect, run, soon
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
 django.setup()
@@ -223,7 +223,7 @@ def cancel():
     """cancel"""
     timer = threading.Timer(0.5, connection.connection.cancel_safe)
     timer.start()
-    with refused("57014", OperationalError):
+    with soon(), refused("57014", OperationalError):
         execute(COUNT_FOR_EVER)
     timer.join()
 

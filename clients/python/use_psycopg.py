@@ -9,7 +9,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from steps import COUNT_FOR_EVER, COUNT_TO, IS_POSTGRESQL, ITEM, LARGE, URLS
-from steps import eventually, expect, run
+from steps import eventually, expect, run, soon
 
 connection = None
 
@@ -229,7 +229,7 @@ def cancel():
     """cancel"""
     timer = threading.Timer(0.5, connection.cancel_safe)
     timer.start()
-    with refused(errors.QueryCanceled):
+    with soon(), refused(errors.QueryCanceled):
         connection.execute(COUNT_FOR_EVER)
     timer.join()
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, Program
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from steps import COUNT_FOR_EVER, COUNT_TO, IS_POSTGRESQL, ITEM, LARGE, URLS
-from steps import eventually, expect, run
+from steps import eventually, expect, run, soon
 
 
 def engine_for(url):
@@ -264,7 +264,7 @@ def cancel():
     with engine.connect() as connection:
         timer = threading.Timer(0.5, connection.connection.driver_connection.cancel_safe)
         timer.start()
-        with refused(connection, "57014"):
+        with soon(), refused(connection, "57014"):
             connection.execute(text(COUNT_FOR_EVER))
         timer.join()
 

@@ -116,14 +116,18 @@ fetch_count() {
 
 cancelled() {
     # Ctrl-C, half a second after a query that would take days.
-    timeout --signal INT 0.5 psql -X "$url" -c "WITH RECURSIVE n(i) AS (SELECT 1::bigint UNION ALL
+    local began=$SECONDS
+    timeout --signal INT 0.5 psql -X -v VERBOSITY=verbose "$url" -c "WITH RECURSIVE n(i) AS (SELECT 1::bigint UNION ALL
         SELECT i + 1 FROM n WHERE i < 1000000000000) SELECT count(*) FROM n" >"$scratch/out" 2>&1
-    grep -qiE 'cancel' "$scratch/out" || { cat "$scratch/out"; return 1; }
+    grep -qF '57014' "$scratch/out" || { cat "$scratch/out"; return 1; }
+    # Not at some other limit.
+    ((SECONDS - began < 5))
 }
 
 listen() {
     if [[ $reference == postgresql ]]; then return; fi
-    psql -X -v VERBOSITY=verbose "$url" -c 'LISTEN rota' 2>&1 | grep -F 0A000
+    psql -X -v VERBOSITY=verbose "$url" -c 'LISTEN rota' >"$scratch/out" 2>&1
+    grep -F 0A000 "$scratch/out" || { cat "$scratch/out"; return 1; }
 }
 
 tab() { python3 complete.py "$url"; }

@@ -387,6 +387,7 @@ func prepared() error {
 func cancel() error {
 	connection := acquire()
 	defer connection.Release()
+	began := time.Now()
 	time.AfterFunc(500*time.Millisecond, func() {
 		if err := connection.Conn().PgConn().CancelRequest(ctx); err != nil {
 			fmt.Println("the cancel request:", err)
@@ -394,7 +395,8 @@ func cancel() error {
 	})
 	_, err := connection.Exec(ctx, steps.CountForEver)
 	refused(connection, "57014", err)
-	return nil
+	// Not at some other limit.
+	return steps.Expect(time.Since(began) < 5*time.Second, true)
 }
 
 func listen() error {

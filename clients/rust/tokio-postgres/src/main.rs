@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, TryStreamExt, stream};
 use rust_decimal::Decimal;
@@ -307,8 +307,11 @@ async fn cancel(client: &Client) -> Outcome {
         tokio::time::sleep(Duration::from_millis(500)).await;
         token.cancel_query(NoTls).await
     });
+    let began = Instant::now();
     let result = client.query(COUNT_FOR_EVER, &[]).await;
     timer.await??;
+    // Not at some other limit.
+    expect(began.elapsed() < Duration::from_secs(5), true)?;
     refused(client, SqlState::QUERY_CANCELED, result).await
 }
 
