@@ -249,7 +249,7 @@ impl Context {
             return Ok(Described { parameters, columns: None });
         }
         let count = described.columns.len();
-        let guesses = infer::columns(&prepared.sql, count, Some(&described.tables));
+        let guesses = infer::columns(&prepared.sql, count, &parameters, Some(&described.tables));
         let mut types: Vec<Option<Type>> = described
             .columns
             .iter()
@@ -296,11 +296,12 @@ impl Context {
         let count = rows.columns.len();
         let mut guesses = prepared.guesses.get().cloned();
         if guesses.is_none() {
-            let mut found = infer::columns(&prepared.sql, count, None);
+            let said = &prepared.said;
+            let mut found = infer::columns(&prepared.sql, count, said, None);
             if found.contains(&Guess::Asks)
                 && let Ok(described) = self.description(prepared).await
             {
-                found = infer::columns(&prepared.sql, count, Some(&described.tables));
+                found = infer::columns(&prepared.sql, count, said, Some(&described.tables));
             }
             guesses = Some(prepared.guesses.get_or_init(|| found).clone());
         }

@@ -63,14 +63,19 @@ pub(crate) fn parameter(description: &Description, place: usize) -> Oid {
     inferred.map_or(oid::TEXT, |declared| declared_type(declared).oid)
 }
 
-/// A guess for each of a statement's `count` result columns. `tables`: what the statement is about,
-/// if the schema has been asked.
-pub(crate) fn columns(sql: &str, count: usize, tables: Option<&Tables>) -> Vec<Guess> {
+/// A guess for each of a statement's `count` result columns. `parameters`: their types, 0 where
+/// nobody said. `tables`: what the statement is about, if the schema has been asked.
+pub(crate) fn columns(
+    sql: &str,
+    count: usize,
+    parameters: &[Oid],
+    tables: Option<&Tables>,
+) -> Vec<Guess> {
     let all = tokens(sql);
     let words: Vec<Token<'_>> = all.into_iter().filter(|t| t.kind != Kind::Space).collect();
     let list = result_list(&words).unwrap_or_default();
     let items = split_list(list);
-    let reader = Reader { tables };
+    let reader = Reader { parameters, tables };
     // A `*` stands for several columns, which all have declared types or none that words could
     // tell.
     if items.len() == count {
@@ -176,6 +181,7 @@ fn is_operand(token: &Token<'_>) -> bool {
 
 /// Reads expressions.
 struct Reader<'s> {
+    parameters: &'s [Oid],
     tables: Option<&'s Tables>,
 }
 
@@ -292,6 +298,13 @@ impl Reader<'_> {
             Kind::Number => words::number(token.text),
             Kind::Text => known(oid::TEXT),
             Kind::Blob => known(oid::BYTEA),
+            Kind::Question(Some(number)) => {
+                let said = number.checked_sub(1).and_then(|place| self.parameters.get(place));
+                match said {
+                    Some(&said) if said != oid::UNSPECIFIED && said != oid::UNKNOWN => known(said),
+                    _ => Guess::Open,
+                }
+            }
             _ => Guess::Open,
         }
     }

@@ -41,6 +41,11 @@ pub(super) fn register(
     connection.create_scalar_function(c"now", 0, flags, |_| Ok(timestamp(unix_ms())))?;
     functions::register(connection)?;
     functions::register_random(connection, random)?;
+    // So that an INSERT whose defaults ask for it can be described.
+    connection.create_scalar_function(c"rota_nextval", 1, flags, |_| {
+        let message = "a read may not change anything; numbers are for writes";
+        Err::<i64, _>(Error::UserFunctionError(message.into()))
+    })?;
     let fixed = FunctionFlags::SQLITE_DETERMINISTIC | flags;
     for (name, text) in [
         (c"version", VERSION),

@@ -21,7 +21,7 @@ fn check(cases: &[(&str, &str)]) {
     let tables = table();
     for (expression, want) in cases {
         let sql = format!("SELECT {expression} FROM t WHERE 1");
-        let got = columns(&sql, 1, Some(&tables));
+        let got = columns(&sql, 1, &[0, oid::INT2], Some(&tables));
         let want = match *want {
             "number" => Guess::Number,
             "open" => Guess::Open,
@@ -86,6 +86,8 @@ fn words_and_columns_tell_the_types_of_expressions() {
         ("has_table_privilege('t', 'SELECT')", "bool"),
         ("f(id)", "open"),
         ("?1", "open"),
+        ("?2", "int2"),
+        ("?2 + 1", "int4"),
         ("nowhere", "open"),
         ("name COLLATE NOCASE", "text"),
     ]);
@@ -102,7 +104,7 @@ fn without_the_schema_it_is_said_where_it_is_needed() {
         ("f(id)", Guess::Open),
     ] {
         assert_eq!(
-            columns(&format!("SELECT {expression} FROM t"), 1, None),
+            columns(&format!("SELECT {expression} FROM t"), 1, &[], None),
             [want],
             "{expression}"
         );
@@ -117,7 +119,7 @@ fn the_list_that_counts_is_the_outermost_one() {
         ("SELECT *, 1 FROM t", vec![Guess::Open; 3]),
         ("VALUES (1)", vec![Guess::Open]),
     ] {
-        assert_eq!(columns(sql, want.len(), None), want, "{sql}");
+        assert_eq!(columns(sql, want.len(), &[], None), want, "{sql}");
     }
 }
 
@@ -126,8 +128,8 @@ fn nothing_panics_the_reader() {
     for sql in
         ["SELECT", "SELECT (", "SELECT )", "SELECT a.", "SELECT f(", "SELECT CASE", "SELECT -"]
     {
-        let _ = columns(sql, 1, Some(&table()));
+        let _ = columns(sql, 1, &[], Some(&table()));
     }
     let deep = format!("SELECT {}1{}", "(".repeat(2_000), ")".repeat(2_000));
-    assert_eq!(columns(&deep, 1, None), [Guess::Open]);
+    assert_eq!(columns(&deep, 1, &[], None), [Guess::Open]);
 }
