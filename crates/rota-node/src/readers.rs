@@ -75,6 +75,7 @@ fn run(reader: &mut Reader, job: ReadJob) {
             }
             let limits = ReadLimits {
                 deadline: options.until(Instant::now() + READ_TIME),
+                cancelled: options.cancel.flag(),
                 max_rows: READ_ROWS,
                 max_bytes: READ_BYTES,
             };

@@ -349,6 +349,7 @@ async fn a_running_statement_can_be_cancelled_and_only_with_its_secret() {
         () = cancel => unreachable!(),
     };
     assert_eq!(code(&error), "57014");
+    assert!(format!("{error:?}").contains("due to user request"), "{error:?}");
     assert_eq!(client.query("SELECT 1", &[]).await.unwrap().len(), 1);
 }
 

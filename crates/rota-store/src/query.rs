@@ -89,10 +89,12 @@ const MOST_LOOKED_AT: usize = 100_000;
 const HEIGHT: &str = "SELECT height FROM main.rota_meta";
 
 /// How much one read may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ReadLimits {
     /// When to stop (57014).
     pub deadline: Instant,
+    /// Or once this is set.
+    pub cancelled: Arc<AtomicBool>,
     /// The most rows (54000).
     pub max_rows: usize,
     /// The most bytes of all rows together (54000).
@@ -192,7 +194,8 @@ impl Reader {
 /// What the callbacks of a connection know of the statement that runs.
 #[derive(Default)]
 struct Watch {
-    deadline: Mutex<Option<Instant>>,
+    /// When it has to stop, and what stops it before.
+    until: Mutex<Option<(Instant, Arc<AtomicBool>)>>,
     denied: Mutex<Option<Refusal>>,
     /// Whether what runs is ours: the catalog being filled.
     trusted: AtomicBool,
@@ -234,9 +237,12 @@ impl Session {
             }))
             .map_err(fault)?;
         let clock = Arc::clone(&watch);
-        let is_late =
-            move || lock(&clock.deadline).is_some_and(|deadline| Instant::now() >= deadline);
-        connection.progress_handler(STEPS_PER_LOOK, Some(is_late)).map_err(fault)?;
+        let is_over = move || {
+            lock(&clock.until).as_ref().is_some_and(|(deadline, cancelled)| {
+                cancelled.load(Ordering::Relaxed) || Instant::now() >= *deadline
+            })
+        };
+        connection.progress_handler(STEPS_PER_LOOK, Some(is_over)).map_err(fault)?;
         Ok(Self { connection, watch })
     }
 
@@ -251,10 +257,21 @@ impl Session {
             }
             Access::Read | Access::Write => {}
         }
-        *lock(&self.watch.deadline) = Some(limits.deadline);
+        if limits.cancelled.load(Ordering::Relaxed) {
+            return Err(cancelled());
+        }
+        *lock(&self.watch.until) = Some((limits.deadline, Arc::clone(&limits.cancelled)));
         let rows = self.run(statement, limits);
-        *lock(&self.watch.deadline) = None;
-        rows
+        *lock(&self.watch.until) = None;
+        match rows {
+            Err(refusal)
+                if refusal.code() == sqlstate::QUERY_CANCELED
+                    && limits.cancelled.load(Ordering::Relaxed) =>
+            {
+                Err(cancelled())
+            }
+            rows => rows,
+        }
     }
 
     fn run(&self, statement: &Statement, limits: &ReadLimits) -> Result<Rows, Refusal> {
@@ -576,6 +593,11 @@ fn refuse(error: rusqlite::Error) -> Refusal {
         Trouble::Refusal(refusal) => refusal,
         Trouble::Fault(fault) => internal(fault.to_string()),
     }
+}
+
+/// In PostgreSQL's words, by which clients may know it.
+fn cancelled() -> Refusal {
+    Refusal::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ impl Fixture {
 
 fn limits() -> ReadLimits {
     let deadline = Instant::now() + Duration::from_secs(60);
-    ReadLimits { deadline, max_rows: 1000, max_bytes: 1_000_000 }
+    ReadLimits { deadline, cancelled: Arc::default(), max_rows: 1000, max_bytes: 1_000_000 }
 }
 
 fn text(text: &str) -> Value {
@@ -185,6 +185,12 @@ fn limits_of_rows_bytes_and_time_are_kept() {
     let forever = format!("{count} SELECT count(*) FROM n");
     assert_eq!(code(&forever, &late), Err("57014".into()));
     assert_eq!(code("SELECT 1", &limits()), Ok(())); // and the next one is not late
+    let called_off = limits();
+    let flag = Arc::clone(&called_off.cancelled);
+    let canceller = std::thread::spawn(move || flag.store(true, Ordering::Relaxed));
+    let refusal = t.ask(&forever, Vec::new(), &called_off).unwrap_err();
+    assert_eq!(refusal.message, "canceling statement due to user request");
+    canceller.join().unwrap();
 }
 
 #[test]
@@ -303,6 +309,13 @@ fn any_server_tells_what_became_of_a_transaction() {
     }
     assert!(t.query("SELECT rota_transaction('zz')").is_err());
     assert_eq!(t.one("SELECT rota_transaction(NULL)"), Value::Null);
+    // What a server knows to be on its way is pending, unless it is executed by now.
+    t.reader = Reader::informed(t._home.path(), std::sync::Arc::new(|_| true)).unwrap();
+    assert_eq!(t.one(&format!("SELECT rota_transaction('{}')", "33".repeat(32))), text("pending"));
+    assert_eq!(
+        t.one(&format!("SELECT rota_transaction('{}')", "11".repeat(32))),
+        text("final at (3, 2)")
+    );
 }
 
 #[test]
