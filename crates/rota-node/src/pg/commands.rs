@@ -280,12 +280,16 @@ impl<'a> Words<'a> {
         Ok(name)
     }
 
+    /// Where the next token begins in the statement's text.
+    fn place(&self) -> usize {
+        let Some(token) = self.peek() else { return self.sql.len() };
+        // Tokens are slices of the statement's text.
+        (token.text.as_ptr() as usize).saturating_sub(self.sql.as_ptr() as usize)
+    }
+
     /// The text from the next token to the statement's end.
     fn rest(&self) -> &'a str {
-        let Some(token) = self.peek() else { return "" };
-        // Tokens are slices of the statement's text.
-        let start = (token.text.as_ptr() as usize).saturating_sub(self.sql.as_ptr() as usize);
-        self.sql.get(start..).unwrap_or("")
+        self.sql.get(self.place()..).unwrap_or("")
     }
 
     /// Transaction modes, with or without commas between them.
@@ -493,29 +497,27 @@ impl<'a> Words<'a> {
     /// Texts between commas, up to the parenthesis that closes.
     fn list(&mut self) -> Result<Vec<String>, Refusal> {
         let mut items = Vec::new();
-        let mut item = String::new();
-        let mut depth = 0usize;
+        let mut depth = 0_usize;
+        let mut start = self.place();
         while let Some(token) = self.peek().copied() {
+            let end = self.place();
             self.next += 1;
             match token.text {
                 ")" | "," if depth == 0 => {
+                    let item = self.sql.get(start..end).unwrap_or("").trim();
                     if item.is_empty() {
                         return Err(syntax(format!("syntax error at or near \"{}\"", token.text)));
                     }
-                    items.push(std::mem::take(&mut item));
+                    items.push(item.to_owned());
                     if token.text == ")" {
                         return Ok(items);
                     }
-                    continue;
+                    start = self.place();
                 }
                 "(" | "[" => depth += 1,
                 ")" | "]" => depth = depth.saturating_sub(1),
                 _ => {}
             }
-            if !item.is_empty() {
-                item.push(' ');
-            }
-            item.push_str(token.text);
         }
         Err(self.unexpected())
     }
@@ -713,13 +715,13 @@ mod tests {
                 "PREPARE p (int, character varying(3)) AS INSERT INTO t VALUES($1, $2)",
                 Command::Prepare(
                     "p".into(),
-                    vec!["int".into(), "character varying ( 3 )".into()],
+                    vec!["int".into(), "character varying(3)".into()],
                     "INSERT INTO t VALUES($1, $2)".into(),
                 ),
             ),
             (
-                "EXECUTE p(f(1, 2), 'a,b')",
-                Command::Execute("p".into(), vec!["f ( 1 , 2 )".into(), "'a,b'".into()]),
+                "EXECUTE p(f(1, 2), 'a,b'||x)",
+                Command::Execute("p".into(), vec!["f(1, 2)".into(), "'a,b'||x".into()]),
             ),
             ("DEALLOCATE PREPARE \"A\"", Command::Deallocate(Some("A".into()))),
             ("DISCARD TEMPORARY", Command::Discard("DISCARD TEMP")),

@@ -27,6 +27,7 @@ use pgwire::messages::startup::{
 };
 use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::Value;
+use rota_store::StatementKind;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::block::{Phase, aborted};
@@ -646,6 +647,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 .into());
             }
             let formats = formats(told.into_iter(), &portal.result_formats)?;
+            let begun = ran.place > 0;
             let rest = rows.rows.get(ran.place..).unwrap_or_default();
             let count = if max_rows == 0 { rest.len() } else { rest.len().min(max_rows) };
             for row in rest.iter().take(count) {
@@ -654,6 +656,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             ran.place += count;
             whole = ran.place >= rows.rows.len();
+            if begun && statement.only_reads() {
+                ran.answer.tag = StatementKind::Select.tag(count as u64);
+            }
         }
         if whole {
             let answer = std::mem::take(&mut ran.answer);

@@ -1,0 +1,267 @@
+-- DECLARE, FETCH, MOVE, CLOSE.
+
+DROP TABLE IF EXISTS counted;
+> DROP TABLE [I]
+
+CREATE TABLE counted(a INT PRIMARY KEY);
+> CREATE TABLE [I]
+
+INSERT INTO counted VALUES(1), (2), (3), (4)
+> INSERT 0 4 [I]
+
+DECLARE c CURSOR FOR SELECT 1
+> ERROR 25P01 [I]
+
+FETCH c
+> ERROR 34000 [I]
+
+BEGIN
+> BEGIN [T]
+
+DECLARE c SCROLL CURSOR FOR SELECT a FROM counted ORDER BY a
+> DECLARE CURSOR [T]
+
+FETCH 2 FROM c
+> 1
+> 2
+> FETCH 2 [T]
+
+FETCH PRIOR FROM c
+> 1
+> FETCH 1 [T]
+
+FETCH c
+> 2
+> FETCH 1 [T]
+
+FETCH ALL FROM c
+> 3
+> 4
+> FETCH 2 [T]
+
+FETCH NEXT FROM c
+> FETCH 0 [T]
+
+FETCH BACKWARD 2 FROM c
+> 4
+> 3
+> FETCH 2 [T]
+
+MOVE BACKWARD ALL IN c
+> MOVE 2 [T]
+
+FETCH FORWARD 0 FROM c
+> FETCH 0 [T]
+
+MOVE 3 c
+> MOVE 3 [T]
+
+FETCH 0 c
+> 3
+> FETCH 1 [T]
+
+FETCH ABSOLUTE 2 c
+> 2
+> FETCH 1 [T]
+
+FETCH RELATIVE -1 FROM c
+> 1
+> FETCH 1 [T]
+
+FETCH LAST FROM c
+> 4
+> FETCH 1 [T]
+
+FETCH ABSOLUTE -2 FROM c
+> 3
+> FETCH 1 [T]
+
+MOVE FORWARD ALL FROM c
+> MOVE 1 [T]
+
+FETCH FIRST c
+> 1
+> FETCH 1 [T]
+
+FETCH FORWARD ALL c
+> 2
+> 3
+> 4
+> FETCH 3 [T]
+
+SAVEPOINT s
+> SAVEPOINT [T]
+
+DECLARE d CURSOR FOR VALUES ('x')
+> DECLARE CURSOR [T]
+
+FETCH d
+> x
+> FETCH 1 [T]
+
+ROLLBACK TO s
+> ROLLBACK [T]
+
+FETCH d
+> ERROR 34000 [E]
+
+ROLLBACK TO s
+> ROLLBACK [T]
+
+DECLARE c CURSOR FOR SELECT 1
+> ERROR 42P03 [E]
+
+ROLLBACK
+> ROLLBACK [I]
+
+FETCH c
+> ERROR 34000 [I]
+
+BEGIN
+> BEGIN [T]
+
+DECLARE n NO SCROLL CURSOR FOR SELECT a FROM counted ORDER BY a
+> DECLARE CURSOR [T]
+
+FETCH 2 n
+> 1
+> 2
+> FETCH 2 [T]
+
+FETCH PRIOR n
+> ERROR 55000 [E]
+
+ROLLBACK
+> ROLLBACK [I]
+
+-- One that is held outlives its transaction, if that commits.
+
+DECLARE h CURSOR WITH HOLD FOR SELECT a FROM counted ORDER BY a
+> DECLARE CURSOR [I]
+
+FETCH h
+> 1
+> FETCH 1 [I]
+
+BEGIN
+> BEGIN [T]
+
+SELECT nope
+> ERROR 42703 [E]
+
+ROLLBACK
+> ROLLBACK [I]
+
+FETCH h
+> 2
+> FETCH 1 [I]
+
+BEGIN
+> BEGIN [T]
+
+DECLARE lost CURSOR WITH HOLD FOR SELECT 1
+> DECLARE CURSOR [T]
+
+DECLARE kept CURSOR WITH HOLD FOR SELECT 1
+> DECLARE CURSOR [T]
+
+CLOSE lost
+> CLOSE CURSOR [T]
+
+COMMIT
+> COMMIT [I]
+
+FETCH kept
+> 1
+> FETCH 1 [I]
+
+FETCH lost
+> ERROR 34000 [I]
+
+BEGIN
+> BEGIN [T]
+
+DECLARE lost CURSOR WITH HOLD FOR SELECT 1
+> DECLARE CURSOR [T]
+
+ROLLBACK
+> ROLLBACK [I]
+
+FETCH lost
+> ERROR 34000 [I]
+
+CLOSE h
+> CLOSE CURSOR [I]
+
+CLOSE h
+> ERROR 34000 [I]
+
+CLOSE ALL
+> CLOSE CURSOR ALL [I]
+
+FETCH kept
+> ERROR 34000 [I]
+
+-- Portals of the extended protocol live as long.
+
+BEGIN
+> BEGIN [T]
+
+@parse all SELECT a FROM counted ORDER BY a
+@bind p all
+@execute p 2
+@sync
+> 1
+> 2
+> suspended [T]
+
+@execute p 1
+@sync
+> 3
+> suspended [T]
+
+FETCH p
+> 4
+> FETCH 1 [T]
+
+@execute p 2
+@sync
+> SELECT 0 [T]
+
+@close p
+@execute p
+@sync
+> ERROR 34000 [E]
+
+ROLLBACK
+> ROLLBACK [I]
+
+@bind p all
+@execute p 2
+@sync
+> 1
+> 2
+> suspended [I]
+
+@execute p 2
+@sync
+> ERROR 34000 [I]
+
+BEGIN
+> BEGIN [T]
+
+DECLARE e CURSOR FOR SELECT a FROM counted ORDER BY a
+> DECLARE CURSOR [T]
+
+@describe e
+@parse - FETCH FORWARD 2 FROM e
+@bind - -
+@describe -
+@execute -
+@sync
+> 1
+> 2
+> FETCH 2 [T]
+
+COMMIT
+> COMMIT [I]

@@ -1,0 +1,89 @@
+-- PREPARE, EXECUTE, DEALLOCATE: SQL's own prepared statements, which are the protocol's too.
+
+DROP TABLE IF EXISTS asked;
+> DROP TABLE [I]
+
+CREATE TABLE asked(a INT PRIMARY KEY, b TEXT)
+> CREATE TABLE [I]
+
+PREPARE p(int, text) AS INSERT INTO asked VALUES($1, $2)
+> PREPARE [I]
+
+EXECUTE p(10, 'ten' || 'th')
+> INSERT 0 1 [I]
+
+EXECUTE p(10, 'again')
+> ERROR 23505 [I]
+
+EXECUTE p(11)
+> ERROR 42601 [I]
+
+EXECUTE q
+> ERROR 26000 [I]
+
+PREPARE p AS SELECT 1
+> ERROR 42P05 [I]
+
+PREPARE s AS SELECT b FROM asked WHERE a = $1;
+> PREPARE [I]
+
+EXECUTE s(10)
+> tenth
+> SELECT 1 [I]
+
+EXECUTE s(5 + 5)
+> tenth
+> SELECT 1 [I]
+
+@bind - s 10
+@execute -
+@sync
+> tenth
+> SELECT 1 [I]
+
+BEGIN
+> BEGIN [T]
+
+EXECUTE p(12, NULL)
+> INSERT 0 1 [T]
+
+EXECUTE s(12)
+> NULL
+> SELECT 1 [T]
+
+ROLLBACK
+> ROLLBACK [I]
+
+EXECUTE s(12)
+> SELECT 0 [I]
+
+@parse t SELECT a FROM asked
+@sync
+> [I]
+
+EXECUTE t
+> 10
+> SELECT 1 [I]
+
+PREPARE bad AS LOCK TABLE asked
+> ERROR 42601 [I]
+
+EXECUTE p(13, 'x'); EXECUTE p(13, 'x')
+> INSERT 0 1
+> ERROR 23505 [I]
+
+EXECUTE t
+> 10
+> SELECT 1 [I]
+
+DEALLOCATE p
+> DEALLOCATE [I]
+
+DEALLOCATE p
+> ERROR 26000 [I]
+
+DEALLOCATE ALL
+> DEALLOCATE ALL [I]
+
+EXECUTE s(1)
+> ERROR 26000 [I]

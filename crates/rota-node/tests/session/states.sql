@@ -1,0 +1,209 @@
+-- BEGIN, COMMIT, ROLLBACK, and what is heard after an error.
+
+DROP TABLE IF EXISTS states;
+> DROP TABLE [I]
+
+CREATE TABLE states(a INT PRIMARY KEY, b TEXT)
+> CREATE TABLE [I]
+
+BEGIN
+> BEGIN [T]
+
+INSERT INTO states VALUES(1, 'x')
+> INSERT 0 1 [T]
+
+SELECT * FROM states
+> 1|x
+> SELECT 1 [T]
+
+2: SELECT * FROM states
+> SELECT 0 [I]
+
+COMMIT
+> COMMIT [I]
+
+2: SELECT * FROM states
+> 1|x
+> SELECT 1 [I]
+
+BEGIN
+> BEGIN [T]
+
+INSERT INTO states VALUES(1, 'y')
+> ERROR 23505 [E]
+
+SELECT 1
+> ERROR 25P02 [E]
+
+SAVEPOINT a
+> ERROR 25P02 [E]
+
+BEGIN
+> ERROR 25P02 [E]
+
+@parse - SELECT 1
+@bind - -
+@execute -
+@sync
+> ERROR 25P02 [E]
+
+@parse - COMMIT
+@bind - -
+@execute -
+@sync
+> ROLLBACK [I]
+
+COMMIT
+> WARNING 25P01
+> COMMIT [I]
+
+ROLLBACK
+> WARNING 25P01
+> ROLLBACK [I]
+
+BEGIN
+> BEGIN [T]
+
+BEGIN
+> WARNING 25001
+> BEGIN [T]
+
+ABORT
+> ROLLBACK [I]
+
+START TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE NOT DEFERRABLE
+> START TRANSACTION [T]
+
+END WORK
+> COMMIT [I]
+
+BEGIN READ ONLY
+> BEGIN [T]
+
+SHOW transaction_read_only
+> on
+> SHOW [T]
+
+INSERT INTO states VALUES(2, 'y')
+> ERROR 25006 [E]
+
+ROLLBACK
+> ROLLBACK [I]
+
+BEGIN
+> BEGIN [T]
+
+SET TRANSACTION READ ONLY
+> SET [T]
+
+SELECT count(*) FROM states
+> 1
+> SELECT 1 [T]
+
+SET TRANSACTION READ WRITE
+> ERROR 25001 [E]
+
+ROLLBACK
+> ROLLBACK [I]
+
+SET TRANSACTION READ ONLY
+> WARNING 25P01
+> SET [I]
+
+SET default_transaction_read_only = on
+> SET
+> default_transaction_read_only=on [I]
+
+INSERT INTO states VALUES(3, 'y')
+> ERROR 25006 [I]
+
+SHOW transaction_read_only
+> on
+> SHOW [I]
+
+BEGIN READ WRITE
+> BEGIN [T]
+
+INSERT INTO states VALUES(3, 'y')
+> INSERT 0 1 [T]
+
+COMMIT AND CHAIN
+> COMMIT [T]
+
+SHOW transaction_read_only
+> off
+> SHOW [T]
+
+INSERT INTO states VALUES(4, 'y')
+> INSERT 0 1 [T]
+
+ROLLBACK AND CHAIN
+> ROLLBACK [T]
+
+SELECT * FROM states ORDER BY a
+> 1|x
+> 3|y
+> SELECT 2 [T]
+
+SELECT nope
+> ERROR 42703 [E]
+
+COMMIT AND CHAIN
+> ROLLBACK [T]
+
+SELECT 1
+> 1
+> SELECT 1 [T]
+
+COMMIT
+> COMMIT [I]
+
+COMMIT AND CHAIN
+> ERROR 25P01 [I]
+
+SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE
+> SET
+> default_transaction_read_only=off [I]
+
+DELETE FROM states WHERE a > 1
+> DELETE 1 [I]
+
+-- The schema of a transaction is its own until it commits.
+
+BEGIN
+> BEGIN [T]
+
+CREATE TABLE later(x INT)
+> CREATE TABLE [T]
+
+INSERT INTO later VALUES(7)
+> INSERT 0 1 [T]
+
+@parse - SELECT x FROM later WHERE x = $1
+@bind - - 7
+@describe -
+@execute -
+@sync
+> 7
+> SELECT 1 [T]
+
+ROLLBACK
+> ROLLBACK [I]
+
+SELECT * FROM later
+> ERROR 42P01 [I]
+
+LOCK TABLE states
+> ERROR 25P01 [I]
+
+BEGIN
+> BEGIN [T]
+
+LOCK TABLE states IN SHARE MODE
+> LOCK TABLE [T]
+
+DISCARD ALL
+> ERROR 25001 [E]
+
+ROLLBACK
+> ROLLBACK [I]
