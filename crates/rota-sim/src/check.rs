@@ -13,7 +13,7 @@ use rota_store::Receipt;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::Micros;
-use crate::clients::Fate;
+use crate::clients::{Fate, PURSE, PURSES};
 use crate::disk::Durable;
 
 /// How far block time may leave the range of the majority's clocks: a slot's time-out and two
@@ -154,6 +154,23 @@ impl Monitor {
         }
     }
 
+    /// A server says that a block is notarized, and its ancestors.
+    pub fn told_notarized(&mut self, server: usize, block: &Block) {
+        if !self.honest[server] {
+            return;
+        }
+        let (id, slot) = (block.id(self.chain), block.header.slot);
+        let voted = |&member: &usize| {
+            let said = self.said.get(&(member, slot));
+            !self.honest[member] || said.is_some_and(|said| said.notarize == Some(id))
+        };
+        let members = self.honest.len();
+        if (0..members).filter(voted).count() * 3 <= members * 2 {
+            let detail = format!("server {server}: slot {slot}, {id}");
+            self.breaks("what is said to be notarized has a quorum's votes", detail);
+        }
+    }
+
     /// When a block was first seen.
     pub fn proposed_at(&self, id: BlockId) -> Option<Micros> {
         self.proposed_at.get(&id).copied()
@@ -233,6 +250,24 @@ pub fn rows_are_as_told<'a>(
         }
     }
     Ok(rows)
+}
+
+/// Whether the purses hold together what they held at first.
+pub fn no_money_is_made_or_lost(home: &Path) -> Result<(), String> {
+    let held = || -> rusqlite::Result<Option<i64>> {
+        let database =
+            Connection::open_with_flags(home.join("state.db"), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let there = "SELECT count(*) FROM sqlite_schema WHERE name = 'purse'";
+        if database.query_row(there, [], |row| row.get::<_, i64>(0))? == 0 {
+            return Ok(None);
+        }
+        database.query_row("SELECT sum(v) FROM purse", [], |row| row.get(0))
+    };
+    let whole = i64::try_from(PURSES).unwrap_or(0) * PURSE;
+    match held().map_err(|error| format!("reading purses: {error}"))? {
+        Some(held) if held != whole => Err(format!("the purses hold {held}, not {whole}")),
+        _ => Ok(()),
+    }
 }
 
 fn ledger(home: &Path) -> rusqlite::Result<BTreeMap<String, u64>> {

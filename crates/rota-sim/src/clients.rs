@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rota_core::crypto::SecretKey;
-use rota_core::time::Time;
+use rota_core::replica::Status;
 use rota_core::transaction::{
     Envelope, Expiry, Parameters, Settings, Statement, Transaction, Value,
 };
 use rota_core::types::{ChainId, Height, TransactionId};
+use rota_store::draft::{Begin, Draft, Drafts, Finished, Stop, Until};
 
 use crate::Micros;
 use crate::random::Random;
@@ -28,6 +29,12 @@ const SHORT_EXPIRY: std::time::Duration = std::time::Duration::from_millis(400);
 /// The same in blocks.
 const EXPIRY_BLOCKS: u64 = 100_000;
 
+/// How many purses there are, with [`PURSE`] in each at first.
+pub const PURSES: u64 = 5;
+
+/// See [`PURSES`].
+pub const PURSE: i64 = 100;
+
 /// What clients write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mix {
@@ -35,6 +42,9 @@ pub enum Mix {
     Plain,
     /// The same, and a balance that all add to.
     Sums,
+    /// Money moved between two purses, in an interactive transaction that reads both and writes what
+    /// it has computed; those that meet another one fail.
+    Transfers,
     /// Everything that SQL has to trip copies with; some of it must fail, alike everywhere.
     Hostile,
 }
@@ -82,7 +92,7 @@ pub struct Write {
 
 /// A write that is over, or was when the run ended.
 #[derive(Clone, Debug)]
-pub struct Finished {
+pub struct Over {
     /// The key of its row.
     pub key: String,
     /// What became of it.
@@ -111,7 +121,7 @@ pub struct Clients {
     /// By number; number 0 makes the tables.
     pub all: Vec<Client>,
     /// What is over.
-    pub finished: Vec<Finished>,
+    pub finished: Vec<Over>,
     /// Which client waits for which transaction.
     pub waiting: BTreeMap<TransactionId, usize>,
     /// Whether the tables are there.
@@ -153,9 +163,10 @@ impl Clients {
         &mut self,
         number: usize,
         at: Micros,
-        height: Height,
-        time: Time,
+        status: &Status,
+        drafts: Option<&Arc<Drafts>>,
     ) -> Option<Write> {
+        let (height, time) = (status.height, status.chain_time);
         let chain = self.chain;
         let client = &mut self.all[number];
         if client.begun == client.plan.writes {
@@ -163,20 +174,37 @@ impl Clients {
         }
         client.begun += 1;
         let key = format!("c{number}-{}", client.begun);
-        let statements = client.statements(&key);
+        let salt = client.random.bytes();
+        let signer = client.signer.public();
+        let begin = Begin {
+            id: Transaction::id_of(chain, signer, &salt),
+            begun: time,
+            settings: Settings::default(),
+            read_only: false,
+            at_least: Height(0),
+            unfinal: Vec::new(),
+        };
+        let transfers = client.plan.mix == Mix::Transfers;
+        let drafts = drafts.filter(|_| transfers);
+        let moved =
+            drafts.and_then(|drafts| client.transfer(drafts.begin(begin).ok()?, &key).ok()?);
+        let (statements, interactive) = match moved {
+            Some(Finished { statements, interactive }) => (statements, Some(interactive)),
+            None => (client.statements(&key), None),
+        };
         let transaction = Transaction {
-            salt: client.random.bytes(),
+            salt,
             user: "rota".into(),
             statements,
             settings: Settings::default(),
-            interactive: None,
+            interactive,
         };
         let id = transaction.id(chain, client.signer.public());
         let hurried = client.plan.mix == Mix::Hostile && client.random.per_mille(100);
         let within = if hurried { SHORT_EXPIRY } else { EXPIRY };
         let expiry = Expiry { height: Height(height.0 + EXPIRY_BLOCKS), time: time.plus(within) };
         let envelope = Envelope::sign(chain, &client.signer, expiry, vec![transaction]);
-        let must_apply = client.plan.mix != Mix::Hostile;
+        let must_apply = matches!(client.plan.mix, Mix::Plain | Mix::Sums);
         Some(Write { key, id, envelope: Arc::new(envelope), started: at, must_apply, tries: 0 })
     }
 
@@ -193,7 +221,7 @@ impl Clients {
             self.waiting.remove(&write.id);
             self.ready |= number == 0 && fate == Fate::Applied;
             let Write { key, started, .. } = write;
-            self.finished.push(Finished { key, fate, started, finished: at });
+            self.finished.push(Over { key, fate, started, finished: at });
         }
     }
 
@@ -220,7 +248,7 @@ impl Client {
             return TABLES.iter().map(|sql| plain(*sql)).chain([own]).collect();
         }
         let own = insert_row(key, i64::try_from(self.begun).unwrap_or(i64::MAX));
-        if self.plan.mix == Mix::Plain {
+        if matches!(self.plan.mix, Mix::Plain | Mix::Transfers) {
             return vec![own];
         }
         if self.plan.mix == Mix::Sums {
@@ -232,6 +260,36 @@ impl Client {
         let place = self.random.index(statements.len() + 1);
         statements.insert(place, own);
         statements
+    }
+
+    /// Moves money on a draft. Fails where a server has not executed the making of the tables yet.
+    fn transfer(&mut self, mut draft: Draft, key: &str) -> Result<Option<Finished>, Stop> {
+        let until = Until::default();
+        let (from, to) = (self.random.between(1, PURSES), self.random.between(1, PURSES));
+        let amount = i64::try_from(self.random.between(1, 30)).unwrap_or(1);
+        let mut read = |draft: &mut Draft, purse: u64| -> Result<i64, Stop> {
+            let sql = format!("SELECT v FROM purse WHERE id = {purse}");
+            let read = draft.run(plain(sql), &until)?;
+            match read.rows.rows.first().and_then(|row| row.first()) {
+                Some(Value::Integer(held)) => Ok(*held),
+                _ => Ok(0),
+            }
+        };
+        let (has, had) = (read(&mut draft, from)?, read(&mut draft, to)?);
+        if self.random.per_mille(300) {
+            draft.run(plain("SAVEPOINT s"), &until)?;
+            let twice = plain(format!("INSERT INTO purse VALUES ({from}, 7)"));
+            let _ = draft.run(twice, &until);
+            draft.run(plain("ROLLBACK TO s"), &until)?;
+        }
+        if from != to {
+            for (purse, holds) in [(from, has - amount), (to, had + amount)] {
+                let sql = format!("UPDATE purse SET v = {holds} WHERE id = {purse}");
+                draft.run(plain(sql), &until)?;
+            }
+        }
+        draft.run(insert_row(key, amount), &until)?;
+        Ok(draft.finish()?)
     }
 
     /// Something that copies could differ on.
@@ -321,6 +379,8 @@ const TABLES: &[&str] = &[
     "CREATE TABLE counter(id INTEGER PRIMARY KEY AUTOINCREMENT, x REAL)",
     "CREATE TABLE shape(id INTEGER PRIMARY KEY, a, b REAL, c TEXT)",
     "CREATE TABLE same(v)",
+    "CREATE TABLE purse(id INTEGER PRIMARY KEY, v INTEGER NOT NULL)",
+    "INSERT INTO purse VALUES (1, 100), (2, 100), (3, 100), (4, 100), (5, 100)",
     "INSERT INTO account VALUES (1, 100)",
     "CREATE TRIGGER touched AFTER UPDATE ON account WHEN new.id = 1 \
      BEGIN INSERT INTO moments(id) VALUES (NULL); END",

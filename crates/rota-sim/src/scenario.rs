@@ -210,7 +210,7 @@ impl Plan {
         let writers_count = usize::try_from(random.between(1, 5)).expect("small");
         let writes = random.between(3, 25);
         let think = random.between(SECOND / 100, SECOND);
-        let mix = random.choose(&[Mix::Plain, Mix::Hostile, Mix::Hostile]);
+        let mix = random.choose(&[Mix::Plain, Mix::Hostile, Mix::Hostile, Mix::Transfers]);
         plan.clients = writers(writers_count, writes, think, mix);
         let readers_count = usize::try_from(random.between(0, 3)).expect("small");
         plan.readers = readers(readers_count, random.between(3, 25), think);
@@ -239,6 +239,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("three-of-four-gone", three_of_four_gone),
     ("all-crash", all_crash),
     ("flipped-row", flipped_row),
+    ("transfers", transfers),
     ("far-behind", far_behind),
     ("hostile-sql", hostile_sql),
     ("lied-to-readers", lied_to_readers),
@@ -343,6 +344,12 @@ fn flipped_row(seed: u64) -> Plan {
     plan.script = vec![(SECOND, Step::FlipRow { server: 2 })];
     plan.faults_end = 8 * SECOND;
     plan.clients = writers(3, 30, SECOND / 4, Mix::Sums);
+    plan
+}
+
+fn transfers(seed: u64) -> Plan {
+    let mut plan = Plan::calm("transfers", seed);
+    plan.clients = writers(5, 40, SECOND / 20, Mix::Transfers);
     plan
 }
 

@@ -16,6 +16,7 @@ use rota_core::time::{Instant, Now, Time};
 use rota_core::transaction::Envelope;
 use rota_core::types::{Height, NodeId, StateRoot, TransactionId};
 use rota_store::chain_db::ChainDb;
+use rota_store::draft::Drafts;
 use rota_store::host::{Host, Io};
 use rota_store::{AppliedBlock, StateDb};
 
@@ -31,6 +32,8 @@ pub enum Effect {
     Apply(Arc<Block>),
     /// A timer is set.
     Wake(Instant),
+    /// Clients could be told that these are notarized.
+    Notarized(Vec<Arc<Block>>),
     /// A linearizable read may go on, or not.
     Barrier(u64, Result<Height, Refusal>),
     /// Clients are told that these will not happen.
@@ -102,6 +105,8 @@ pub struct Running {
     pub chain_db: Rc<RefCell<ChainDb>>,
     /// The executor's database.
     pub state: StateDb,
+    /// Its clients' transactions before they are sent.
+    pub drafts: Arc<Drafts>,
     /// Blocks to execute.
     pub to_apply: VecDeque<Arc<Block>>,
     /// What has arrived.
@@ -144,7 +149,9 @@ impl Io for Outbox {
     // Clients of the simulator wait for what is final.
     fn admitted(&mut self, _: Arc<Envelope>) {}
 
-    fn notarized(&mut self, _: Vec<Arc<Block>>) {}
+    fn notarized(&mut self, blocks: Vec<Arc<Block>>) {
+        self.push(Effect::Notarized(blocks));
+    }
 
     fn barrier(&mut self, id: u64, reached: Result<Height, Refusal>) {
         self.push(Effect::Barrier(id, reached));
@@ -253,6 +260,7 @@ impl Server {
             host,
             chain_db,
             state,
+            drafts: Drafts::new(&self.home, genesis),
             to_apply: VecDeque::new(),
             inbox: Vec::new(),
             scheduled: false,

@@ -26,7 +26,7 @@ use rusqlite::config::DbConfig;
 use tempfile::TempDir;
 
 use crate::check::{Broken, MOST_BACK_OFF, Monitor, time_is_near};
-use crate::clients::{Clients, Fate, Finished, PATIENCE, Write};
+use crate::clients::{Clients, Fate, Over, PATIENCE, Write};
 use crate::liar::{Behaviour, Liar};
 use crate::network::Network;
 use crate::random::Random;
@@ -81,7 +81,7 @@ pub struct Outcome {
     /// How many slots below it have no block.
     pub skipped: u64,
     /// Every write that was answered.
-    pub writes: Vec<Finished>,
+    pub writes: Vec<Over>,
     /// How long each linearizable read took.
     pub reads: Vec<Micros>,
     /// Servers that found their own state to be wrong, and the rows.
@@ -387,6 +387,9 @@ impl World {
                     let timer = running.timer;
                     self.schedule(at, Event::Woken { server, life, timer });
                 }
+                Effect::Notarized(blocks) => {
+                    blocks.iter().for_each(|block| self.monitor.told_notarized(server, block));
+                }
                 Effect::Barrier(id, reached) => self.barrier(server, id, reached),
                 Effect::Dropped(transactions, why) => self.dropped(server, &transactions, &why),
                 Effect::Report(line) => self.note(format_args!("server {server} says: {line}")),
@@ -611,7 +614,8 @@ impl World {
             None => {
                 let status = self.servers[server].status(self.now, &self.genesis);
                 let Some(status) = status else { return };
-                self.clients.next_write(number, self.now, status.height, status.chain_time)
+                let drafts = self.servers[server].running.as_ref().map(|running| &running.drafts);
+                self.clients.next_write(number, self.now, &status, drafts)
             }
         };
         if let Some(write) = write {

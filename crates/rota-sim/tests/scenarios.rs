@@ -33,6 +33,14 @@ fn four_servers_lose_no_slot_in_calm_weather() {
 }
 
 #[test]
+fn transfers_that_meet_fail_for_one_and_none_is_half_done() {
+    let outcomes = runs("transfers");
+    let of = |fate| outcomes.iter().flat_map(|o| &o.writes).filter(move |w| w.fate == fate).count();
+    assert!(of(Fate::Applied) > 100, "most transfers must succeed: {}", of(Fate::Applied));
+    assert!(of(Fate::Failed) > 10, "some must have met another one: {}", of(Fate::Failed));
+}
+
+#[test]
 fn an_equivocating_leader_parts_nobody() {
     for outcome in runs("equivocating-leader") {
         assert!(outcome.met.of(rota_sim::Fault::Lie) > 0);

@@ -73,15 +73,16 @@ pub struct Context {
 /// When a statement on a draft has to stop, whatever it has cost.
 #[derive(Clone, Debug)]
 pub struct Watch {
-    /// When.
-    pub deadline: Instant,
+    /// When, if ever.
+    pub deadline: Option<Instant>,
     /// Or once this is set.
     pub cancelled: Arc<AtomicBool>,
 }
 
 impl Watch {
     fn is_over(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed) || Instant::now() >= self.deadline
+        self.cancelled.load(Ordering::Relaxed)
+            || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 

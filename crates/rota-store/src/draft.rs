@@ -121,10 +121,10 @@ pub struct Begin {
 }
 
 /// How long a statement may run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Until {
     /// When to stop (57014).
-    pub deadline: Instant,
+    pub deadline: Option<Instant>,
     /// Or as soon as this is set.
     pub cancelled: Arc<AtomicBool>,
 }

@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rota_core::time::Time;
 use rota_core::transaction::{Settings, Statement, Transaction, Value};
@@ -25,13 +25,6 @@ struct Bench {
 struct Open {
     draft: Draft,
     salt: [u8; 16],
-}
-
-fn until() -> Until {
-    Until {
-        deadline: Instant::now() + Duration::from_secs(60),
-        cancelled: Arc::new(AtomicBool::new(false)),
-    }
 }
 
 impl Bench {
@@ -110,7 +103,7 @@ impl Bench {
 
 impl Open {
     fn try_run(&mut self, statement: Statement) -> Result<StatementResult, Stop> {
-        self.draft.run(statement, &until())
+        self.draft.run(statement, &Until::default())
     }
 
     /// The tag, or the SQLSTATE.
@@ -314,7 +307,7 @@ fn a_read_only_draft_refuses_writes_and_a_client_can_call_a_statement_off() {
     let mut open = bench.begin();
     let forever = "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c)
         SELECT count(*) FROM c";
-    let called_off = Until { cancelled: Arc::new(AtomicBool::new(true)), ..until() };
+    let called_off = Until { cancelled: Arc::new(AtomicBool::new(true)), deadline: None };
     let stopped = open.draft.run(statement(forever, &[]), &called_off);
     assert!(matches!(stopped, Err(Stop::Refused(refusal)) if refusal.code() == "57014"));
     assert_eq!(open.number("SELECT count(*) FROM a"), 3);

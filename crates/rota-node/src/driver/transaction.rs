@@ -289,7 +289,7 @@ impl Transaction {
 fn until(options: &RunOptions) -> Until {
     let ours = Instant::now() + READ_TIME;
     let deadline = options.deadline.map_or(ours, |theirs| theirs.min(ours));
-    Until { deadline, cancelled: options.cancel.flag() }
+    Until { deadline: Some(deadline), cancelled: options.cancel.flag() }
 }
 
 /// Nothing has happened yet that anybody could see, whatever became of the part.
