@@ -50,8 +50,6 @@ pub(crate) struct Translated {
     pub(crate) parameters: usize,
     /// Parameters that are cast somewhere: their number, from 1, and the type.
     pub(crate) casts: Vec<(usize, Oid)>,
-    /// Parameters that stand where an array is wanted: SQLite gets them as JSON.
-    pub(crate) arrays: Vec<usize>,
     /// Whether there is a RETURNING clause.
     pub(crate) returning: bool,
 }
@@ -137,6 +135,9 @@ struct Translation<'a> {
     naming: bool,
     /// Whether literals stand for a column's default, which knows its type itself.
     plain: bool,
+    /// What the changed table is called in the statement, if that is not its name: SQLite's
+    /// RETURNING knows its name only.
+    target: Option<String>,
     /// Where, in the input, the result column begins that is being translated.
     item: Option<usize>,
     seen: Translated,
@@ -441,10 +442,15 @@ impl<'a> Translation<'a> {
     }
 
     fn quoted_name(&mut self, token: Token<'a>) {
-        let qualifies = token.text == "\"public\"" && !self.after_dot();
-        if !(qualifies && self.skip_dot()) {
+        let schema = token.text == "\"public\"" || self.names_target(&token);
+        if !(schema && !self.after_dot() && self.skip_dot()) {
             self.push(Shape::Name, token.text);
         }
+    }
+
+    /// Whether this qualifies a column in RETURNING by the alias of the changed table.
+    fn names_target(&self, token: &Token<'_>) -> bool {
+        self.seen.returning && self.target.is_some() && token.name() == self.target
     }
 
     fn after_dot(&self) -> bool {
@@ -464,12 +470,14 @@ impl<'a> Translation<'a> {
             return Ok(());
         }
         let word = token.text.to_ascii_lowercase();
-        let called = self.input.get(self.next..).unwrap_or_default();
-        let called = called.iter().find(|next| next.kind != Kind::Space);
+        let called = self.peek().copied();
         let handled = match called {
             // `public.f(x)`, `pg_catalog.f(x)`; tables of `pg_catalog` keep their schema.
             Some(next) if next.text == "." => {
-                (word == "public" || word == "pg_catalog" && self.ahead_is_call()) && self.skip_dot()
+                let left_out = word == "public"
+                    || (word == "pg_catalog" && self.ahead_is_call())
+                    || self.names_target(&token);
+                left_out && self.skip_dot()
             }
             Some(next) if next.text == "(" => self.called_word(&word)?,
             Some(next) if next.kind == Kind::Text => self.typed_literal(&word)?,
@@ -481,7 +489,7 @@ impl<'a> Translation<'a> {
             _ => false,
         };
         if !handled && !self.operator_word(&word)? && !self.clause_word(&word)? {
-            match casts::bare_value(&word) {
+            match casts::bare_value(&word).filter(|_| called.is_none_or(|next| next.text != "(")) {
                 Some(value) => self.push(Shape::Whole, value),
                 None => self.push(Shape::Word, token.text),
             }
@@ -498,10 +506,42 @@ impl<'a> Translation<'a> {
 /// Words before parentheses that are not the name of a function.
 fn is_operator(word: &str) -> bool {
     const WORDS: [&str; 36] = [
-        "all", "and", "any", "as", "between", "by", "case", "collate", "distinct", "else", "except",
-        "exists", "from", "glob", "having", "ilike", "in", "intersect", "is", "join", "like",
-        "limit", "not", "offset", "on", "or", "regexp", "returning", "select", "set", "then",
-        "union", "using", "values", "when", "where",
+        "all",
+        "and",
+        "any",
+        "as",
+        "between",
+        "by",
+        "case",
+        "collate",
+        "distinct",
+        "else",
+        "except",
+        "exists",
+        "from",
+        "glob",
+        "having",
+        "ilike",
+        "in",
+        "intersect",
+        "is",
+        "join",
+        "like",
+        "limit",
+        "not",
+        "offset",
+        "on",
+        "or",
+        "regexp",
+        "returning",
+        "select",
+        "set",
+        "then",
+        "union",
+        "using",
+        "values",
+        "when",
+        "where",
     ];
     WORDS.iter().any(|operator| word.eq_ignore_ascii_case(operator))
 }

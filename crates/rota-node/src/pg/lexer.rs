@@ -242,9 +242,13 @@ mod tests {
 
     #[test]
     fn brackets_of_arrays_are_not_quotes() {
-        for (sql, brackets) in
-            [("ARRAY[1, [2]]", 4), ("array ['a]']", 2), ("int[]", 2), ("a[1][2]", 4), ("SELECT [a]", 0)]
-        {
+        for (sql, brackets) in [
+            ("ARRAY[1, [2]]", 4),
+            ("array ['a]']", 2),
+            ("int[]", 2),
+            ("a[1][2]", 4),
+            ("SELECT [a]", 0),
+        ] {
             let found = kinds(sql);
             let found = found.iter().filter(|kind| matches!(kind, Kind::Symbol('[' | ']')));
             assert_eq!(found.count(), brackets, "{sql}");

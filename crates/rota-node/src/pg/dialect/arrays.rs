@@ -11,8 +11,8 @@
 
 use rota_core::error::Refusal;
 
-use super::casts::Type;
-use super::lexer::Kind;
+use super::casts::{Type, cast_literal};
+use super::lexer::{Kind, tokens};
 use super::{Piece, Shape, Translation, join, strings, syntax, unsupported};
 
 /// How an array begins in SQLite's words.
@@ -82,16 +82,12 @@ impl<'a> Translation<'a> {
 
     /// `ANY (…)` or `ALL (…)` after a comparison, its parenthesis still to come.
     pub(super) fn quantified(&mut self, all: bool) -> Result<bool, Refusal> {
-        let before = self.output.len();
-        let Some(comparison) = self.pop_comparison() else {
-            debug_assert!(before >= self.output.len());
-            return Ok(false);
-        };
+        let Some(comparison) = self.pop_comparison() else { return Ok(false) };
         self.skip(1);
         let query = self.comes_any(&["select", "values", "with"]);
         let inside = self.inside()?;
         self.expect(")")?;
-        let list = if query { join(&inside) } else { self.elements(inside) };
+        let list = if query { join(&inside) } else { Self::elements(inside) };
         match (comparison.as_str(), all) {
             ("=", false) => self.push_spaced(format!("IN ({list})")),
             ("<>" | "!=", true) => self.push_spaced(format!("NOT IN ({list})")),
@@ -120,7 +116,7 @@ impl<'a> Translation<'a> {
     }
 
     /// What an array holds, for IN.
-    fn elements(&mut self, mut pieces: Vec<Piece<'a>>) -> String {
+    fn elements(mut pieces: Vec<Piece<'a>>) -> String {
         pieces.retain(|piece| piece.shape != Shape::Space);
         if let [only] = pieces.as_slice() {
             match only.shape {
@@ -129,12 +125,10 @@ impl<'a> Translation<'a> {
                     return inner.unwrap_or_default().to_owned();
                 }
                 Shape::Text => {
-                    if let Some(array) = literal(&only.text, false) {
+                    if let Ok(array) = literal(&only.text, None) {
                         return array;
                     }
                 }
-                Shape::Parameter(number) => self.seen.arrays.push(number),
-                // `ANY ((ARRAY[…])::text[])` as pg_dump and views spell it.
                 _ => {}
             }
         }
@@ -149,18 +143,26 @@ impl<'a> Translation<'a> {
     ) -> Result<(), Refusal> {
         match operand.as_slice() {
             [Piece { shape: Shape::Text, text }] => {
-                let Some(elements) = literal(text, target.is_number()) else {
-                    return Err(Refusal::new("22P02", format!("malformed array literal: {text}")));
-                };
+                let elements = literal(text, Some(target))?;
                 self.push(Shape::Array, format!("{ARRAY}{elements})"));
             }
             [Piece { shape: Shape::Parameter(number), .. }] => {
                 self.seen.casts.push((*number, target.array_oid()));
                 self.output.extend(operand);
             }
-            [Piece { shape: Shape::Group, text }] if text.starts_with("(json_array(") => {
+            // `('{1,2}')::int[]`, `(ARRAY[1])::int[]`, `($1)::int[]`.
+            [Piece { shape: Shape::Group, text }] => {
                 let inner = text.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
-                self.push(Shape::Array, inner.unwrap_or_default().to_owned());
+                let inner = inner.unwrap_or_default().trim().to_owned();
+                let mut tokens = tokens(&inner).into_iter();
+                let piece = match (tokens.next().map(|token| token.kind), tokens.next()) {
+                    (Some(Kind::Text), None) => Shape::Text,
+                    (Some(Kind::Question(Some(number))), None) => Shape::Parameter(number),
+                    _ if inner.starts_with(ARRAY) => Shape::Array,
+                    _ => Shape::Whole,
+                };
+                let piece = Piece { shape: piece, text: inner.into() };
+                return self.cast_to_array(vec![piece], target);
             }
             [Piece { shape: Shape::Array, .. }] => self.output.extend(operand),
             _ => self.push(Shape::Whole, join(&operand)),
@@ -180,10 +182,12 @@ impl<'a> Translation<'a> {
     }
 }
 
-/// `'{a,"b c",NULL}'`: its elements as SQL literals.
-pub(super) fn literal(text: &str, numbers: bool) -> Option<String> {
-    let value = strings::value(text)?;
-    let inner = value.trim().strip_prefix('{')?.strip_suffix('}')?;
+/// `'{a,"b c",NULL}'`: its elements as SQL literals, of the type if there is one.
+fn literal(text: &str, of: Option<&Type>) -> Result<String, Refusal> {
+    let malformed = || Refusal::new("22P02", format!("malformed array literal: {text}"));
+    let value = strings::value(text).ok_or_else(malformed)?;
+    let inner = value.trim().strip_prefix('{').and_then(|inner| inner.strip_suffix('}'));
+    let inner = inner.ok_or_else(malformed)?;
     let mut elements = Vec::new();
     let mut characters = inner.chars().peekable();
     while characters.peek().is_some() {
@@ -198,18 +202,27 @@ pub(super) fn literal(text: &str, numbers: bool) -> Option<String> {
                     quoted = true;
                 }
                 ',' if !inside => break,
-                '{' | '}' if !inside => return None,
+                '{' | '}' if !inside => return Err(malformed()),
                 other => element.push(other),
             }
         }
         let element = if quoted { element.as_str() } else { element.trim() };
         elements.push(match element {
-            "" if !quoted => return None,
+            "" if !quoted => return Err(malformed()),
             null if !quoted && null.eq_ignore_ascii_case("null") => "NULL".to_owned(),
-            number if numbers && number.parse::<f64>().is_ok_and(f64::is_finite) => number.to_owned(),
-            _ if numbers => return None,
-            text => strings::quoted(text),
+            text => typed(&strings::quoted(text), of)?,
         });
     }
-    Some(elements.join(", "))
+    Ok(elements.join(", "))
+}
+
+fn typed(literal: &str, of: Option<&Type>) -> Result<String, Refusal> {
+    let Some(of) = of else { return Ok(literal.to_owned()) };
+    match cast_literal(literal, of, true)? {
+        Some((_, spelled)) => Ok(spelled),
+        None if of.is_number() => {
+            Err(Refusal::new("22P02", format!("invalid input syntax for a number: {literal}")))
+        }
+        None => Ok(literal.to_owned()),
+    }
 }

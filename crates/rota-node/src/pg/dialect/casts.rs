@@ -24,8 +24,10 @@ enum Family {
     Bytes,
     Date,
     Time,
-    Timestamp,
-    TimestampTz,
+    /// `timestamp`.
+    Zoneless,
+    /// `timestamptz`.
+    Zoned,
     Interval,
     Json,
     Uuid,
@@ -49,13 +51,13 @@ const TYPES: [Row; 30] = [
     (&["float8", "float", "double precision"], "DOUBLE PRECISION", 701, 1022, Family::Number),
     (&["real", "float4"], "REAL", 700, 1021, Family::Number),
     (&["numeric", "decimal", "dec", "money"], "NUMERIC", 1700, 1231, Family::Number),
-    (&["timestamptz", "timestamp with time zone"], "rota_timestamptz", 1184, 1185, Family::TimestampTz),
-    (&["timestamp", "timestamp without time zone"], "rota_timestamp", 1114, 1115, Family::Timestamp),
+    (&["timestamptz", "timestamp with time zone"], "rota_timestamptz", 1184, 1185, Family::Zoned),
+    (&["timestamp", "timestamp without time zone"], "rota_timestamp", 1114, 1115, Family::Zoneless),
     (&["date"], "rota_date", 1082, 1182, Family::Date),
     (&["time", "time without time zone"], "rota_time", 1083, 1183, Family::Time),
     (&["timetz", "time with time zone"], "TEXT", 1266, 1270, Family::Text),
     (&["interval"], "TEXT", 25, 1009, Family::Interval),
-    (&["bytea", "blob"], "BYTEA", 17, 1001, Family::Bytes),
+    (&["bytea", "blob"], "BLOB", 17, 1001, Family::Bytes),
     (&["uuid"], "rota_uuid", 2950, 2951, Family::Uuid),
     (&["json"], "json", 114, 199, Family::Json),
     (&["jsonb"], "json", 3802, 3807, Family::Json),
@@ -101,6 +103,11 @@ impl Type {
     /// Whether values are brought into their form by a function.
     fn is_function(&self) -> bool {
         self.row.1.starts_with(|c: char| c.is_ascii_lowercase())
+    }
+
+    /// Whether a column of such texts may become one of others: lengths are not enforced anyway.
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.family(), Family::Text | Family::Cut) && !self.array
     }
 
     fn sqlite(&self) -> String {
@@ -233,7 +240,8 @@ impl<'a> Translation<'a> {
 
     /// `TIMESTAMP WITH TIME ZONE '…'`: the first word has been taken.
     pub(super) fn long_typed_literal(&mut self, word: &str) -> Result<bool, Refusal> {
-        let zone = self.comes(&["with", "time", "zone"]) || self.comes(&["without", "time", "zone"]);
+        let zone =
+            self.comes(&["with", "time", "zone"]) || self.comes(&["without", "time", "zone"]);
         let literal = self.ahead(3).is_some_and(|token| token.kind == Kind::Text);
         if !(zone && literal) {
             return Ok(false);
@@ -268,7 +276,8 @@ impl<'a> Translation<'a> {
         }
         let cast = |text: &str| format!("CAST({text} AS {})", target.sqlite());
         let spelled = match (target.family(), target.first) {
-            (Family::Catalog(function), _) if lone.is_some() => format!("{function}({text})"),
+            // Of a name it is the number, of a number the name.
+            (Family::Catalog(function), _) => format!("{function}({text})"),
             _ if target.row.1.is_empty() => text,
             _ if target.is_function() => format!("{}({text})", target.row.1),
             (Family::Cut, Some(length)) => cast(&format!("substr({text}, 1, {length})")),
@@ -289,7 +298,7 @@ fn row(name: &str) -> Option<&'static Row> {
 
 /// A string cast to a type, where that can be said without a cast. `plain`: what stands alone is of
 /// the type anyway.
-fn cast_literal(
+pub(super) fn cast_literal(
     literal: &str,
     target: &Type,
     plain: bool,
@@ -319,7 +328,7 @@ fn cast_literal(
         },
         Family::Text => text(value),
         Family::Cut if target.first.is_none() => text(value),
-        Family::Date | Family::Timestamp | Family::TimestampTz if special(&value).is_some() => {
+        Family::Date | Family::Zoneless | Family::Zoned if special(&value).is_some() => {
             let word = special(&value).unwrap_or_default();
             Some((Shape::Whole, format!("{}({word})", target.row.1)))
         }
@@ -329,11 +338,11 @@ fn cast_literal(
         Family::Time if plain => {
             text(datetime::parse_time(&value).map_err(|error| moment(error, "time"))?.to_string())
         }
-        Family::Timestamp if plain => {
+        Family::Zoneless if plain => {
             let parsed = datetime::parse_timestamp(&value);
             text(parsed.map_err(|error| moment(error, "timestamp"))?.to_string())
         }
-        Family::TimestampTz if plain => {
+        Family::Zoned if plain => {
             let parsed = datetime::parse_timestamptz(&value);
             text(parsed.map_err(|error| moment(error, "timestamp with time zone"))?.to_string())
         }

@@ -99,7 +99,10 @@ impl<'a> Translation<'a> {
             ["materialized", ..] => return Err(unsupported("there are no materialized views")),
             ["database", ..] => return Err(unsupported("there is one database")),
             ["user" | "role" | "group", ..] => return Err(unsupported("there are no roles yet")),
-            ["function" | "procedure" | "aggregate" | "rule" | "policy" | "cast" | "operator", ..]
+            [
+                "function" | "procedure" | "aggregate" | "rule" | "policy" | "cast" | "operator",
+                ..,
+            ]
             | ["or", "replace", ..] => {
                 return Err(unsupported(
                     "functions, procedures, rules and policies are not supported",
@@ -145,9 +148,8 @@ impl<'a> Translation<'a> {
         }
         self.expect(")")?;
         let condition = self.index_tail()?;
-        let name = name.unwrap_or_else(|| {
-            strings::named(&object_name(&bare(table), &named.join("_"), "idx"))
-        });
+        let name = name
+            .unwrap_or_else(|| strings::named(&object_name(&bare(table), &named.join("_"), "idx")));
         let columns = columns.join(", ");
         Ok(format!("CREATE {unique}INDEX {exists}{name} ON {table} ({columns}){condition}"))
     }
@@ -229,8 +231,11 @@ impl<'a> Translation<'a> {
             ["sequence", ..] => {
                 return Err(unsupported("a sequence is dropped with the column that uses it"));
             }
-            ["schema" | "database" | "role" | "user" | "type" | "domain" | "function" | "procedure"
-            | "extension" | "owned" | "policy" | "rule" | "materialized", ..] => {
+            [
+                "schema" | "database" | "role" | "user" | "type" | "domain" | "function"
+                | "procedure" | "extension" | "owned" | "policy" | "rule" | "materialized",
+                ..,
+            ] => {
                 let what = words.first().copied().unwrap_or_default().to_uppercase();
                 return Err(unsupported(format!("DROP {what} is not supported")));
             }

@@ -40,7 +40,10 @@ impl<'a> Translation<'a> {
                      INSERT … RETURNING"
                 )));
             }
-            "current_timestamp" | "localtimestamp" | "clock_timestamp" | "statement_timestamp"
+            "current_timestamp"
+            | "localtimestamp"
+            | "clock_timestamp"
+            | "statement_timestamp"
             | "transaction_timestamp" => {
                 self.skip_group();
                 self.push(Shape::Whole, "now()");
@@ -153,7 +156,8 @@ impl<'a> Translation<'a> {
         let new = self.part(&["from"])?;
         self.expect("from")?;
         let from = self.part(&["for"])?;
-        let length = if self.accept(&["for"]) { format!(", {}", self.part(&[])?) } else { String::new() };
+        let length =
+            if self.accept(&["for"]) { format!(", {}", self.part(&[])?) } else { String::new() };
         self.expect(")")?;
         self.push(Shape::Whole, format!("overlay({text}, {new}, {from}{length})"));
         Ok(())
@@ -192,22 +196,30 @@ impl<'a> Translation<'a> {
         comma && clause.is_some_and(|piece| piece.is("from"))
     }
 
-    /// The name of a table function's column and of itself: `AS g`, `AS g(x)`, or its own.
-    fn function_alias(&mut self, own: &str) -> Result<(String, String), Refusal> {
+    /// The name of a table function and of its columns: `AS g`, `AS g(x, y)`, or its own.
+    fn function_alias(
+        &mut self,
+        own: &str,
+        count: usize,
+    ) -> Result<(String, Vec<String>), Refusal> {
         let named = self.accept(&["as"])
             || self.peek().is_some_and(|token| {
                 matches!(token.kind, Kind::Word | Kind::Quoted) && !super::queries::is_clause(token)
             });
         if !named {
-            return Ok((own.to_owned(), own.to_owned()));
+            return Ok((own.to_owned(), vec![own.to_owned(); count]));
         }
         let table = self.name()?.to_owned();
         if !self.accept(&["("]) {
-            return Ok((table.clone(), table));
+            let column = if count == 1 { table.clone() } else { own.to_owned() };
+            return Ok((table, vec![column; count]));
         }
-        let column = self.name()?.to_owned();
+        let mut columns = vec![self.name()?.to_owned()];
+        while self.accept(&[","]) {
+            columns.push(self.name()?.to_owned());
+        }
         self.expect(")")?;
-        Ok((table, column))
+        Ok((table, columns))
     }
 
     fn series(&mut self) -> Result<(), Refusal> {
@@ -229,17 +241,19 @@ impl<'a> Translation<'a> {
             _ => return Err(unsupported("generate_series() takes two or three numbers")),
         };
         let bare = step.replace(' ', "");
-        let Some(up) = bare.parse::<i64>().ok().filter(|step| *step != 0).map(|step| step > 0) else {
+        let Some(up) = bare.parse::<i64>().ok().filter(|step| *step != 0).map(|step| step > 0)
+        else {
             return Err(unsupported("generate_series() needs a whole number as its step"));
         };
         let compare = if up { "<=" } else { ">=" };
-        let (table, column) = self.function_alias("generate_series")?;
+        let (table, columns) = self.function_alias("generate_series", 1)?;
+        let column = columns.first().map_or("generate_series", String::as_str);
         self.push(
             Shape::Whole,
             format!(
-                "(WITH RECURSIVE rota_rows(item) AS (SELECT {from} WHERE {from} {compare} {to} UNION \
-                 ALL SELECT item + {bare} FROM rota_rows WHERE item + {bare} {compare} {to}) SELECT \
-                 item AS {column} FROM rota_rows) AS {table}"
+                "(WITH RECURSIVE rota_rows(item) AS (SELECT {from} WHERE {from} {compare} {to} \
+                 UNION ALL SELECT item + {bare} FROM rota_rows WHERE item + {bare} {compare} {to}) \
+                 SELECT item AS {column} FROM rota_rows) AS {table}"
             ),
         );
         Ok(())
@@ -247,20 +261,33 @@ impl<'a> Translation<'a> {
 
     fn unnest(&mut self) -> Result<(), Refusal> {
         self.skip(1);
-        let inside = self.inside()?;
+        self.deeper()?;
+        let mut arrays = Vec::new();
+        loop {
+            let array = self.text_until(|token| token.text == ",")?;
+            arrays.push(array.trim().to_owned());
+            if !self.accept(&[","]) {
+                break;
+            }
+        }
+        self.depth -= 1;
         self.expect(")")?;
-        if inside.iter().any(|piece| piece.shape == Shape::Symbol(',')) {
-            return Err(unsupported("unnest() takes one array"));
+        let (table, mut columns) = self.function_alias("unnest", arrays.len())?;
+        columns.resize(arrays.len(), "unnest".to_owned());
+        let mut selected = Vec::new();
+        for (place, (array, column)) in arrays.iter().zip(&columns).enumerate() {
+            selected.push(match place {
+                0 => format!("rota_rows.value AS {column}"),
+                _ => format!("({array} ->> rota_rows.key) AS {column}"),
+            });
         }
-        if let [piece] = inside.as_slice()
-            && let Shape::Parameter(number) = piece.shape
-        {
-            self.seen.arrays.push(number);
-        }
-        let (table, column) = self.function_alias("unnest")?;
+        let first = arrays.first().map_or("", String::as_str);
         self.push(
             Shape::Whole,
-            format!("(SELECT value AS {column} FROM json_each({})) AS {table}", join(&inside)),
+            format!(
+                "(SELECT {} FROM json_each({first}) AS rota_rows) AS {table}",
+                selected.join(", ")
+            ),
         );
         Ok(())
     }

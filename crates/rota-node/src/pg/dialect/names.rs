@@ -19,8 +19,20 @@ const UNNAMED: &str = "?column?";
 /// Whether a word ends the list of result columns.
 pub(super) fn ends_list(word: &str) -> bool {
     const ENDS: [&str; 14] = [
-        "from", "where", "group", "order", "having", "limit", "offset", "fetch", "union",
-        "intersect", "except", "window", "into", "for",
+        "from",
+        "where",
+        "group",
+        "order",
+        "having",
+        "limit",
+        "offset",
+        "fetch",
+        "union",
+        "intersect",
+        "except",
+        "window",
+        "into",
+        "for",
     ];
     ENDS.contains(&word)
 }
@@ -51,16 +63,24 @@ pub(super) fn column(tokens: &[Token<'_>]) -> Option<String> {
 }
 
 fn is_path(words: &[Token<'_>]) -> bool {
-    words.iter().all(|token| {
-        token.text == "." || matches!(token.kind, Kind::Word | Kind::Quoted)
-    })
+    words.iter().all(|token| token.text == "." || matches!(token.kind, Kind::Word | Kind::Quoted))
 }
 
 fn is_value(token: &Token<'_>) -> bool {
     const VALUES: [&str; 13] = [
-        "null", "true", "false", "current_date", "current_time", "current_timestamp",
-        "localtimestamp", "current_user", "session_user", "user", "current_role",
-        "current_catalog", "current_schema",
+        "null",
+        "true",
+        "false",
+        "current_date",
+        "current_time",
+        "current_timestamp",
+        "localtimestamp",
+        "current_user",
+        "session_user",
+        "user",
+        "current_role",
+        "current_catalog",
+        "current_schema",
     ];
     VALUES.iter().any(|value| token.is(value))
 }
@@ -76,10 +96,22 @@ fn has_alias(words: &[Token<'_>]) -> bool {
         return true;
     }
     const NO_ALIASES: [&str; 12] = [
-        "end", "null", "true", "false", "unknown", "precision", "varying", "zone", "distinct",
-        "isnull", "notnull", "array",
+        "end",
+        "null",
+        "true",
+        "false",
+        "unknown",
+        "precision",
+        "varying",
+        "zone",
+        "distinct",
+        "isnull",
+        "notnull",
+        "array",
     ];
-    if last.kind == Kind::Word && NO_ALIASES.iter().any(|word| last.is(word)) {
+    let unit = before.kind == Kind::Text && super::times::UNITS.iter().any(|unit| last.is(unit));
+    let keyword = NO_ALIASES.iter().any(|word| last.is(word)) || unit;
+    if keyword || before.is("collate") {
         return false;
     }
     match before.kind {
@@ -93,8 +125,14 @@ fn has_alias(words: &[Token<'_>]) -> bool {
 /// The name of an expression.
 fn figure(words: &[Token<'_>]) -> Option<String> {
     let outside: Vec<(usize, &Token<'_>)> = outside(words);
+    if words.first().is_some_and(|first| first.is("case")) {
+        return case(words, &outside);
+    }
     let casts: Vec<usize> =
         outside.iter().filter(|(_, t)| t.kind == Kind::Cast).map(|(place, _)| *place).collect();
+    if let Some((place, _)) = outside.iter().find(|(_, token)| token.is("collate")) {
+        return figure(words.get(..*place)?);
+    }
     // An operator outside of parentheses makes it an expression without a name.
     if let Some(first) = casts.first() {
         let (operand, rest) = words.split_at_checked(*first)?;
@@ -102,15 +140,14 @@ fn figure(words: &[Token<'_>]) -> Option<String> {
             return None;
         }
         let own = figure(operand);
-        return own.filter(|name| !is_weak(name, operand)).or_else(|| type_name(words, *casts.last()?));
+        return own
+            .filter(|name| !is_weak(name, operand))
+            .or_else(|| type_name(words, *casts.last()?));
     }
     if has_operator(words) {
         return None;
     }
     let first = words.first()?;
-    if first.is("case") {
-        return Some("case".into());
-    }
     if first.text == "(" {
         let inner = words.get(1..words.len().saturating_sub(1))?;
         if inner.first().is_some_and(|token| token.is("select")) {
@@ -121,14 +158,56 @@ fn figure(words: &[Token<'_>]) -> Option<String> {
     if first.is("array") {
         return Some("array".into());
     }
-    if words.len() == 1 && is_value(first) && !first.is("null") {
-        let named = !(first.is("true") || first.is("false"));
-        return Some(if named { first.text.to_ascii_lowercase() } else { "bool".into() });
+    if words.len() == 1 && is_value(first) {
+        let nameless = ["null", "true", "false"].iter().any(|value| first.is(value));
+        return (!nameless).then(|| first.text.to_ascii_lowercase());
     }
-    if matches!(first.kind, Kind::Word | Kind::Quoted) && !is_value(first) {
+    let zone = outside.windows(3).any(|three| {
+        matches!(three, [(_, at), (_, time), (_, zone)]
+            if at.is("at") && time.is("time") && zone.is("zone"))
+    });
+    if zone {
+        return Some("timezone".into());
+    }
+    let called = words.get(1).is_some_and(|next| next.text == "(");
+    if matches!(first.kind, Kind::Word | Kind::Quoted) && (called || !is_value(first)) {
         return called_or_named(words);
     }
     None
+}
+
+/// `CASE … ELSE a END` is called as its ELSE, if that has a name of its own; perhaps it is cast.
+fn case(words: &[Token<'_>], outside: &[(usize, &Token<'_>)]) -> Option<String> {
+    let mut depth = 0usize;
+    let mut otherwise = None;
+    let mut end = None;
+    for (place, token) in outside {
+        depth += usize::from(token.is("case"));
+        if token.is("else") && depth == 1 {
+            otherwise = Some(place + 1);
+        }
+        if token.is("end") {
+            depth = depth.saturating_sub(1);
+            if depth == 0 {
+                end = Some(*place);
+                break;
+            }
+        }
+    }
+    let end = end?;
+    let after = words.get(end + 1..)?;
+    let own = otherwise.and_then(|from| words.get(from..end)).and_then(|operand| {
+        let cast = operand.iter().position(|token| token.kind == Kind::Cast);
+        let operand = operand.get(..cast.unwrap_or(operand.len()))?;
+        figure(operand).filter(|name| !is_weak(name, operand))
+    });
+    match after.first() {
+        None => Some(own.unwrap_or_else(|| "case".into())),
+        Some(cast) if cast.kind == Kind::Cast && !has_operator(after) => {
+            own.or_else(|| type_name(words, end + 1))
+        }
+        Some(_) => None,
+    }
 }
 
 /// `f(x)`, `s.f(x)`, `t.a`, `DATE '…'`.
@@ -148,7 +227,11 @@ fn called_or_named(words: &[Token<'_>]) -> Option<String> {
             let own = figure(operand).filter(|name| !is_weak(name, operand));
             own.or_else(|| type_name(inner, place))?
         }
-        (Some(_), "trim") => "btrim".into(),
+        (Some(open), "trim") => match words.get(open + 1) {
+            Some(side) if side.is("leading") => "ltrim".into(),
+            Some(side) if side.is("trailing") => "rtrim".into(),
+            _ => "btrim".into(),
+        },
         _ => cut(name),
     })
 }

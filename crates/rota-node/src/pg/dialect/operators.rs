@@ -10,7 +10,7 @@
 use rota_core::error::Refusal;
 
 use super::lexer::Kind;
-use super::{Shape, Translation, strings, unsupported};
+use super::{Piece, Shape, Translation, strings, unsupported};
 
 /// Spellings that are not one character, longest first where one begins another.
 const LONG: [&str; 17] = [
@@ -64,7 +64,9 @@ impl<'a> Translation<'a> {
             "!~~" | "!~~*" => Some("NOT LIKE"),
             "#>>" | "#>" => return self.json_path(operator),
             "@>" | "<@" | "&&" => {
-                return Err(unsupported(format!("there is no operator {operator} on JSON or arrays")));
+                return Err(unsupported(format!(
+                    "there is no operator {operator} on JSON or arrays"
+                )));
             }
             _ => None,
         };
@@ -80,6 +82,32 @@ impl<'a> Translation<'a> {
         self.push(Shape::Word, pattern.to_owned());
         if self.input.get(self.next).is_some_and(|next| next.kind != Kind::Space) {
             self.push(Shape::Space, " ");
+        }
+        if pattern.ends_with("LIKE") { self.pattern() } else { Ok(()) }
+    }
+
+    /// After LIKE: a backslash protects what follows, as it always does in PostgreSQL.
+    fn pattern(&mut self) -> Result<(), Refusal> {
+        if self.comes_any(&["any", "all", "some"]) {
+            return Ok(());
+        }
+        let pieces = self.pieces_until(|token| {
+            token.is("escape")
+                || token.is("end")
+                || super::queries::is_clause(token)
+                || matches!(token.kind, Kind::Symbol(',' | ';' | '=' | '<' | '>'))
+        })?;
+        let mut parts = pieces.iter().filter(|piece| piece.shape != Shape::Space);
+        let escapes = match (parts.next(), parts.next()) {
+            (None, _) => false,
+            (Some(only), None) if only.shape == Shape::Text => only.text.contains('\\'),
+            _ => true,
+        };
+        self.output.extend(pieces);
+        if escapes && !self.comes(&["escape"]) {
+            let spaces = self.output.iter().rev().take_while(|p| p.shape == Shape::Space).count();
+            let place = self.output.len().saturating_sub(spaces);
+            self.output.insert(place, Piece { shape: Shape::Whole, text: r" ESCAPE '\'".into() });
         }
         Ok(())
     }
@@ -118,9 +146,14 @@ impl<'a> Translation<'a> {
     /// Words between operands.
     pub(super) fn operator_word(&mut self, word: &str) -> Result<bool, Refusal> {
         match word {
-            "ilike" => self.push(Shape::Word, "LIKE"),
+            "ilike" | "like" => {
+                self.push(Shape::Word, "LIKE");
+                self.pattern()?;
+            }
             "similar" if self.comes(&["to"]) => {
-                return Err(unsupported("SIMILAR TO is not supported: use ~ with a regular expression"));
+                return Err(unsupported(
+                    "SIMILAR TO is not supported: use ~ with a regular expression",
+                ));
             }
             "collate" => self.collation()?,
             "unknown" if self.last_is(&["is", "not"]) => self.push(Shape::Word, "NULL"),
@@ -149,7 +182,9 @@ impl<'a> Translation<'a> {
             "c" | "posix" | "ucs_basic" | "c.utf8" | "c.utf-8" => {
                 self.push(Shape::Word, "COLLATE BINARY");
             }
-            "binary" | "nocase" | "rtrim" => self.push(Shape::Whole, format!("COLLATE {}", token.text)),
+            "binary" | "nocase" | "rtrim" => {
+                self.push(Shape::Whole, format!("COLLATE {}", token.text))
+            }
             other => {
                 return Err(Refusal::new(
                     "42704",

@@ -18,9 +18,33 @@ use super::{Shape, Translation, is_operator, names, unsupported};
 
 /// Words that begin what comes after a table's or column's name, and so are no alias of it.
 const CLAUSES: [&str; 27] = [
-    "cross", "except", "fetch", "filter", "for", "from", "full", "group", "having", "inner",
-    "intersect", "into", "join", "left", "limit", "natural", "offset", "on", "order", "over",
-    "returning", "right", "set", "union", "using", "where", "window",
+    "cross",
+    "except",
+    "fetch",
+    "filter",
+    "for",
+    "from",
+    "full",
+    "group",
+    "having",
+    "inner",
+    "intersect",
+    "into",
+    "join",
+    "left",
+    "limit",
+    "natural",
+    "offset",
+    "on",
+    "order",
+    "over",
+    "returning",
+    "right",
+    "set",
+    "union",
+    "using",
+    "where",
+    "window",
 ];
 
 /// Whether a word begins a clause, or is an operator.
@@ -32,6 +56,10 @@ pub(super) fn is_clause(token: &Token<'_>) -> bool {
 impl<'a> Translation<'a> {
     /// A statement that is no DDL.
     pub(super) fn query(&mut self) -> Result<String, Refusal> {
+        if self.comes(&["explain"]) {
+            return self.explain();
+        }
+        self.alias_target();
         if self.comes(&["insert"]) {
             self.leave_defaults_out()?;
         } else if self.comes(&["delete", "from"]) {
@@ -47,9 +75,56 @@ impl<'a> Translation<'a> {
         self.rest()
     }
 
+    /// `EXPLAIN (ANALYZE, …) …`: SQLite tells its plan, and runs nothing.
+    fn explain(&mut self) -> Result<String, Refusal> {
+        self.skip(1);
+        if !self.comes(&["query", "plan"]) {
+            self.skip_group();
+            while self.accept(&["analyze"]) || self.accept(&["verbose"]) {}
+            return Ok(format!("EXPLAIN QUERY PLAN {}", self.rest()?.trim_start()));
+        }
+        Ok(format!("EXPLAIN{}", self.rest()?))
+    }
+
+    /// Remembers x of `UPDATE t AS x`, and puts in the AS that SQLite wants there.
+    fn alias_target(&mut self) {
+        let Some((place, named)) = self.target_alias() else { return };
+        let found = self.ahead(place).and_then(Token::name);
+        self.target = found;
+        if named {
+            return;
+        }
+        let significant = self.input.iter().enumerate().skip(self.next);
+        let mut significant = significant.filter(|(_, token)| token.kind != Kind::Space);
+        if let Some((alias, _)) = significant.nth(place) {
+            let words = [(Kind::Word, "AS"), (Kind::Space, " ")];
+            self.input.splice(alias..alias, words.map(|(kind, text)| Token { kind, text }));
+        }
+    }
+
+    /// Where the alias stands in `UPDATE t AS x`, `DELETE FROM t x`, `INSERT INTO t AS x`, and
+    /// whether AS does.
+    fn target_alias(&self) -> Option<(usize, bool)> {
+        let verbs: [&[&str]; 3] = [&["update"], &["delete", "from"], &["insert", "into"]];
+        let verb = verbs.iter().find(|words| self.comes(words))?;
+        let mut place = verb.len();
+        place += usize::from(self.ahead(place).is_some_and(|token| token.is("only")));
+        while self.ahead(place + 1).is_some_and(|token| token.text == ".") {
+            place += 2;
+        }
+        place += 1;
+        let named = self.ahead(place).is_some_and(|token| token.is("as"));
+        place += usize::from(named);
+        let alias = self.ahead(place)?;
+        let is_name = matches!(alias.kind, Kind::Word | Kind::Quoted);
+        let insert = verb.len() == 2 && self.comes(&["insert"]);
+        (is_name && (named || !(insert || is_clause(alias)))).then_some((place, named))
+    }
+
     /// Words that begin a clause.
     pub(super) fn clause_word(&mut self, word: &str) -> Result<bool, Refusal> {
-        if self.depth == 0 && self.item.is_some() && names::ends_list(word) {
+        let distinct_from = word == "from" && self.last_is(&["distinct"]);
+        if self.depth == 0 && self.item.is_some() && names::ends_list(word) && !distinct_from {
             self.end_item();
             self.item = None;
             self.naming = false;
@@ -131,8 +206,7 @@ impl<'a> Translation<'a> {
     fn offset(&mut self) -> Result<(), Refusal> {
         self.deeper()?;
         let ends = ["row", "rows", "limit", "fetch", "for", "union"];
-        let skipped =
-            self.text_until(|t| t.text == ";" || ends.iter().any(|word| t.is(word)))?;
+        let skipped = self.text_until(|t| t.text == ";" || ends.iter().any(|word| t.is(word)))?;
         self.depth -= 1;
         let skipped = skipped.trim().to_owned();
         if self.comes_any(&["row", "rows"]) {
@@ -299,8 +373,7 @@ impl<'a> Translation<'a> {
         };
         let mut left_out = Vec::new();
         for place in 0..columns.len() {
-            let defaults =
-                rows.iter().filter(|row| row.get(place).is_some_and(alone)).count();
+            let defaults = rows.iter().filter(|row| row.get(place).is_some_and(alone)).count();
             if defaults == rows.len() {
                 left_out.push(place);
             } else if defaults > 0 {

@@ -1,6 +1,152 @@
-//! What tools really send, and what SQLite gets.
+//! What tools really send (`pgbench -i`, sysbench, psql, Django, SQLAlchemy, Drizzle, and people),
+//! and what SQLite gets: each of its statements is prepared by SQLite too.
+
+use rusqlite::Connection;
+use rusqlite::functions::FunctionFlags;
 
 use super::*;
+
+/// Cases with an empty line between them, white space compared as one blank:
+///
+/// ```text
+/// PostgreSQL's statement
+///   => one of SQLite's
+///   ## the command tag, where it is given
+///   -- warning, where there is one
+///   !! SQLSTATE instead, where it is refused
+/// ```
+const CASES: &str = include_str!("tests/cases.txt");
+
+/// Tables that the cases are about.
+const SCHEMA: &str =
+    "CREATE TABLE t (id INTEGER PRIMARY KEY, a INT, b TEXT, c TEXT, at TIMESTAMPTZ);
+    CREATE TABLE u (id INTEGER PRIMARY KEY, a INT, b TEXT);
+    CREATE TABLE g (id INT4, a BOOL, b TIMESTAMPTZ);
+    CREATE TABLE pgbench_branches (bid INT);
+    CREATE TABLE pg_class (oid INT, relname TEXT, relkind TEXT, relnamespace INT);
+    CREATE UNIQUE INDEX u_a_key ON u (a);
+    CREATE UNIQUE INDEX t_b_c ON t (b, c);
+    CREATE TABLE auth_group (id INT4 PRIMARY KEY, name TEXT);
+    CREATE VIEW v AS SELECT 1;";
+
+/// What other parts of the server register.
+const FUNCTIONS: [(&str, i32); 8] = [
+    ("now", 0),
+    ("rota_nextval", 1),
+    ("to_regclass", 1),
+    ("to_regtype", 1),
+    ("pg_table_is_visible", 1),
+    ("version", 0),
+    ("array_to_string", 2),
+    ("current_schema", 0),
+];
+
+fn database() -> Connection {
+    let connection = Connection::open_in_memory().unwrap();
+    rota_store::functions::register(&connection).unwrap();
+    let flags = FunctionFlags::SQLITE_UTF8
+        | FunctionFlags::SQLITE_DETERMINISTIC
+        | FunctionFlags::SQLITE_INNOCUOUS;
+    for (name, arguments) in FUNCTIONS {
+        connection.create_scalar_function(name, arguments, flags, |_| Ok(1)).unwrap();
+    }
+    connection.execute_batch(SCHEMA).unwrap();
+    connection
+}
+
+/// With one blank for all white space.
+fn blanks(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A translation in the form of the cases.
+fn written(sql: &str) -> String {
+    let done = match translate(sql) {
+        Ok(done) => done,
+        Err(refusal) => return format!("  !! {}", refusal.code()),
+    };
+    let statements = done.statements.iter().map(|text| format!("  => {}", blanks(text)));
+    let tag = done.tag.map(|tag| format!("  ## {tag}"));
+    let warning = (!done.notices.is_empty()).then(|| "  -- warning".to_owned());
+    statements.chain(tag).chain(warning).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn spellings_of_postgresql_become_those_of_sqlite() {
+    let mut wrong = Vec::new();
+    for case in CASES.split("\n\n") {
+        let (sql, want) = case.trim_end().split_once("\n  ").unwrap();
+        let got = written(sql);
+        if got != format!("  {want}") {
+            wrong.push(format!("{sql}\n{got}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn sqlite_takes_every_translation() {
+    for case in CASES.split("\n\n") {
+        let connection = database();
+        let (sql, _) = case.trim_end().split_once("\n  ").unwrap();
+        let statements = translate(sql).map(|done| done.statements).unwrap_or_default();
+        for (place, text) in statements.iter().enumerate() {
+            let prepared = connection.prepare(text).map(drop);
+            assert!(prepared.is_ok(), "{sql}\n{text}\n{prepared:?}");
+            // The next one may need what this one made.
+            if place + 1 < statements.len() {
+                connection.execute(text, []).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_translated_means_the_same() {
+    let connection = database();
+    connection
+        .execute_batch(
+            "INSERT INTO t (id, a, b, at) VALUES (1, 1, 'a_b', '2024-01-31 10:00:00'),
+             (2, 2, 'axb', '2024-02-29 23:30:00'), (3, NULL, NULL, NULL)",
+        )
+        .unwrap();
+    for (sql, want) in [
+        ("SELECT string_agg(id::text, ',') FROM t WHERE b LIKE 'a\\_b'", "1"),
+        ("SELECT string_agg(id::text, ',') FROM t WHERE b LIKE ANY (ARRAY['%x%', 'y'])", "2"),
+        ("SELECT string_agg(id::text, ',') FROM t WHERE a = ANY('{2,3}'::int[])", "2"),
+        ("SELECT string_agg(id::text, ',') FROM t WHERE a <> ALL(ARRAY[2])", "1"),
+        ("SELECT string_agg(id::text, ',') FROM t WHERE b ~* '^AX'", "2"),
+        ("SELECT (at + interval '1 month')::text FROM t WHERE id = 1", "2024-02-29 10:00:00"),
+        ("SELECT (at - 2 * interval '1 hour')::text FROM t WHERE id = 1", "2024-01-31 08:00:00"),
+        ("SELECT EXTRACT(day FROM at)::text FROM t WHERE id = 2", "29"),
+        ("SELECT (ARRAY['x','y'])[2]", "y"),
+        ("SELECT sum(i)::text FROM generate_series(10, 1, -3) AS i", "22"),
+        (
+            "SELECT b || a::text FROM unnest('{1,2}'::int[], '{x,y}'::text[]) AS n(a, b) OFFSET 1",
+            "y2",
+        ),
+        ("SELECT id::text FROM t ORDER BY t.id OFFSET 1 ROW FETCH FIRST ROW ONLY", "2"),
+        ("SELECT x FROM (VALUES (1, 'a'), (2, 'b')) AS v(n, x) WHERE n = 2", "b"),
+        ("SELECT POSITION('x' IN b)::text FROM t WHERE id = 2", "2"),
+        ("SELECT '2024-01-31T10:00:00+02'::timestamptz::text", "2024-01-31 08:00:00"),
+        ("SELECT 1.235::numeric(10, 2)::text", "1.24"),
+        ("DELETE FROM t USING u WHERE t.id = u.id RETURNING 'none'", ""),
+        ("DELETE FROM t AS x USING (SELECT 3 AS id) y WHERE x.id = y.id RETURNING x.id::text", "3"),
+    ] {
+        let translated = translate(sql).unwrap();
+        let text = translated.statements.last().unwrap();
+        let got = connection.query_row(text, [], |row| row.get::<_, String>(0));
+        assert_eq!(got.unwrap_or_default(), want, "{sql}\n{text}");
+    }
+}
+
+#[test]
+fn names_of_sequences_and_indexes_are_those_of_postgresql() {
+    // Made by PostgreSQL 15 for a table and a column of these lengths.
+    let sql = format!("CREATE TABLE {} ({} serial)", "t".repeat(50), "c".repeat(50));
+    let sequence = format!("'{}_{}_seq'", "t".repeat(29), "c".repeat(29));
+    assert!(translate(&sql).unwrap().statements[0].contains(&sequence));
+}
 
 #[test]
 fn strings_names_and_comments_stay_as_they_are() {
@@ -22,12 +168,14 @@ fn parameters_are_counted_and_their_casts_noted() {
 #[test]
 fn nothing_panics_the_translation() {
     let deep = "(".repeat(100_000);
-    for sql in [
-        "::", "::int", ")::int", "()::int", "DEFAULT f(", "E'\\", "a.::int", "$$", "(", "[", "a[",
-        "ARRAY[", "x = ANY(", "CAST(", "EXTRACT(", "CREATE TABLE t (", "ALTER TABLE t ADD", "DROP",
-        "TRUNCATE", "CREATE INDEX ON t (", "INSERT INTO t (a) VALUES (DEFAULT", "OFFSET", "FETCH",
-        "generate_series(", "SELECT 1 OFFSET", "U&'\\", &deep,
-    ] {
+    assert_eq!(translate(&deep).unwrap_err().code(), sqlstate::TOO_COMPLEX);
+    let whole: Vec<&str> = CASES.split("\n\n").collect();
+    for sql in whole {
+        let mut ends = sql.char_indices().map(|(place, _)| place).step_by(3);
+        ends.by_ref().for_each(|end| drop(translate(&sql[..end])));
+    }
+    for sql in ["::", ")::int", "()::int", "E'\\", "U&'\\", "a.::int", "$$", "[", "a[", "x = ANY("]
+    {
         let _ = translate(sql);
     }
 }

@@ -13,7 +13,7 @@ use super::lexer::Kind;
 use super::{Piece, Shape, Translation, join, strings, unsupported};
 
 /// Units after a literal: `INTERVAL '1' DAY`.
-const UNITS: [&str; 6] = ["year", "month", "day", "hour", "minute", "second"];
+pub(super) const UNITS: [&str; 6] = ["year", "month", "day", "hour", "minute", "second"];
 
 impl<'a> Translation<'a> {
     /// An interval, as text in SQLite's words: added to or subtracted from what stands before.
@@ -92,8 +92,8 @@ impl<'a> Translation<'a> {
         });
         if sign == "-" && operand.eq_ignore_ascii_case("now()") && column {
             return Err(unsupported(
-                "the time between two times is not supported: compare with now() - interval '…', or \
-                 subtract unixepoch(a) - unixepoch(b)",
+                "the time between two times is not supported: compare with now() - interval '…', \
+                 or subtract unixepoch(a) - unixepoch(b)",
             ));
         }
         Ok(false)

@@ -6,6 +6,7 @@
 //! | `ADD PRIMARY KEY (a)`, `ADD CONSTRAINT n UNIQUE (a)` | `CREATE UNIQUE INDEX` |
 //! | `ADD CONSTRAINT n CHECK (…)`, `ALTER COLUMN a SET NOT NULL` | the same |
 //! | `ADD CONSTRAINT n FOREIGN KEY …` | nothing, and a warning |
+//! | `ALTER COLUMN a TYPE varchar(n)`, `ALTER COLUMN a DROP DEFAULT` | nothing, and a warning |
 //! | `OWNER TO`, `SET (…)`, `ALTER COLUMN a SET STATISTICS …` | nothing |
 
 use rota_core::error::Refusal;
@@ -213,6 +214,18 @@ impl<'a> Translation<'a> {
         if self.comes(&["set", "statistics"]) || self.comes(&["set", "storage"]) {
             self.skip_action();
             return Ok(());
+        }
+        let before = self.next;
+        if self.accept(&["type"]) || self.accept(&["set", "data", "type"]) {
+            let text = self.type_name()?.is_text();
+            if text && (self.is_over() || self.comes(&[","])) {
+                self.seen.notices.push(format!(
+                    "column {} keeps its declared type, which limits no text's length",
+                    bare(column)
+                ));
+                return Ok(());
+            }
+            self.next = before;
         }
         let what: Vec<&str> = (0..2).filter_map(|n| Some(self.ahead(n)?.text)).collect();
         let what = what.join(" ").to_uppercase();

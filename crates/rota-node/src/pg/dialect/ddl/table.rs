@@ -5,8 +5,8 @@
 //!  at timestamp(3) with time zone DEFAULT now()
 //!                             ► at timestamp with time zone(3) DEFAULT (now())
 //! ```
-//! A type stays as it is declared: clients are told by it. Only a column that draws its numbers from
-//! a sequence must not be INTEGER PRIMARY KEY, for which SQLite would hand them out.
+//! A type stays as it is declared: clients are told by it. Only a column that draws its numbers
+//! from a sequence must not be INTEGER PRIMARY KEY, for which SQLite would hand them out.
 
 use rota_core::error::Refusal;
 
@@ -16,8 +16,22 @@ use super::{Done, bare, object_name};
 
 /// Words that end a column's type.
 const CONSTRAINTS: [&str; 16] = [
-    "as", "check", "collate", "compression", "constraint", "default", "deferrable", "generated",
-    "initially", "not", "null", "primary", "references", "storage", "unique", "using",
+    "as",
+    "check",
+    "collate",
+    "compression",
+    "constraint",
+    "default",
+    "deferrable",
+    "generated",
+    "initially",
+    "not",
+    "null",
+    "primary",
+    "references",
+    "storage",
+    "unique",
+    "using",
 ];
 
 /// Words that begin a table's constraint.
@@ -52,7 +66,9 @@ impl<'a> Translation<'a> {
             let element = if self.comes_any(&TABLE_CONSTRAINTS) {
                 self.table_constraint()?
             } else if self.comes(&["like"]) {
-                return Err(unsupported("CREATE TABLE (LIKE …) is not supported: list the columns"));
+                return Err(unsupported(
+                    "CREATE TABLE (LIKE …) is not supported: list the columns",
+                ));
             } else {
                 self.column(name, true)?.text
             };
@@ -247,6 +263,8 @@ impl<'a> Translation<'a> {
         while !self.is_over() && !self.comes(&[","]) && !self.comes(&[")"]) {
             foreign |= self.comes(&["references"]);
             if self.skip_constraint_option(foreign)? {
+            } else if generated && self.accept(&["not", "null"]) {
+                // It was said with the default.
             } else if self.accept(&["storage"]) {
                 self.skip(1);
             } else if self.comes(&["generated"]) && generated && self.comes_identity() {
