@@ -133,10 +133,11 @@ impl Board {
         self.members.is_quorum(self.members.weight_of(reached))
     }
 
-    /// How long this server has had no quorum in reach; `strict`ly, how long it has had final blocks
-    /// to execute, if that is longer.
+    /// How long this server has had no quorum in reach; `strict`ly, how long it has had final
+    /// blocks to execute, if that is longer.
     pub fn staleness(&self, strict: bool) -> Duration {
-        let since = |at: &Mutex<Option<Instant>>| lock(at).map_or(Duration::ZERO, |at| at.elapsed());
+        let since =
+            |at: &Mutex<Option<Instant>>| lock(at).map_or(Duration::ZERO, |at| at.elapsed());
         let cut_off = if self.quorum_in_reach() { Duration::ZERO } else { since(&self.cut_off) };
         if strict { cut_off.max(since(&self.behind)) } else { cut_off }
     }

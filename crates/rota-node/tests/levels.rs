@@ -158,15 +158,22 @@ async fn clients_that_hear_busy_and_try_again_succeed() {
                 })
                 .collect();
             let mut busy = 0;
+            let mut again = tokio::time::interval(LOOK * 10);
             loop {
                 let options = WriteOptions::default();
                 let written = driver.write("rota", inserts.clone(), Settings::default(), &options);
                 match written.await {
                     Ok(_) => return busy,
                     Err(error) if error.refusal.code() == sqlstate::BUSY => busy += 1,
+                    Err(WriteError { refusal, id: Some(id) })
+                        if refusal.code() == sqlstate::OUTCOME_UNKNOWN =>
+                    {
+                        becomes(&driver, &id.to_string(), "final at (").await;
+                        return busy;
+                    }
                     Err(error) => panic!("{error}"),
                 }
-                tokio::task::yield_now().await;
+                again.tick().await;
             }
         })
     });

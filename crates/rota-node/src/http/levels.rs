@@ -76,8 +76,15 @@ fn duration(text: &str) -> Option<Duration> {
         let (number, unit) = rest.split_at_checked(end)?;
         let number: f64 = number.parse().ok()?;
         // The longer units first: "ms" is not "m".
-        let units =
-            [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("h", 3600.0), ("m", 60.0), ("s", 1.0)];
+        let units = [
+            ("ns", 1e-9),
+            ("us", 1e-6),
+            ("µs", 1e-6),
+            ("ms", 1e-3),
+            ("h", 3600.0),
+            ("m", 60.0),
+            ("s", 1.0),
+        ];
         let (name, seconds) = units.into_iter().find(|(name, _)| unit.starts_with(name))?;
         sum = sum.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
         rest = unit.strip_prefix(name)?;
