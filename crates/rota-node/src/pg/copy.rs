@@ -3,7 +3,8 @@
 //! ```text
 //!  FROM STDIN  CopyInResponse ─► CopyData … CopyDone ─► chunks of whole lines, 1 MB each at most
 //!                 in a transaction: each runs on the draft as it comes
-//!                 alone: all of them are one write; with rota.copy_batch, one for so many rows
+//!                 alone: all of them are one write, or a transaction if they are many;
+//!                 with rota.copy_batch, one write for so many rows
 //!  TO STDOUT   a read ─► CopyOutResponse, a CopyData for each row, CopyDone
 //! ```
 //!
@@ -37,7 +38,7 @@ use translate::Translator;
 /// The most bytes of lines in a statement, and so of one line: no row can be longer either.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// The most bytes of lines in a write; the rest of an envelope is for what is around them.
+/// The most bytes of lines in a write that is not run before it is sent; the rest of an envelope is for what is around them.
 const WRITE_BYTES: usize = MAX_ENVELOPE_BYTES - (64 << 10);
 
 /// How many rows are committed at a time outside of a transaction; 0: all or none.
@@ -412,21 +413,15 @@ impl Load {
         let statement = self.copy.statement(lines);
         // Only the first line of all can be a header.
         self.copy.options.header = Header::None;
-        if self.inside {
-            let options = context.run_options();
-            let transaction = context.block.used().ok_or_else(aborted)?;
-            let result = transaction.run(statement, &options).await.map_err(|refusal| {
-                with_advice(refusal, "use COPY outside of BEGIN … COMMIT, and")
-            })?;
-            self.rows = self.rows.saturating_add(result.rows_affected);
-            return Ok(());
-        }
-        if self.held_bytes.saturating_add(bytes) > WRITE_BYTES {
+        if self.held_bytes.saturating_add(bytes) > WRITE_BYTES && !self.inside {
             if self.batch == 0 {
-                let message = format!("COPY of more than {WRITE_BYTES} bytes in a transaction");
-                return Err(with_advice(Refusal::new(sqlstate::TOO_COMPLEX, message), "").into());
+                self.go_inside(context).await?;
+            } else {
+                self.write(context).await?;
             }
-            self.write(context).await?;
+        }
+        if self.inside {
+            return self.run(context, statement).await;
         }
         self.held.push(statement);
         self.held_bytes = self.held_bytes.saturating_add(bytes);
@@ -434,6 +429,24 @@ impl Load {
         if self.batch > 0 && self.held_rows >= self.batch {
             self.write(context).await?;
         }
+        Ok(())
+    }
+
+    /// Too much for one write: a transaction, then, which ends with what the client sent.
+    async fn go_inside(&mut self, context: &mut Context) -> Result<(), Trouble> {
+        context.enter()?;
+        self.inside = true;
+        for statement in std::mem::take(&mut self.held) {
+            self.run(context, statement).await?;
+        }
+        Ok(())
+    }
+
+    async fn run(&mut self, context: &mut Context, statement: Statement) -> Result<(), Trouble> {
+        let options = context.run_options();
+        let transaction = context.block.used().ok_or_else(aborted)?;
+        let result = transaction.run(statement, &options).await.map_err(with_advice)?;
+        self.rows = self.rows.saturating_add(result.rows_affected);
         Ok(())
     }
 
@@ -454,7 +467,7 @@ impl Load {
         self.held_bytes = 0;
         let write = context.driver.write(USER, statements, Settings::default(), &options);
         let written = write.await.map_err(|mut error| {
-            error.refusal = with_advice(error.refusal, "");
+            error.refusal = with_advice(error.refusal);
             if committed > 0 {
                 let before = format!("; the {committed} rows before were committed");
                 error.refusal.message.push_str(&before);
@@ -471,14 +484,13 @@ impl Load {
 }
 
 /// What to do about a load that is too much for one transaction.
-fn with_advice(refusal: Refusal, first: &str) -> Refusal {
+fn with_advice(refusal: Refusal) -> Refusal {
     if !matches!(refusal.code(), sqlstate::TOO_COMPLEX | sqlstate::STATEMENT_TOO_COMPLEX) {
         return refusal;
     }
-    let blank = if first.is_empty() { "" } else { " " };
     let message = format!(
-        "{}: to load more than a transaction may do, {first}{blank}SET {BATCH} = 10000, which \
-         commits after so many rows",
+        "{}: to load more than a transaction may do, SET {BATCH} = 10000 outside of BEGIN … COMMIT, \
+         which commits after so many rows",
         refusal.message
     );
     Refusal { message, ..refusal }
