@@ -89,6 +89,15 @@ impl Context {
                 let value = self.show(name)?;
                 Answer { rows: Some(one(name, value)), ..Answer::done("SHOW") }
             }
+            Command::CurrentSetting(name, missing) => {
+                let value = match self.show(&name.to_ascii_lowercase()) {
+                    Ok(value) => Value::Text(value),
+                    Err(_) if *missing => Value::Null,
+                    Err(refusal) => return Err(refusal),
+                };
+                let columns = vec![text_column("current_setting")];
+                Answer::rows(Rows { columns, rows: vec![vec![value]] }, StatementKind::Select)
+            }
             Command::Show(None) => {
                 let all = self.variables.all();
                 let rows = all.into_iter().map(|(name, value)| {
@@ -230,6 +239,7 @@ impl Context {
             }
             Plan::Command(Command::Show(Some(name))) => one_text(name),
             Plan::Command(Command::SetConfig(..)) => one_text("set_config"),
+            Plan::Command(Command::CurrentSetting(..)) => one_text("current_setting"),
             Plan::Command(Command::NothingSelected(name)) => one_text(name),
             // The cursor may be another one next time: nothing to remember.
             Plan::Command(Command::Fetch(fetch)) if !fetch.only_move => {

@@ -15,7 +15,7 @@
 //! *Implicit* is what several statements in one Query, or between two Syncs, are run in
 //! (<https://www.postgresql.org/docs/15/protocol-flow.html>, 55.2.2.1).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pgwire::messages::response::TransactionStatus;
 use rota_core::error::{Refusal, sqlstate};
@@ -29,6 +29,11 @@ use crate::driver::{RunOptions, Transaction};
 /// whoever nests deeper does so by mistake.
 const MAX_SAVEPOINTS: usize = 1_000;
 
+/// How long a client may be silent while it holds a draft, of which a server has few and which keep
+/// it from beginning its log anew. With `idle_in_transaction_session_timeout` a client chooses
+/// another time, and PostgreSQL's way of losing the connection.
+pub(crate) const LONGEST_SILENCE: Duration = Duration::from_secs(60);
+
 /// A session's transaction, if it is in one.
 #[derive(Default)]
 pub(crate) struct Block {
@@ -39,6 +44,10 @@ pub(crate) struct Block {
     read_only: bool,
     /// Whether a statement has seen the database: from then on READ WRITE cannot be had back.
     used: bool,
+    /// Whether a draft is open, or may be.
+    drafted: bool,
+    /// Rolled back behind its client's back, which has to be told.
+    expired: bool,
     since: Option<Instant>,
 }
 
@@ -95,13 +104,14 @@ impl Block {
 
     /// The transaction that statements run in, if there is one.
     pub(crate) fn transaction(&mut self) -> Option<&mut Transaction> {
+        self.drafted = true;
         self.open.as_mut()
     }
 
     /// The same for a statement that sees the database.
     pub(crate) fn used(&mut self) -> Option<&mut Transaction> {
         self.used = true;
-        self.open.as_mut()
+        self.transaction()
     }
 
     /// Begins.
@@ -112,6 +122,8 @@ impl Block {
             savepoints: Vec::new(),
             read_only,
             used: false,
+            drafted: false,
+            expired: false,
             since: Some(Instant::now()),
         };
     }
@@ -147,6 +159,24 @@ impl Block {
                 }
             }
         }
+    }
+
+    /// Whether it keeps a draft.
+    pub(crate) fn holds_draft(&self) -> bool {
+        self.drafted && self.open.is_some()
+    }
+
+    /// After [`LONGEST_SILENCE`]: nothing can bring it back.
+    pub(crate) fn expire(&mut self) {
+        self.phase = Phase::Failed;
+        self.open = None;
+        self.savepoints.clear();
+        self.expired = true;
+    }
+
+    /// Whether its client has yet to be told that it is over; it then has been.
+    pub(crate) fn take_expired(&mut self) -> bool {
+        std::mem::take(&mut self.expired)
     }
 
     /// Ends it: the transaction, to be committed or dropped.
@@ -218,7 +248,7 @@ impl Block {
     }
 
     async fn run(&mut self, sql: String, options: &RunOptions) -> Result<(), Refusal> {
-        let Some(transaction) = self.open.as_mut() else { return Err(aborted()) };
+        let Some(transaction) = self.transaction() else { return Err(aborted()) };
         let statement = Statement { sql, parameters: Parameters::Positional(Vec::new()) };
         transaction.run(statement, options).await?;
         Ok(())
@@ -239,6 +269,17 @@ pub(crate) fn aborted() -> Refusal {
     Refusal::new(
         "25P02",
         "current transaction is aborted, commands ignored until end of transaction block",
+    )
+}
+
+/// What the client of a transaction hears that was silent for too long.
+pub(crate) fn expired() -> Refusal {
+    let seconds = LONGEST_SILENCE.as_secs();
+    Refusal::new(
+        "25P03",
+        format!(
+            "this transaction was idle for {seconds} s and has been rolled back: begin it again"
+        ),
     )
 }
 

@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Show(Option<String>),
     /// SELECT set_config(name, value, is_local).
     SetConfig(String, String, bool),
+    /// SELECT current_setting(name, missing_ok).
+    CurrentSetting(String, bool),
     /// PREPARE: name, types, the statement's text.
     Prepare(String, Vec<String>, String),
     /// EXECUTE: name, and the text of each argument.
@@ -115,7 +117,8 @@ impl Command {
             return None;
         }
         let select = first.eq_ignore_ascii_case("select");
-        if select && !sql.contains("set_config") && !sql.contains("pg_advisory_unlock_all") {
+        const SELECTED: [&str; 3] = ["set_config", "current_setting", "pg_advisory_unlock_all"];
+        if select && !SELECTED.iter().any(|function| sql.contains(function)) {
             return None;
         }
         let all = tokens(sql);
@@ -160,6 +163,16 @@ fn select_command(words: &[Token<'_>]) -> Option<Command> {
             let local = literal(local)?.to_ascii_lowercase();
             let local = super::variables::switch(&local)?;
             Some(Command::SetConfig(literal(name)?, literal(value)?, local))
+        }
+        [function, open, name, rest @ .., close]
+            if function.is("current_setting") && [open.text, close.text] == ["(", ")"] =>
+        {
+            let missing = match rest {
+                [] => false,
+                [comma, missing] if comma.text == "," => missing.is("true"),
+                _ => return None,
+            };
+            Some(Command::CurrentSetting(literal(name)?, missing))
         }
         [function, _, _] if function.is("pg_advisory_unlock_all") => {
             Some(Command::NothingSelected("pg_advisory_unlock_all"))
@@ -651,6 +664,10 @@ mod tests {
             ("SHOW TRANSACTION ISOLATION LEVEL", Command::Show(Some("transaction_isolation".into()))),
             ("SHOW ALL", Command::Show(None)),
             ("RESET ALL", Command::Reset(None)),
+            (
+                "SELECT current_setting('app.name', true)",
+                Command::CurrentSetting("app.name".into(), true),
+            ),
             (
                 "SELECT pg_catalog.set_config('search_path', '', false)",
                 Command::SetConfig("search_path".into(), String::new(), false),

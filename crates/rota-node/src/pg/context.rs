@@ -15,7 +15,7 @@ use rota_core::transaction::{Settings, Value};
 use rota_core::types::{Height, TransactionId};
 use rota_store::{Rows, StatementKind, StatementResult};
 
-use super::block::{Block, Phase, aborted, outside, read_only};
+use super::block::{Block, LONGEST_SILENCE, Phase, aborted, expired, outside, read_only};
 use super::commands::{Command, Declare, Modes};
 use super::cursors::{Portal, Portals, Ran};
 use super::encode::{self, Type, types_of};
@@ -117,9 +117,7 @@ impl Context {
         values: Vec<Value>,
         alone: bool,
     ) -> Result<Answer, WriteError> {
-        if self.block.is_failed() && !prepared.ends_failure() {
-            return Err(aborted().into());
-        }
+        self.refuse_if_failed(prepared)?;
         if let Plan::Command(Command::Execute(name, arguments)) = &prepared.plan {
             let target = self.statements.get(name)?;
             let values = self.arguments(name, &target, arguments).await?;
@@ -140,7 +138,11 @@ impl Context {
             Plan::Declare(declare, query) => self.declare(declare, query, values, alone).await,
             // `copy` runs it, which talks with the client.
             Plan::Copy(_) => Err(not_here().into()),
-            Plan::Catalog => self.ask(prepared, values).await,
+            Plan::Catalog => {
+                let mut answer = self.ask(prepared, values).await?;
+                self.announce(prepared, &mut answer).await;
+                Ok(answer)
+            }
             Plan::Read | Plan::Write => {
                 if prepared.writes() {
                     self.refuse_write(prepared)?;
@@ -174,14 +176,22 @@ impl Context {
     }
 
     /// A read about the schema: in a transaction about the schema as it is there, and no part of
-    /// what COMMIT checks.
+    /// what COMMIT checks, unless it reads users' rows too.
     async fn ask(&mut self, prepared: &Prepared, values: Vec<Value>) -> Result<Answer, WriteError> {
-        let statement = prepared.statement(values);
         let run = self.run_options();
         let rows = match self.block.transaction() {
-            Some(transaction) => transaction.look(statement, &run).await?,
+            Some(transaction) => {
+                let looked = transaction.look(prepared.statement(values.clone()), &run).await;
+                match looked {
+                    Err(refusal) if refusal.code() == sqlstate::INSUFFICIENT_PRIVILEGE => {
+                        return self.inside(prepared, values).await;
+                    }
+                    looked => looked?,
+                }
+            }
             None => {
                 let options = self.read_options();
+                let statement = prepared.statement(values);
                 self.driver.read(statement, Settings::default(), &options).await?
             }
         };
@@ -258,6 +268,31 @@ impl Context {
     /// When the transaction must be over, by `transaction_timeout`.
     fn transaction_deadline(&self) -> Option<Instant> {
         self.block.since()?.checked_add(self.variables.meaning().transaction?)
+    }
+
+    /// Nothing but its end is heard of a transaction that has failed. Its client has been told why;
+    /// one that was silent for too long has not, and must not take COMMIT's answer for success.
+    pub(crate) fn refuse_if_failed(&mut self, prepared: &Prepared) -> Result<(), Refusal> {
+        if !self.block.is_failed() {
+            return Ok(());
+        }
+        if !prepared.is_rollback() && self.block.take_expired() {
+            if prepared.ends_failure() && !prepared.is_empty() {
+                self.rollback();
+            }
+            return Err(expired());
+        }
+        if prepared.ends_failure() { Ok(()) } else { Err(aborted()) }
+    }
+
+    /// When a transaction ends of which its client says nothing for too long.
+    pub(crate) fn expiry(&self) -> Option<Instant> {
+        let chosen = self.variables.meaning().idle_in_transaction.is_some();
+        if chosen || !self.block.holds_draft() {
+            return None;
+        }
+        let until = Instant::now().checked_add(LONGEST_SILENCE)?;
+        self.transaction_deadline().is_none_or(|deadline| deadline > until).then_some(until)
     }
 
     /// Until when the client may be silent, and what it then hears.
@@ -503,7 +538,10 @@ fn answered(result: Option<StatementResult>, prepared: &Prepared) -> Answer {
     let mut answer = match result {
         None => Answer::done(prepared.kind.tag(0)),
         Some(result) => {
-            let rows = (!result.rows.columns.is_empty()).then_some(result.rows);
+            // SQLite's ALTER TABLE … SET NOT NULL has columns of its own, and no rows.
+            let gives = !result.rows.columns.is_empty()
+                && result.kind != rota_store::StatementKind::AlterTable;
+            let rows = gives.then_some(result.rows);
             let tag = result.kind.tag(result.rows_affected);
             Answer { rows, ..Answer::done(tag) }
         }

@@ -72,11 +72,14 @@ where
     let context = Context::new(driver, registered.cancel.clone());
     let mut session = Session { wire, context, told: Variables::default(), skipping: false };
     for (name, value) in parameters {
+        if name == "application_name" {
+            // `welcome` has said it.
+            let _ = session.told.set(&name, Some(&value), false);
+        }
         // PostgreSQL refuses what it does not know; a client's time zone or locale is no reason to
         // turn it away.
         let _ = session.context.variables.set(&name, Some(&value), false);
     }
-    session.told = session.context.variables.clone();
     session.converse().await
 }
 
@@ -277,6 +280,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// The next message; `None` when the client has been silent for too long, and the conversation
     /// is over.
     async fn hear(&mut self) -> io::Result<Option<Result<Incoming, Refusal>>> {
+        if let Some(until) = self.context.expiry() {
+            match tokio::time::timeout_at(until.into(), self.wire.next()).await {
+                Ok(heard) => return heard.map(Some),
+                Err(_) => self.context.block.expire(),
+            }
+        }
         let Some((until, why)) = self.context.patience() else {
             return self.wire.next().await.map(Some);
         };
@@ -413,12 +422,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// In a transaction that has failed only its end is heard.
-    fn audible(&self, statement: Result<Prepared, Refusal>) -> Result<Prepared, Refusal> {
+    fn audible(&mut self, statement: Result<Prepared, Refusal>) -> Result<Prepared, Refusal> {
         let failed = self.context.block.is_failed();
         match statement {
-            Ok(statement) if failed && !statement.ends_failure() => Err(aborted()),
+            Ok(statement) => {
+                self.context.refuse_if_failed(&statement)?;
+                Ok(statement)
+            }
             Err(refusal) if failed && refusal.code() != sqlstate::SYNTAX_ERROR => Err(aborted()),
-            statement => statement,
+            Err(refusal) => Err(refusal),
         }
     }
 
@@ -493,7 +505,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     async fn bind(&mut self, bind: Bind) -> Result<(), Refusal> {
         let statement = self.context.statements.get(&bind.statement)?;
-        self.refuse_if_failed(&statement)?;
+        self.context.refuse_if_failed(&statement)?;
         let (given, wanted) = (bind.parameters.len(), statement.parameters);
         if given != wanted {
             return Err(Refusal::new(
@@ -541,7 +553,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     async fn describe_statement(&mut self, name: &str) -> Result<(), Refusal> {
         let statement = self.context.statements.get(name)?;
-        self.refuse_if_failed(&statement)?;
+        self.context.refuse_if_failed(&statement)?;
         let Described { parameters, columns } = self.context.describe(&statement).await?;
         self.wire.put(&ParameterDescription::new(parameters));
         match columns {
@@ -549,12 +561,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             None => self.wire.put(&NoData::new()),
         }
         Ok(())
-    }
-
-    /// Nothing but its end is heard of a transaction that has failed.
-    fn refuse_if_failed(&self, statement: &Prepared) -> Result<(), Refusal> {
-        let failed = self.context.block.is_failed() && !statement.ends_failure();
-        if failed { Err(aborted()) } else { Ok(()) }
     }
 
     fn portal(&mut self, name: &str) -> Result<&mut Portal, Refusal> {
@@ -600,7 +606,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn describe_portal(&mut self, name: &str) -> Result<(), Trouble> {
         let portal = self.portal(name)?;
         let statement = Shared::clone(&portal.statement);
-        self.refuse_if_failed(&statement)?;
+        self.context.refuse_if_failed(&statement)?;
         if statement.only_reads() {
             self.run_portal(name, b"E").await?;
         }
@@ -627,7 +633,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.wire.put(&EmptyQueryResponse::new());
             return Ok(());
         }
-        self.refuse_if_failed(&statement)?;
+        self.context.refuse_if_failed(&statement)?;
         self.run_portal(name, b"").await?;
         let Some(portal) = self.context.portals.get_mut(name) else { return Ok(()) };
         let Some(ran) = &mut portal.ran else { return Ok(()) };

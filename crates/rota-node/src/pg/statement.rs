@@ -212,6 +212,14 @@ impl Prepared {
         tag.trim_end_matches([' ', '0']).to_owned()
     }
 
+    /// Whether it is a ROLLBACK, TO a savepoint or not.
+    pub(crate) fn is_rollback(&self) -> bool {
+        matches!(
+            self.plan,
+            Plan::Command(Command::Rollback { .. } | Command::RollbackTo(_))
+        )
+    }
+
     /// Whether it may be heard in a transaction that has failed.
     pub(crate) fn ends_failure(&self) -> bool {
         match &self.plan {
