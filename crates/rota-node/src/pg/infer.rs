@@ -201,7 +201,10 @@ impl Reader<'_> {
         }
         let outside = outside_parentheses(item);
         if let Some(arrow) = arrow(&outside) {
-            return arrow;
+            // What is taken out of a jsonb is one again.
+            let of = item.get(..1).map(|first| self.expression(first, depth + 1));
+            let binary = of.and_then(Guess::known).is_some_and(|kind| kind == oid::JSONB);
+            return if binary && arrow == known(oid::JSON) { known(oid::JSONB) } else { arrow };
         }
         let symbol = |wanted: &[char]| {
             outside
@@ -332,8 +335,8 @@ impl Reader<'_> {
         if let Some(oid) = words::result(&name) {
             return known(oid);
         }
-        let arguments = || split_list(inside);
-        let argument = |place: usize| match arguments().get(place) {
+        let arguments = split_list(inside);
+        let argument = |place: usize| match arguments.get(place) {
             Some(argument) => {
                 let bare = argument.split_first().filter(|(first, _)| first.is("distinct"));
                 self.expression(bare.map_or(argument, |(_, rest)| rest), depth + 1)
@@ -345,7 +348,7 @@ impl Reader<'_> {
             | "lead" | "first_value" | "last_value" | "nth_value" | "abs" | "likely"
             | "unlikely" => {
                 let single = matches!(name.as_str(), "lag" | "lead" | "nth_value" | "nullif");
-                let count = if single { 1 } else { arguments().len() };
+                let count = if single { 1 } else { arguments.len() };
                 (0..count).map(argument).reduce(either).unwrap_or(Guess::Open)
             }
             "iif" | "if" => either(argument(1), argument(2)),

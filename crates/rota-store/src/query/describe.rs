@@ -48,6 +48,9 @@ const AFTER_TABLE: [&str; 24] = [
     "not",
 ];
 
+/// How many tokens of a call are looked at: each parameter may be compared with one.
+const NEAR: usize = 200;
+
 /// What the words of a statement tell.
 #[derive(Default)]
 pub(super) struct Told {
@@ -166,10 +169,11 @@ fn columns_of_table(
     table: &str,
 ) -> rusqlite::Result<Columns> {
     let sql = "SELECT lower(name), type FROM pragma_table_info(?1, ?2)";
-    connection
-        .prepare_cached(sql)?
-        .query_map((table, schema.unwrap_or("main")), |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect()
+    let mut prepared = connection.prepare_cached(sql)?;
+    let mut found = prepared
+        .query_map((table, schema.unwrap_or("main")), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    // What was taken for the name of a database may be an alias: then there is no such table.
+    Ok(found.by_ref().collect::<rusqlite::Result<_>>().unwrap_or_default())
 }
 
 fn is_any(word: &str, words: &[&str]) -> bool {
@@ -221,6 +225,10 @@ impl Words<'_> {
 
     /// The type of the operand that ends at a place.
     fn operand_before(&self, place: usize) -> Option<String> {
+        if self.is_symbol(place, ")") {
+            let open = self.opening(place)?;
+            return self.called(open.checked_sub(1)?);
+        }
         let name = self.tokens.get(place).and_then(name_of);
         let Some(name) = name else { return self.literal(place) };
         let table = place
@@ -236,9 +244,60 @@ impl Words<'_> {
             return self.operand_before(place + 2);
         }
         if self.is_symbol(place + 1, "(") {
-            return None; // a function
+            return self.called(place);
         }
         self.operand_before(place)
+    }
+
+    /// The type of what a function gives whose name is at a place: of those that are compared with
+    /// something most.
+    fn called(&self, name: usize) -> Option<String> {
+        let end = self.closing_before(name + 1, name.saturating_add(NEAR));
+        let inside = name + 2..end;
+        let known = match self.word(name)?.to_ascii_lowercase().as_str() {
+            "count" | "sum" | "row_number" | "rank" | "dense_rank" => "BIGINT",
+            "length" | "char_length" | "octet_length" | "strpos" | "instr"
+            | "json_array_length" => "INT4",
+            "avg" | "extract" => "NUMERIC",
+            "date_part" | "sqrt" | "power" => "FLOAT8",
+            "now" => "TIMESTAMPTZ",
+            "date" | "rota_date" => "DATE",
+            "lower" | "upper" | "trim" | "ltrim" | "rtrim" | "substr" | "replace" | "to_char" => {
+                "TEXT"
+            }
+            "cast" => {
+                let mut inside = inside;
+                let as_word = inside.rfind(|&place| self.is_word(place, &["as"]))?;
+                return self.word(as_word + 1).map(str::to_owned);
+            }
+            "max" | "min" | "coalesce" | "ifnull" | "nullif" | "abs" | "round" | "date_trunc"
+            | "date_add" | "date_subtract" | "greatest" | "least" => {
+                let mut names = inside.filter(|&place| {
+                    let name =
+                        matches!(self.tokens.get(place), Some(Token::Word(_) | Token::Quoted(_)));
+                    name && !self.is_symbol(place + 1, "(")
+                });
+                return names.find_map(|place| self.operand_before(place));
+            }
+            _ => return None,
+        };
+        Some(known.to_owned())
+    }
+
+    /// Where the parenthesis that closes at a place opens.
+    fn opening(&self, close: usize) -> Option<usize> {
+        let mut depth = 0_usize;
+        for place in (close.saturating_sub(NEAR)..=close).rev() {
+            if self.is_symbol(place, ")") {
+                depth += 1;
+            } else if self.is_symbol(place, "(") {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return Some(place);
+                }
+            }
+        }
+        None
     }
 
     fn literal(&self, place: usize) -> Option<String> {
@@ -327,7 +386,8 @@ impl Words<'_> {
 
     /// `coalesce($1, a)`: one of the other arguments is a column, or a literal.
     fn beside(&self, mut open: usize) -> Option<String> {
-        while self.is_symbol(open, ",") {
+        let furthest = open.saturating_sub(NEAR);
+        while self.is_symbol(open, ",") && open > furthest {
             open = open.checked_sub(2)?;
         }
         let name = open.checked_sub(1)?;
@@ -335,7 +395,7 @@ impl Words<'_> {
         if !self.is_symbol(open, "(") || !self.is_word(name, &alike) {
             return None;
         }
-        let arguments = open + 1..self.closing(open);
+        let arguments = open + 1..self.closing_before(open, open.saturating_add(NEAR));
         arguments.filter(|place| self.is_symbol(place - 1, "(,")).find_map(|place| {
             let place = if self.is_symbol(place + 1, ".") { place + 2 } else { place };
             self.operand_before(place)
@@ -423,8 +483,14 @@ impl Words<'_> {
 
     /// Where the parenthesis that opens at a place closes, or the end.
     fn closing(&self, open: usize) -> usize {
+        self.closing_before(open, self.tokens.len())
+    }
+
+    /// The same, looking no further than the end.
+    fn closing_before(&self, open: usize, end: usize) -> usize {
+        let end = end.min(self.tokens.len());
         let mut depth = 0_usize;
-        for place in open..self.tokens.len() {
+        for place in open..end {
             if self.is_symbol(place, "(") {
                 depth += 1;
             } else if self.is_symbol(place, ")") {
@@ -434,6 +500,6 @@ impl Words<'_> {
                 }
             }
         }
-        self.tokens.len()
+        end
     }
 }

@@ -237,8 +237,8 @@ fn parameters_have_the_types_of_the_columns_they_meet() {
             "INTEGER INTEGER TEXT",
         ),
         ("SELECT * FROM t WHERE price BETWEEN $1 AND $2 AND id IS NOT $3", "REAL REAL INTEGER"),
-        ("SELECT * FROM t WHERE name LIKE $1 LIMIT $2 OFFSET $3", "TEXT INTEGER INTEGER"),
-        ("SELECT id + $1, price * $2 FROM t WHERE rowid = $3", "INTEGER REAL INTEGER"),
+        ("SELECT * FROM t WHERE name LIKE $1 LIMIT $2 OFFSET $3", "TEXT BIGINT BIGINT"),
+        ("SELECT id + $1, price * $2 FROM t WHERE rowid = $3", "INTEGER REAL BIGINT"),
         ("SELECT CAST($1 AS BLOB), $2::int, $2, 7 + $3, $4", "BLOB int INTEGER -"),
         ("INSERT INTO t VALUES ($1, $2, $3, $4, $5)", "INTEGER TEXT REAL BOOLEAN BLOB"),
         ("INSERT INTO t (yes, id) VALUES ($2, $1), (0, $3)", "INTEGER BOOLEAN INTEGER"),
@@ -254,6 +254,15 @@ fn parameters_have_the_types_of_the_columns_they_meet() {
         ("SELECT * FROM chain.blocks WHERE height > $1 AND leader = $2", "INTEGER TEXT"),
         ("SELECT '$1', \"id\" FROM t -- $2\n WHERE id = ?3", "- - INTEGER"),
         ("SELECT $1", "-"),
+        ("SELECT 1 FROM t GROUP BY id HAVING count(*) > $1 AND max(t.price) < $2", "BIGINT REAL"),
+        (
+            "SELECT now() > $1, $2 = length(name), CAST(id AS TEXT) = $3 FROM t",
+            "TIMESTAMPTZ INT4 TEXT",
+        ),
+        ("UPDATE t SET name = coalesce($1, name), price = coalesce(price, $2)", "TEXT REAL"),
+        ("SELECT * FROM t WHERE t.id IN (SELECT value FROM json_each($1))", "INTEGER[]"),
+        ("SELECT name ->> $1, name -> $2, abs($3) FROM t", "TEXT TEXT -"),
+        ("SELECT x.id, y.name FROM t AS x, t AS y WHERE x.id = $1", "INTEGER"),
     ] {
         assert_eq!(t.types(sql).join(" "), want, "{sql}");
     }

@@ -23,8 +23,9 @@ pub(crate) fn parameter(bytes: &[u8], said: Oid, binary: bool) -> Result<Value, 
 /// Whether a text without a type may mean one thing in one column and another in another: all but
 /// numbers, of which SQLite's affinity makes what the column wants. Eight digits may be a date.
 pub(crate) fn wants_type(bytes: &[u8]) -> bool {
-    let number = bytes.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'.'));
-    !number || bytes.is_empty() || bytes.len() == 8
+    let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
+    let number = digits.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'.'));
+    !number || digits.is_empty() || digits.len() == 8
 }
 
 /// A parameter in text format.
@@ -229,6 +230,16 @@ mod tests {
             assert_eq!(refusal.code(), code, "{bytes:?}");
         }
         assert_eq!(parameter(b"42", oid::UNSPECIFIED, false), Ok(Value::Text("42".into())));
+    }
+
+    #[test]
+    fn only_numbers_mean_the_same_in_every_column() {
+        for number in ["1", "-17", "1.5", "123456789"] {
+            assert!(!wants_type(number.as_bytes()), "{number}");
+        }
+        for other in ["", "-", "20240102", "2024-01-02", "abc", "t", "{1}", "1e5"] {
+            assert!(wants_type(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]
