@@ -113,6 +113,8 @@ impl Translator {
         let mut lines = Vec::new();
         match &mut self.input {
             Source::Binary { ended: true, .. } => {}
+            // PostgreSQL takes the data's end between rows for the trailer, which some leave out.
+            Source::Binary { bytes, begun: true, .. } if bytes.is_empty() => {}
             Source::Binary { .. } => return Err(bad_format("unexpected EOF in COPY data")),
             Source::Lines(splitter) => {
                 if let Some(found) = splitter.rest() {
