@@ -326,15 +326,21 @@ impl<'a> Translation<'a> {
         self.skip(2);
         self.accept(&["only"]);
         let table = self.name()?;
-        let alias = if self.accept(&["using"]) {
+        let alias = if self.comes(&["using"]) {
             None
         } else {
             self.accept(&["as"]);
-            let alias = self.name()?;
-            self.expect("using")?;
-            Some(alias)
+            Some(self.name()?)
         };
+        self.expect("using")?;
+        // As FROM it is translated, as which it is put in.
+        let place = self.next.saturating_sub(1);
+        if let Some(using) = self.input.get_mut(place) {
+            using.text = "FROM";
+        }
+        self.next = place;
         let others = self.text_until(|token| token.is("where") || token.is("returning"))?;
+        let others = others.strip_prefix("FROM").unwrap_or(&others).trim();
         let condition = if self.accept(&["where"]) {
             self.text_until(|token| token.is("returning"))?
         } else {
@@ -345,8 +351,7 @@ impl<'a> Translation<'a> {
         let returning = self.rest()?;
         Ok(Some(format!(
             "DELETE FROM {table}{aliased} WHERE rowid IN (SELECT {itself}.rowid FROM \
-             {table}{aliased}, {} WHERE {}) {returning}",
-            others.trim(),
+             {table}{aliased}, {others} WHERE {}) {returning}",
             condition.trim()
         )))
     }
