@@ -16,10 +16,10 @@ use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, StatementStatus};
 
 use crate::bind;
-use crate::determinism::{self, Context, MAX_SQL_BYTES};
+use crate::determinism::{self, Context};
 use crate::error::{Trouble, judge};
-use crate::sql;
 use crate::sqlite::Database;
+use crate::texts::{Text, Texts};
 use crate::value::{Column, Rows, StatementKind, StatementResult};
 
 /// What a statement costs beside its VM steps, in steps: for itself, and for this many bytes of its
@@ -84,11 +84,12 @@ pub(crate) struct Engine {
     pub(crate) context: Arc<Context>,
     /// Whether strings may be in double quotes now.
     quoting: bool,
+    texts: Texts,
 }
 
 impl Engine {
     pub(crate) fn new(database: Database, context: Arc<Context>) -> Self {
-        Self { database, context, quoting: false }
+        Self { database, context, quoting: false, texts: Texts::default() }
     }
 
     /// Runs a statement that is not about savepoints.
@@ -98,15 +99,13 @@ impl Engine {
         running: &mut Running<'_>,
     ) -> Result<StatementResult, Trouble> {
         let text = statement.sql.as_str();
-        let classified = sql::classify(text);
-        let kind = classified.kind;
-        check_text(text, classified)?;
+        let Text { kind, double_quotes } = self.texts.read(text)?;
         let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
         running.budget.charge_steps(STATEMENT_STEPS.saturating_add(length / BYTES_PER_STEP))?;
         if kind == StatementKind::Empty {
             return Ok(StatementResult::nothing(kind));
         }
-        let quoting = running.settings.double_quoted_strings && sql::has_double_quotes(text);
+        let quoting = running.settings.double_quoted_strings && double_quotes;
         self.set_quoting(quoting)?;
         let result = match kind {
             StatementKind::Copy => self.copy(statement, running),
@@ -190,23 +189,6 @@ pub(crate) fn is_schema_change(kind: StatementKind) -> bool {
             | K::DropTrigger
             | K::AlterTable
     )
-}
-
-fn check_text(text: &str, classified: sql::Classified) -> Result<(), Refusal> {
-    if text.len() > usize::try_from(MAX_SQL_BYTES).unwrap_or(0) {
-        let message = format!("a statement of {} bytes; {MAX_SQL_BYTES} are possible", text.len());
-        return Err(Refusal::new(sqlstate::TOO_COMPLEX, message));
-    }
-    if classified.access == sql::Access::Session {
-        let message =
-            "BEGIN, COMMIT, ROLLBACK, savepoints and SET are the session's, not a statement's";
-        return Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
-    }
-    if classified.kind == StatementKind::Explain {
-        let message = "EXPLAIN shows how a statement is run, and is for reads only";
-        return Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
-    }
-    sql::forbidden(text, classified.kind)
 }
 
 /// Runs a bound statement to its end.

@@ -44,6 +44,7 @@ pub mod sql;
 pub mod sqlite;
 pub mod staged;
 pub mod state;
+mod texts;
 pub mod value;
 pub use query::{Description, Parameter, ReadLimits, Reader};
 
