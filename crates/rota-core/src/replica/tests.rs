@@ -141,3 +141,40 @@ fn a_full_mempool_says_busy_and_takes_the_same_again_once_there_is_room() {
     replica.step(now, Input::Applied(Applied { height: Height(1), root: root(1) }));
     assert!(replica.tail().is_empty());
 }
+
+#[test]
+fn clients_are_told_of_a_notarized_block_once() {
+    let genesis = genesis();
+    let chain = genesis.chain_id();
+    let now = Now::default();
+    let start = Recovered::default();
+    let (replica, _) = Replica::new(&genesis, key(2), start, Applied::default(), now).unwrap();
+    let replica = &mut { replica };
+    let one = Arc::new(block(1, Block::genesis(&genesis).id(chain), None, Applied::default()));
+    let mut told = |from: u16, message: Message| {
+        let outputs = replica.step(now, Input::Message { from: key(from).public(), message });
+        let told = outputs.into_iter().filter_map(|output| match output {
+            Output::Notarized(blocks) => Some(blocks),
+            _ => None,
+        });
+        told.flatten().collect::<Vec<_>>()
+    };
+    let proposal = Proposal::sign(chain, &key(0), Arc::clone(&one));
+    assert!(told(0, Message::Proposal(proposal)).is_empty());
+    let vote = |voter: u16| {
+        let unsigned = Vote {
+            epoch: Epoch(0),
+            slot: Slot(1),
+            choice: Choice::Notarize(one.id(chain)),
+            voter: MemberIndex(voter),
+            clock: Time(2_000_000),
+            applied: Height(0),
+            signature: Signature([0; 64]),
+        };
+        Message::Vote(Vote::sign(chain, &key(voter), unsigned))
+    };
+    let told_by = [0, 1, 3, 1].map(|voter| told(voter, vote(voter)));
+    let first = told_by.iter().position(|blocks| !blocks.is_empty());
+    assert!(first.is_some_and(|first| first > 0), "not by one vote, with or without our own");
+    assert_eq!(told_by.concat(), [one], "once");
+}
