@@ -227,16 +227,22 @@ pub enum Mode {
 }
 
 const BENCH_HELP: &str = "\
-Rows go to a table `bench_rows`, which stays: drop it when done. After inserting, the rows are \
-counted on every server and compared with the acknowledgements.
+Rows go to a table `bench_rows`, accounts to `bench_accounts`; both stay: drop them when done. \
+After inserting, the rows are counted on every server and compared with the acknowledgements. \
+After transfers, every server is asked for the sum of all balances, and how often they were \
+changed. What ends in 40001 is tried again with the same values until it works; the latency is \
+then from the first attempt on.
 
 Examples:
   rota bench postgres://rota@127.0.0.1:5441/rota
   rota bench 127.0.0.1:5441 127.0.0.1:5442 127.0.0.1:5443 127.0.0.1:5444 --connections 128
   rota bench http://127.0.0.1:4001 --workload mixed --seconds 60
+  rota bench 127.0.0.1:5441 --workload insert,transaction     what BEGIN and COMMIT cost
+  rota bench 127.0.0.1:5441 127.0.0.1:5442 127.0.0.1:5443 127.0.0.1:5444 \
+      --connections 16 --workload transfer --count 10000
 
 Exit codes:
-  0  measured, and every acknowledged row is there
+  0  measured, every acknowledged write is there, and no money was made or lost
   1  it failed: the last line says why and what to do
   2  the command line was not understood";
 
@@ -252,6 +258,10 @@ pub struct Bench {
     /// How long each workload runs
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
+    /// End each workload after so many answers instead
+    #[arg(long, value_name = "N", conflicts_with = "seconds")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
     /// What to do: one or more, one after the other
     #[arg(long, value_enum, value_delimiter = ',', default_value = "insert,read")]
     pub workload: Vec<Workload>,
@@ -265,10 +275,14 @@ pub struct Bench {
 pub enum Workload {
     /// Insert one row with a text of 100 characters
     Insert,
+    /// The same between BEGIN and COMMIT, waiting for each answer
+    Transaction,
     /// Update one row, chosen evenly
     Update,
     /// Read one row by its key
     Read,
     /// Four reads to one update
     Mixed,
+    /// Read two balances of 100 and write both, in one transaction
+    Transfer,
 }

@@ -3,8 +3,10 @@
 //!
 //! Every connection has one statement under way at a time, prepared once. Latency is from sending a
 //! statement to having its whole answer; for writes that is: final and on disk on more than two
-//! thirds of the servers.
+//! thirds of the servers. For transactions it is from BEGIN to COMMIT's answer, attempts that ended
+//! in a conflict included.
 
+mod accounts;
 mod machine;
 mod measure;
 mod rows;
@@ -22,6 +24,7 @@ use crate::failure::Failure;
 use crate::http;
 use crate::print::{Align, columns, out};
 use measure::Measured;
+use work::Extent;
 
 /// A server to load.
 pub struct Target {
@@ -43,20 +46,30 @@ pub async fn run(asked: Bench) -> Result<(), Failure> {
     }
     let configs: Vec<Config> = targets.iter().map(|target| target.config.clone()).collect();
     let run = rows::prepare(&configs, &asked.workload).await?;
+    if asked.workload.contains(&Workload::Transfer) {
+        accounts::prepare(&configs, run.mark).await?;
+    }
+    let extent = match asked.count {
+        Some(count) => Extent::Count(count),
+        None => Extent::Time(Duration::from_secs(asked.seconds)),
+    };
     let mut results = Vec::new();
     for &workload in &asked.workload {
         let before = statuses(&targets).await;
-        let seconds = Duration::from_secs(asked.seconds);
-        let measured = work::load(workload, &configs, asked.connections, seconds, run).await?;
+        let measured = work::load(workload, &configs, asked.connections, extent, run).await?;
         let after = statuses(&targets).await;
         results.push((workload, measured, servers(&before, &after)));
     }
-    let kept = rows::check(&targets, &results, run).await;
+    let checked = Checked {
+        kept: rows::check(&targets, &results, run).await,
+        balanced: accounts::check(&targets, &results, run).await,
+    };
     out(&match asked.json {
-        true => as_json(&asked, &results, kept.as_ref().ok()),
-        false => as_text(&asked, &results, kept.as_ref().ok()),
+        true => as_json(&asked, &results, &checked),
+        false => as_text(&asked, &results, &checked),
     })?;
-    kept?;
+    checked.kept?;
+    checked.balanced?;
     match results.iter().find(|(_, measured, _)| measured.latency.is_empty()) {
         Some((workload, ..)) => {
             Err(Failure::new(format!("no {} worked; see the errors above", workload.name())))
@@ -73,6 +86,8 @@ impl Workload {
             Self::Update => "update",
             Self::Read => "read",
             Self::Mixed => "mixed",
+            Self::Transaction => "transaction",
+            Self::Transfer => "transfer",
         }
     }
 }
@@ -111,9 +126,18 @@ fn servers(before: &[Option<ServerStatus>], after: &[Option<ServerStatus>]) -> V
 
 type Results = [(Workload, Measured, Vec<Server>)];
 
-fn as_text(asked: &Bench, results: &Results, kept: Option<&rows::Kept>) -> String {
-    let heading = ["workload", "per second", "p50 ms", "p95 ms", "p99 ms", "max ms", "errors"];
-    let mut rows = vec![heading.map(String::from).to_vec()];
+/// What was looked for on all servers afterwards.
+struct Checked {
+    kept: Result<rows::Kept, Failure>,
+    balanced: Result<Option<accounts::Balanced>, Failure>,
+}
+
+/// What is said of each workload: the first row of the table.
+const HEADING: [&str; 8] =
+    ["workload", "per second", "p50 ms", "p95 ms", "p99 ms", "max ms", "retries", "errors"];
+
+fn as_text(asked: &Bench, results: &Results, checked: &Checked) -> String {
+    let mut rows = vec![HEADING.map(String::from).to_vec()];
     for (workload, measured, _) in results {
         let ms = |quantile| format!("{:.2}", measured.milliseconds(quantile));
         rows.push(vec![
@@ -123,12 +147,16 @@ fn as_text(asked: &Bench, results: &Results, kept: Option<&rows::Kept>) -> Strin
             ms(0.95),
             ms(0.99),
             ms(1.0),
+            measured.retries.to_string(),
             measured.errors.values().sum::<u64>().to_string(),
         ]);
     }
-    let mut align = [Align::Right; 7];
+    let mut align = [Align::Right; HEADING.len()];
     align[0] = Align::Left;
     let mut text = format!("\n{}\n", columns(&rows, &align));
+    if let Some(share) = transaction_share(results) {
+        text.push_str(&format!("transaction: {:.0} % of insert's rate\n", share * 100.0));
+    }
     for (workload, measured, servers) in results {
         if matches!(workload, Workload::Read) {
             continue;
@@ -147,20 +175,39 @@ fn as_text(asked: &Bench, results: &Results, kept: Option<&rows::Kept>) -> Strin
             text.push_str(&format!("{}: {count} × {error}\n", workload.name()));
         }
     }
-    if let Some(kept) = kept.filter(|kept| kept.acknowledged > 0) {
+    if let Some(kept) = checked.kept.as_ref().ok().filter(|kept| kept.acknowledged > 0) {
         text.push_str(&format!(
             "every acknowledged row is there: {} on each of {} servers\n",
             kept.acknowledged, kept.servers
         ));
     }
+    if let Ok(Some(balanced)) = &checked.balanced {
+        text.push_str(&format!(
+            "no money made or lost: {} transfers and a sum of {} on each of {} servers\n",
+            balanced.acknowledged, balanced.sum, balanced.servers
+        ));
+    }
+    let extent = match asked.count {
+        Some(count) => format!("{count} answers"),
+        None => format!("{} s", asked.seconds),
+    };
     text.push_str(&format!(
-        "{} connections to {} servers, {} s each; {}\n",
+        "{} connections to {} servers, {extent} each; {}\n",
         asked.connections,
         asked.servers.len(),
-        asked.seconds,
         machine::described()
     ));
     text
+}
+
+/// How much of the autocommitted INSERT's rate BEGIN … COMMIT around one comes to.
+fn transaction_share(results: &Results) -> Option<f64> {
+    let rate = |wanted| {
+        let of = results.iter().find(|(workload, ..)| *workload == wanted);
+        of.map(|(_, measured, _)| measured.per_second())
+    };
+    let insert = rate(Workload::Insert).filter(|insert| *insert > 0.0)?;
+    Some(rate(Workload::Transaction)? / insert)
 }
 
 impl Server {
@@ -177,7 +224,7 @@ impl Server {
     }
 }
 
-fn as_json(asked: &Bench, results: &Results, kept: Option<&rows::Kept>) -> String {
+fn as_json(asked: &Bench, results: &Results, checked: &Checked) -> String {
     let workloads = results.iter().map(|(workload, measured, servers)| {
         let servers = servers.iter().map(|server| {
             json!({
@@ -193,15 +240,20 @@ fn as_json(asked: &Bench, results: &Results, kept: Option<&rows::Kept>) -> Strin
             "p99_ms": measured.milliseconds(0.99),
             "max_ms": measured.milliseconds(1.0),
             "longest_gap_ms": measured.longest_gap.as_secs_f64() * 1000.0,
+            "retries": measured.retries,
             "errors": measured.errors,
             "servers": servers.collect::<Vec<Value>>(),
         })
     });
+    let balanced = checked.balanced.as_ref().ok().and_then(Option::as_ref);
     let all = json!({
         "connections": asked.connections,
-        "seconds": asked.seconds,
+        "seconds": asked.count.is_none().then_some(asked.seconds),
+        "count": asked.count,
         "machine": machine::described(),
-        "acknowledged_rows_found": kept.map(|kept| kept.acknowledged),
+        "acknowledged_rows_found": checked.kept.as_ref().ok().map(|kept| kept.acknowledged),
+        "acknowledged_transfers_found": balanced.map(|balanced| balanced.acknowledged),
+        "sum_of_balances": balanced.map(|balanced| balanced.sum),
         "workloads": workloads.collect::<Vec<Value>>(),
     });
     format!("{all:#}\n")

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use tokio::sync::Notify;
 
 /// Latencies are kept in microseconds with three significant digits.
 const DIGITS: u8 = 3;
@@ -19,9 +20,9 @@ pub struct Measured {
     pub latency: Histogram<u64>,
     /// By SQLSTATE and message.
     pub errors: BTreeMap<String, u64>,
-    /// Rows that a server acknowledged as inserted.
-    pub inserted: u64,
-    /// Inserts of which nobody knows whether they happened: the connection broke, or 40003.
+    /// How often something was tried again because it ended in 40001.
+    pub retries: u64,
+    /// Writes of which nobody knows whether they happened: the connection broke, or 40003.
     pub unknown: u64,
     /// The longest time in which no answer came on any connection.
     pub longest_gap: Duration,
@@ -35,7 +36,7 @@ impl Measured {
         Self {
             latency: Histogram::new_with_bounds(1, LONGEST, DIGITS).expect("possible bounds"),
             errors: BTreeMap::new(),
-            inserted: 0,
+            retries: 0,
             unknown: 0,
             longest_gap: Duration::ZERO,
             lasted: Duration::ZERO,
@@ -53,13 +54,18 @@ impl Measured {
         for (error, count) in &other.errors {
             *self.errors.entry(error.clone()).or_default() += count;
         }
-        self.inserted += other.inserted;
+        self.retries += other.retries;
         self.unknown += other.unknown;
+    }
+
+    /// How many answers were no errors.
+    pub fn answers(&self) -> u64 {
+        self.latency.len()
     }
 
     /// Answers a second.
     pub fn per_second(&self) -> f64 {
-        self.latency.len() as f64 / self.lasted.as_secs_f64().max(0.001)
+        self.answers() as f64 / self.lasted.as_secs_f64().max(0.001)
     }
 
     /// A quantile of the latency; 1 is the longest.
@@ -72,25 +78,52 @@ impl Measured {
 pub struct Shared {
     /// When the workload began.
     pub begun: Instant,
+    /// How many answers are wanted in all.
+    wanted: u64,
+    /// How many of them nobody works for yet.
+    left: AtomicU64,
+    /// All are there.
+    complete: Notify,
     answers: AtomicU64,
     last: AtomicU64,
     gap: AtomicU64,
 }
 
 impl Shared {
-    /// Begins now.
-    pub fn new() -> Self {
+    /// Begins now; ends after so many answers, if not before.
+    pub fn new(wanted: u64) -> Self {
         Self {
             begun: Instant::now(),
+            wanted,
+            left: AtomicU64::new(wanted),
+            complete: Notify::new(),
             answers: AtomicU64::new(0),
             last: AtomicU64::new(0),
             gap: AtomicU64::new(0),
         }
     }
 
+    /// Takes it on to get one more answer, if one more is wanted.
+    pub fn take(&self) -> bool {
+        let one_less = |left: u64| left.checked_sub(1);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+    }
+
+    /// What was taken on came to nothing.
+    pub fn give_back(&self) {
+        self.left.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits for the last answer that is wanted.
+    pub async fn complete(&self) {
+        self.complete.notified().await;
+    }
+
     /// Notes an answer.
     pub fn answered(&self) {
-        self.answers.fetch_add(1, Ordering::Relaxed);
+        if self.answers.fetch_add(1, Ordering::Relaxed) + 1 == self.wanted {
+            self.complete.notify_one();
+        }
         let now = micros(self.begun.elapsed());
         let last = self.last.fetch_max(now, Ordering::Relaxed);
         self.gap.fetch_max(now.saturating_sub(last), Ordering::Relaxed);
@@ -120,6 +153,14 @@ fn micros(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_is_taken_on_than_is_wanted() {
+        let shared = Shared::new(2);
+        assert!(shared.take() && shared.take() && !shared.take());
+        shared.give_back();
+        assert!(shared.take() && !shared.take());
+    }
 
     #[test]
     fn latencies_long_and_short_are_told() {

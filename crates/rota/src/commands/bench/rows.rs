@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::{Client, Config, Error, SimpleQueryMessage};
 
 use super::{Results, Target};
 use crate::address::connect;
@@ -42,7 +41,19 @@ pub struct Kept {
     pub servers: usize,
 }
 
-/// Makes the table, and fills it if a workload needs rows.
+impl Workload {
+    /// Whether each of its answers is a new row.
+    fn inserts(self) -> bool {
+        matches!(self, Self::Insert | Self::Transaction)
+    }
+
+    /// Whether it needs rows that are there already.
+    fn needs_rows(self) -> bool {
+        matches!(self, Self::Update | Self::Read | Self::Mixed)
+    }
+}
+
+/// Makes the table, fills it if a workload needs rows, and waits until all servers show them.
 pub async fn prepare(servers: &[Config], workloads: &[Workload]) -> Result<Run, Failure> {
     let Some(config) = servers.first() else { return Err(Failure::new("no server is named")) };
     let client = connect(config).await?;
@@ -55,7 +66,7 @@ pub async fn prepare(servers: &[Config], workloads: &[Workload]) -> Result<Run, 
         .await
         .map_err(failed)?;
     let mut rows = largest_key(&client).await.map_err(failed)?;
-    let needed = workloads.iter().any(|workload| *workload != Workload::Insert);
+    let needed = workloads.iter().any(|workload| workload.needs_rows());
     while needed && rows < ROWS {
         let filler = "-".repeat(TEXT);
         let values = (0..BATCH).map(|_| format!("(0, '{filler}')"));
@@ -64,60 +75,81 @@ pub async fn prepare(servers: &[Config], workloads: &[Workload]) -> Result<Run, 
         client.batch_execute(&sql).await.map_err(failed)?;
         rows = largest_key(&client).await.map_err(failed)?;
     }
+    for config in servers {
+        let client = connect(config).await?;
+        until_so(async || {
+            Ok(largest_key(&client).await.is_ok_and(|key| key >= rows).then_some(()))
+        })
+        .await?
+        .ok_or_else(|| Failure::new("not every server shows the table that was made"))?;
+    }
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mark = i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX);
     Ok(Run { mark, rows })
 }
 
-async fn largest_key(client: &Client) -> Result<i64, tokio_postgres::Error> {
-    let messages = client.simple_query("SELECT coalesce(max(id), 0) FROM bench_rows").await?;
-    Ok(number(&messages))
+async fn largest_key(client: &Client) -> Result<i64, Error> {
+    let [key] = first_row(client, "SELECT coalesce(max(id), 0) FROM bench_rows").await?;
+    Ok(key)
 }
 
-fn number(messages: &[tokio_postgres::SimpleQueryMessage]) -> i64 {
-    let value = messages.iter().find_map(|message| match message {
-        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+/// The numbers in a query's first row; what is none is 0.
+pub async fn first_row<const N: usize>(client: &Client, sql: &str) -> Result<[i64; N], Error> {
+    let messages = client.simple_query(sql).await?;
+    let row = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    value.unwrap_or_default()
+    let number = |place| row?.get(place)?.parse().ok();
+    Ok(std::array::from_fn(|place| number(place).unwrap_or_default()))
+}
+
+/// Looks again and again, until something is so or servers have had time enough to catch up.
+pub async fn until_so<T>(
+    mut so: impl AsyncFnMut() -> Result<Option<T>, Failure>,
+) -> Result<Option<T>, Failure> {
+    let begun = Instant::now();
+    loop {
+        match so().await? {
+            None if begun.elapsed() < CATCH_UP => tokio::time::sleep(AGAIN).await,
+            found => return Ok(found),
+        }
+    }
 }
 
 /// Counts this run's rows on every server: none that was acknowledged may be missing, and there may
 /// be no more than those and the ones whose outcome nobody knows.
 pub async fn check(targets: &[Target], results: &Results, run: Run) -> Result<Kept, Failure> {
-    let acknowledged: u64 = results.iter().map(|(_, measured, _)| measured.inserted).sum();
-    let unknown: u64 = results.iter().map(|(_, measured, _)| measured.unknown).sum();
+    let inserts = || results.iter().filter(|(workload, ..)| workload.inserts());
+    let acknowledged: u64 = inserts().map(|(_, measured, _)| measured.answers()).sum();
+    let unknown: u64 = inserts().map(|(_, measured, _)| measured.unknown).sum();
     let mut servers = 0;
     for target in targets {
         let Ok(client) = connect(&target.config).await else {
             eprintln!("{} is down: its rows are not counted", target.at);
             continue;
         };
-        let begun = Instant::now();
-        loop {
-            let found = count(&client, run).await?;
-            if (acknowledged..=acknowledged + unknown).contains(&found) {
-                servers += 1;
-                break;
-            }
-            if begun.elapsed() > CATCH_UP {
-                return Err(Failure::new(format!(
-                    "{} has {found} rows of this run; {acknowledged} were acknowledged and of \
-                     {unknown} the outcome is unknown: rows are lost or doubled",
-                    target.at
-                )));
-            }
-            tokio::time::sleep(AGAIN).await;
+        let mut found = 0;
+        let so = until_so(async || {
+            found = count(&client, run).await?;
+            Ok((acknowledged..=acknowledged + unknown).contains(&found).then_some(()))
+        });
+        if so.await?.is_none() {
+            return Err(Failure::new(format!(
+                "{} has {found} rows of this run; {acknowledged} were acknowledged and of \
+                 {unknown} the outcome is unknown: rows are lost or doubled",
+                target.at
+            )));
         }
+        servers += 1;
     }
     Ok(Kept { acknowledged, servers })
 }
 
 async fn count(client: &Client, run: Run) -> Result<u64, Failure> {
-    let failed = |error| Failure::new(format!("counting rows: {}", database(&error)));
-    let sql = "SELECT count(*) FROM bench_rows WHERE run = $1";
-    let statement = client.prepare_typed(sql, &[Type::INT8]).await.map_err(failed)?;
-    let row = client.query_one(&statement, &[&run.mark]).await.map_err(failed)?;
-    let count: i64 = row.try_get(0).map_err(failed)?;
+    let sql = format!("SELECT count(*) FROM bench_rows WHERE run = {}", run.mark);
+    let counted = first_row(client, &sql).await;
+    let [count] =
+        counted.map_err(|error| Failure::new(format!("counting rows: {}", database(&error))))?;
     Ok(u64::try_from(count).unwrap_or_default())
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio_postgres::{Client, NoTls};
 
 /// How long anything may take before a test gives up. Far longer than it takes on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,13 +41,17 @@ pub struct Cluster {
     offset: u16,
     dev: Option<Child>,
     elsewhere: Vec<Child>,
+    /// Processes that are stopped for now.
+    paused: Vec<String>,
 }
 
 impl Cluster {
     /// Starts one and waits until all servers are ready.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut cluster = Self { folder, offset: free_ports(), dev: None, elsewhere: Vec::new() };
+        let offset = free_ports();
+        let (elsewhere, paused) = (Vec::new(), Vec::new());
+        let mut cluster = Self { folder, offset, dev: None, elsewhere, paused };
         cluster.restart();
         cluster
     }
@@ -145,6 +150,29 @@ impl Cluster {
         until("it is dead", || self.status(server).is_none());
     }
 
+    /// Stops these servers' processes where they stand: to the others they are only silent, as if
+    /// the network to them were slow.
+    pub fn pause(&mut self, servers: &[u16]) {
+        let pid =
+            |server: &u16| self.status(*server).expect("a server that runs")["pid"].to_string();
+        let pids: Vec<String> = servers.iter().map(pid).collect();
+        pids.iter().for_each(|pid| signal("-STOP", pid));
+        self.paused.extend(pids);
+    }
+
+    /// Lets all go on that are paused.
+    pub fn resume(&mut self) {
+        self.paused.drain(..).for_each(|pid| signal("-CONT", &pid));
+    }
+
+    /// A connection of its own; another thread moves its bytes.
+    pub async fn connect(&self, server: u16) -> Client {
+        let connected = tokio_postgres::connect(&self.postgres(server), NoTls).await;
+        let (client, connection) = connected.expect("the server takes connections");
+        tokio::spawn(connection);
+        client
+    }
+
     /// `rota start` of a server that is down, as if in another terminal: in another folder, time
     /// zone and language, none of which may make its copy another.
     pub fn start_elsewhere(&mut self, server: u16) {
@@ -200,6 +228,7 @@ impl Drop for Cluster {
                 last.iter().rev().for_each(|line| eprintln!("  {line}"));
             }
         }
+        self.resume();
         self.ctrl_c();
         for child in &mut self.elsewhere {
             let _ = child.kill();

@@ -1,6 +1,7 @@
 //! Real servers as real processes: what a user of `rota dev` sees, and what survives `kill -9`.
 
 mod cluster;
+mod transactions;
 
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
@@ -168,6 +169,25 @@ fn the_shell_reads_scripts_and_the_benchmark_counts_what_it_wrote() {
     assert!(bench.status.success(), "{figures}{}", text(&bench.stderr));
     assert!(figures.contains("every acknowledged row is there"), "{figures}");
     assert!(figures.contains("fsyncs per block"), "{figures}");
+}
+
+#[test]
+fn transfers_on_all_servers_make_and_lose_no_money() {
+    let cluster = Cluster::start();
+    let bench = rota()
+        .args(["bench", "--connections", "8", "--workload", "transfer", "--count", "400"])
+        .args((1..=4).map(|server| cluster.postgres(server)))
+        .arg("--json")
+        .output()
+        .expect("rota bench runs");
+    assert!(bench.status.success(), "{}", text(&bench.stderr));
+    let figures: serde_json::Value = serde_json::from_slice(&bench.stdout).expect("JSON");
+    let transfers = &figures["workloads"][0];
+    assert_eq!(figures["acknowledged_transfers_found"], 400);
+    assert_eq!(transfers["errors"], serde_json::json!({}), "nothing but conflicts");
+    assert!(transfers["retries"].as_u64().is_some_and(|retries| retries > 0), "{transfers}");
+    let compared = cluster.compare(&[1, 2, 3, 4]);
+    assert!(compared.status.success(), "{}", text(&compared.stderr));
 }
 
 /// `rota sql` with a script on its standard input.
