@@ -12,6 +12,7 @@
 //! connection's own: on a draft they tell of the draft's schema, and ROLLBACK TO takes back what was
 //! filled together with what it was filled from.
 
+mod arrays;
 mod fill;
 mod functions;
 mod model;
@@ -49,7 +50,8 @@ pub fn is_mentioned(sql: &str) -> bool {
 
 /// Registers the functions that need no tables.
 pub fn register(connection: &Connection) -> rusqlite::Result<()> {
-    functions::register(connection)
+    functions::register(connection)?;
+    arrays::register(connection)
 }
 
 /// Makes the catalog tell of the schema as it is now: attaches, fills. Needs a connection that may

@@ -10,6 +10,7 @@
 //!   SELECT (_pg_expandarray(i.indkey)).n                     the same
 //!   SELECT array_agg(attname), ARRAY(SELECT …)               marked, to be announced as an array
 //!   i.indoption[n]                                           counts from 0: n + 1
+//!   c.tableoid                                           no table's rows say where they are: 0
 //!   FROM aclexplode(…), pg_options_to_table(…)               no rows
 //! ```
 //!
@@ -52,6 +53,16 @@ const PASSED_ON: [(&str, &str); 5] = [
     ("parent_table_names", "rota_text_array"),
 ];
 
+/// Functions that tell which server and database this is.
+const PLACES: [&str; 6] = [
+    "version",
+    "current_database",
+    "current_schema",
+    "current_schemas",
+    "current_setting",
+    "set_config",
+];
+
 /// The name of the joined elements.
 const ITEMS: &str = "rota_items";
 
@@ -73,18 +84,31 @@ impl Array {
     }
 }
 
-/// Whether a statement names something of the catalog: in a transaction it is looked up beside it.
+/// Whether a statement names something of the catalog, or asks where it is: in a transaction that is
+/// looked up beside it.
 pub(crate) fn is_asked(sql: &str) -> bool {
-    rota_store::catalog::is_mentioned(sql)
-        && tokens(sql).iter().any(|token| {
-            let is_name = matches!(token.kind, Kind::Word | Kind::Quoted);
-            is_name && rota_store::catalog::is_mentioned(token.text)
-        })
+    let mentions = rota_store::catalog::is_mentioned;
+    if !mentions(sql) && !PLACES.iter().any(|part| contains(sql, part)) {
+        return false;
+    }
+    let all = tokens(sql);
+    all.iter().enumerate().any(|(place, token)| match token.kind {
+        Kind::Word => {
+            let called = all.get(place + 1).is_some_and(|next| next.text == "(");
+            mentions(token.text) || called && PLACES.iter().any(|name| token.is(name))
+        }
+        Kind::Quoted => mentions(token.text),
+        _ => false,
+    })
+}
+
+fn contains(sql: &str, part: &str) -> bool {
+    sql.as_bytes().windows(part.len()).any(|found| found.eq_ignore_ascii_case(part.as_bytes()))
 }
 
 /// The statement in words that the dialect and SQLite understand; `None` where it is so already.
 pub(crate) fn respelled(sql: &str) -> Option<String> {
-    if !is_asked(sql) {
+    if !rota_store::catalog::is_mentioned(sql) {
         return None;
     }
     let all = tokens(sql);
@@ -169,6 +193,7 @@ impl<'a> Spelling<'a> {
                 .or_else(|| self.selected_elements(place))
                 .or_else(|| self.composite(place))
                 .or_else(|| self.vector_subscript(place))
+                .or_else(|| self.table_number(place))
                 .or_else(|| if depth == 0 { self.announced_array(place) } else { None });
             place = edited.unwrap_or(place + 1);
         }
@@ -443,6 +468,15 @@ impl<'a> Spelling<'a> {
         let subscript = self.text(place + 2, end.saturating_sub(1));
         self.edits.push((place + 1, end, format!("[({subscript}) + 1]")));
         Some(end)
+    }
+
+    /// `c.tableoid`.
+    fn table_number(&mut self, place: usize) -> Option<usize> {
+        if !self.is(place, "tableoid") || !self.symbol(place.checked_sub(1)?, '.') {
+            return None;
+        }
+        self.edits.push((place.checked_sub(2)?, place + 1, "0".into()));
+        Some(place + 1)
     }
 
     /// `array_agg(…)`, `ARRAY(SELECT …)` or a column that passes such a thing on, among what is

@@ -28,6 +28,7 @@ DELETE FROM pg_catalog.pg_index;
 DELETE FROM pg_catalog.pg_constraint;
 DELETE FROM pg_catalog.pg_depend;
 DELETE FROM pg_catalog.pg_sequence;
+DELETE FROM pg_catalog.pg_trigger;
 DELETE FROM pg_catalog.rota_definition;
 DELETE FROM pg_catalog.rota_key;
 DELETE FROM pg_catalog.rota_index_key;
@@ -44,6 +45,16 @@ pub(super) fn fill(connection: &Connection, model: &Model) -> rusqlite::Result<(
     }
     for constraint in &model.constraints {
         put_constraint(connection, constraint)?;
+    }
+    for trigger in &model.triggers {
+        define(connection, trigger.oid, &trigger.definition)?;
+        run(
+            connection,
+            "INSERT INTO pg_catalog.pg_trigger (oid, tgrelid, tgparentid, tgname, tgfoid, tgtype, \
+             tgenabled, tgisinternal, tgconstrrelid, tgconstrindid, tgconstraint, tgdeferrable, \
+             tginitdeferred, tgnargs) VALUES (?1, ?2, 0, ?3, 0, 0, 'O', 0, 0, 0, 0, 0, 0, 0)",
+            params![trigger.oid, trigger.table, trigger.name],
+        )?;
     }
     for sequence in &model.sequences {
         put_class(connection, &Class { kind: "S", ..Class::new(sequence.oid, &sequence.name) })?;

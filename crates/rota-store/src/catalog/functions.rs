@@ -13,12 +13,12 @@ use super::fill::qualified;
 use super::model::{Model, quoted};
 use super::types;
 
-const FLAGS: FunctionFlags = FunctionFlags::SQLITE_UTF8
+pub(super) const FLAGS: FunctionFlags = FunctionFlags::SQLITE_UTF8
     .union(FunctionFlags::SQLITE_DETERMINISTIC)
     .union(FunctionFlags::SQLITE_INNOCUOUS);
 
 /// Any number of arguments: PostgreSQL has several functions of most names.
-const ANY: i32 = -1;
+pub(super) const ANY: i32 = -1;
 
 /// What one may do, everyone may: there is one role.
 const TRUE: [&str; 22] = [
@@ -57,11 +57,10 @@ const FALSE: [&str; 6] = [
 ];
 
 /// What nobody knows here: comments, triggers' words, functions' words.
-const NOTHING: [&str; 24] = [
+const NOTHING: [&str; 23] = [
     "obj_description",
     "col_description",
     "shobj_description",
-    "pg_get_triggerdef",
     "pg_get_functiondef",
     "pg_get_function_result",
     "pg_get_function_arguments",
@@ -131,7 +130,19 @@ pub(super) fn register(connection: &Connection) -> Result<()> {
     })?;
     connection.create_scalar_function("current_schemas", 1, FLAGS, |call| {
         let implicit = integer(call, 0).is_some_and(|implicit| implicit != 0);
-        Ok(if implicit { "{pg_catalog,public}" } else { "{public}" })
+        Ok(if implicit { r#"["pg_catalog","public"]"# } else { r#"["public"]"# })
+    })?;
+    for arguments in [1, 2] {
+        connection.create_scalar_function("current_setting", arguments, FLAGS, setting)?;
+    }
+    connection.create_scalar_function("set_config", 3, FLAGS, |call| {
+        let name = text(call, 0).unwrap_or_default();
+        // asyncpg switches it off and on again around its questions.
+        if name == "jit" {
+            return Ok(text(call, 1));
+        }
+        let message = "set_config() is understood as the only thing that is selected";
+        Err(rusqlite::Error::UserFunctionError(message.into()))
     })?;
     let started = crate::determinism::timestamp(unix_ms());
     connection.create_scalar_function("pg_postmaster_start_time", 0, FLAGS, move |_| {
@@ -161,6 +172,37 @@ const UTF8: i64 = 6;
 
 const NAMESPACES: [(i64, &str); 4] =
     [(11, "pg_catalog"), (99, "pg_toast"), (2_200, "public"), (13_207, "information_schema")];
+
+/// What `current_setting` tells beside what sessions set; theirs they tell by SHOW.
+const SETTINGS: [(&str, &str); 13] = [
+    ("block_size", "4096"),
+    ("client_encoding", "UTF8"),
+    ("default_table_access_method", "heap"),
+    ("integer_datetimes", "on"),
+    ("jit", "off"),
+    ("max_identifier_length", "63"),
+    ("max_index_keys", "32"),
+    ("search_path", "\"$user\", public"),
+    ("server_encoding", "UTF8"),
+    ("server_version", "16.0"),
+    ("server_version_num", "160000"),
+    ("standard_conforming_strings", "on"),
+    ("timezone", "UTC"),
+];
+
+fn setting(call: &Context<'_>) -> Result<Option<&'static str>> {
+    let Some(name) = text(call, 0) else { return Ok(None) };
+    let found = SETTINGS.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name));
+    let may_lack = call.len() > 1 && integer(call, 1) == Some(1);
+    match found {
+        Some((_, value)) => Ok(Some(value)),
+        None if may_lack => Ok(None),
+        None => {
+            let message = format!("unrecognized configuration parameter \"{name}\"");
+            Err(rusqlite::Error::UserFunctionError(message.into()))
+        }
+    }
+}
 
 /// What the functions know of the users' schema.
 #[derive(Default)]
@@ -194,7 +236,7 @@ pub(super) fn tell(connection: &Connection, model: &Model, fingerprint: &str) ->
             _ => None,
         })
     })?;
-    for name in ["pg_get_constraintdef", "pg_get_viewdef"] {
+    for name in ["pg_get_constraintdef", "pg_get_viewdef", "pg_get_triggerdef"] {
         let known = Arc::clone(&names);
         connection.create_scalar_function(name, ANY, FLAGS, move |call| {
             let oid = integer(call, 0).or_else(|| known.find(&text(call, 0)?));
@@ -206,6 +248,11 @@ pub(super) fn tell(connection: &Connection, model: &Model, fingerprint: &str) ->
         let Some(oid) = integer(call, 0) else { return Ok(None) };
         let column = if call.len() > 1 { integer(call, 1).unwrap_or_default() } else { 0 };
         Ok(match usize::try_from(column).unwrap_or_default().checked_sub(1) {
+            // To be read by people, PostgreSQL leaves out the schema.
+            None if call.len() > 2 && integer(call, 2) == Some(1) => {
+                let words = known.definitions.get(&oid);
+                words.map(|words| words.replacen(" ON public.", " ON ", 1))
+            }
             None => known.definitions.get(&oid).cloned(),
             Some(place) => known.items.get(&oid).and_then(|items| items.get(place)).cloned(),
         })
@@ -230,6 +277,9 @@ fn names(connection: &Connection, model: &Model) -> Result<Names> {
     for index in &model.indexes {
         names.definitions.insert(index.oid, index.definition.clone());
         names.items.insert(index.oid, index.items.clone());
+    }
+    for trigger in &model.triggers {
+        names.definitions.insert(trigger.oid, trigger.definition.clone());
     }
     for constraint in &model.constraints {
         names.definitions.insert(constraint.oid, constraint.definition.clone());
@@ -293,7 +343,7 @@ fn other_name(call: &Context<'_>, known: &[(i64, &str)]) -> Option<Value> {
 }
 
 /// An integer, also one in a string: psql writes `'16384'`.
-fn integer(call: &Context<'_>, place: usize) -> Option<i64> {
+pub(super) fn integer(call: &Context<'_>, place: usize) -> Option<i64> {
     number(call, place).or_else(|| text(call, place)?.trim().parse().ok())
 }
 
@@ -305,7 +355,7 @@ fn number(call: &Context<'_>, place: usize) -> Option<i64> {
     }
 }
 
-fn text(call: &Context<'_>, place: usize) -> Option<String> {
+pub(super) fn text(call: &Context<'_>, place: usize) -> Option<String> {
     match argument(call, place)? {
         ValueRef::Text(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
         _ => None,

@@ -35,6 +35,7 @@ pub(super) struct Model {
     pub(super) indexes: Vec<Index>,
     pub(super) constraints: Vec<Constraint>,
     pub(super) sequences: Vec<Sequence>,
+    pub(super) triggers: Vec<Trigger>,
 }
 
 /// A table or a view.
@@ -108,6 +109,15 @@ pub(super) struct Sequence {
     pub(super) column: usize,
 }
 
+/// A trigger, as SQLite has them: PostgreSQL's call functions.
+#[derive(Debug)]
+pub(super) struct Trigger {
+    pub(super) oid: i64,
+    pub(super) table: i64,
+    pub(super) name: String,
+    pub(super) definition: String,
+}
+
 /// A row of SQLite's schema.
 struct Entry {
     rowid: i64,
@@ -150,11 +160,7 @@ pub(super) fn read(connection: &Connection) -> rusqlite::Result<Model> {
     for entry in entries.iter().filter(visible) {
         let is_view = entry.kind == "view";
         if is_view || entry.kind == "table" {
-            let mut relation = relation(connection, entry, is_view)?;
-            relation.has_triggers = entries.iter().any(|other| {
-                other.kind == "trigger" && other.table.eq_ignore_ascii_case(&entry.name)
-            });
-            model.relations.push(relation);
+            model.relations.push(relation(connection, entry, is_view)?);
         }
     }
     let mut taken: HashSet<String> = entries.iter().map(|entry| entry.name.clone()).collect();
@@ -165,6 +171,24 @@ pub(super) fn read(connection: &Connection) -> rusqlite::Result<Model> {
         reading.keys(&mut model, &mut taken)?;
         reading.foreign_keys(&mut model, &mut taken)?;
         reading.checks(&mut model, &mut taken);
+    }
+    for entry in entries.iter().filter(visible).filter(|entry| entry.kind == "trigger") {
+        let table = find(&model, &entry.table).map(|relation| relation.oid);
+        model.triggers.extend(table.map(|table| Trigger {
+            oid: FIRST_USER_OID.saturating_add(entry.rowid),
+            table,
+            name: entry.name.clone(),
+            definition: entry.sql.clone(),
+        }));
+    }
+    // As in PostgreSQL, where keys of other tables are kept by triggers on both.
+    for relation in &mut model.relations {
+        let has_key = |constraint: &Constraint| {
+            let other = constraint.refers_to.as_ref().map(|(other, _)| *other);
+            other.is_some_and(|other| other == relation.oid || constraint.table == relation.oid)
+        };
+        relation.has_triggers = model.constraints.iter().any(has_key)
+            || model.triggers.iter().any(|trigger| trigger.table == relation.oid);
     }
     Ok(model)
 }
