@@ -763,8 +763,8 @@ impl Consensus for Bft {
     fn finalizing(&self) -> Slot {
         let last = self.last.block.header.slot;
         let Some(me) = self.me else { return last };
-        let voted = self.slots.iter().rev();
-        let newest = voted.filter(|(_, state)| state.vote(Kind::Finalize, me).is_some()).next();
+        let mut newest = self.slots.iter().rev();
+        let newest = newest.find(|(_, state)| state.vote(Kind::Finalize, me).is_some());
         newest.map_or(last, |(&slot, _)| slot.max(last))
     }
 
