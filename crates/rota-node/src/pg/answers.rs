@@ -191,9 +191,11 @@ impl Context {
             }
             "transaction_read_only" => on(self.block.is_read_only()),
             "rota.transaction" => Ok(self.block.id().map(|id| id.to_string()).unwrap_or_default()),
-            "rota.last" => Ok(self.last.map_or_else(String::new, |Position { height, index, id }| {
-                format!("{height} {index} {id}")
-            })),
+            "rota.last" => {
+                Ok(self.last.map_or_else(String::new, |Position { height, index, id }| {
+                    format!("{height} {index} {id}")
+                }))
+            }
             // The other door, where `/status` is.
             "rota.http" => Ok(self.driver.status().http.to_string()),
             _ => self.variables.get(name),

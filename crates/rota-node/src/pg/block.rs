@@ -211,7 +211,11 @@ impl Block {
     }
 
     /// RELEASE, with all that were made after it.
-    pub(crate) async fn release(&mut self, name: &str, options: &RunOptions) -> Result<(), Refusal> {
+    pub(crate) async fn release(
+        &mut self,
+        name: &str,
+        options: &RunOptions,
+    ) -> Result<(), Refusal> {
         self.explicit("RELEASE SAVEPOINT")?;
         let place = self.find(name)?;
         self.run(format!("RELEASE s{place}"), options).await?;
@@ -285,8 +289,5 @@ pub(crate) fn expired() -> Refusal {
 
 /// A write in a transaction that only reads.
 pub(crate) fn read_only(what: &str) -> Refusal {
-    Refusal::new(
-        sqlstate::READ_ONLY,
-        format!("cannot execute {what} in a read-only transaction"),
-    )
+    Refusal::new(sqlstate::READ_ONLY, format!("cannot execute {what} in a read-only transaction"))
 }

@@ -450,9 +450,8 @@ impl<'a> Words<'a> {
                 continue;
             }
             let text = literal(token).filter(|_| separate || sign);
-            let text = text.ok_or_else(|| {
-                syntax(format!("syntax error at or near \"{}\"", token.text))
-            })?;
+            let text =
+                text.ok_or_else(|| syntax(format!("syntax error at or near \"{}\"", token.text)))?;
             if !value.is_empty() && !sign {
                 value.push_str(", ");
             }
@@ -543,8 +542,10 @@ impl<'a> Words<'a> {
                 self.expect("scroll")?;
                 no_scroll = true;
             } else if self.eat("binary") {
-                return Err(unsupported("binary cursors are not supported: ask for the result in \
-                                        binary with the extended protocol"));
+                return Err(unsupported(
+                    "binary cursors are not supported: ask for the result in \
+                                        binary with the extended protocol",
+                ));
             } else if !(self.eat("insensitive") || self.eat("asensitive") || self.eat("scroll")) {
                 break;
             }
@@ -656,12 +657,18 @@ mod tests {
             ("SET search_path = public, x", set("search_path", "public, x")),
             ("SET LOCAL a.b = -1", Command::Set("a.b".into(), Some("-1".into()), true)),
             ("SET TIME ZONE 'UTC'", set("timezone", "UTC")),
-            ("SET extra_float_digits = DEFAULT", Command::Set("extra_float_digits".into(), None, false)),
+            (
+                "SET extra_float_digits = DEFAULT",
+                Command::Set("extra_float_digits".into(), None, false),
+            ),
             ("SET rota.read = local", set("rota.read", "local")),
             ("SET SESSION AUTHORIZATION DEFAULT", Command::Nothing("SET")),
             ("SET ROLE NONE", Command::Nothing("SET")),
             ("/* a */ SHOW rota.last -- b", Command::Show(Some("rota.last".into()))),
-            ("SHOW TRANSACTION ISOLATION LEVEL", Command::Show(Some("transaction_isolation".into()))),
+            (
+                "SHOW TRANSACTION ISOLATION LEVEL",
+                Command::Show(Some("transaction_isolation".into())),
+            ),
             ("SHOW ALL", Command::Show(None)),
             ("RESET ALL", Command::Reset(None)),
             (
@@ -682,7 +689,10 @@ mod tests {
         let modes = |read_only| Modes { read_only };
         for (sql, want) in [
             ("BEGIN", Command::Begin("BEGIN", modes(None))),
-            ("begin work isolation level read committed, read only", Command::Begin("BEGIN", modes(Some(true)))),
+            (
+                "begin work isolation level read committed, read only",
+                Command::Begin("BEGIN", modes(Some(true))),
+            ),
             (
                 "START TRANSACTION ISOLATION LEVEL REPEATABLE READ READ WRITE NOT DEFERRABLE",
                 Command::Begin("START TRANSACTION", modes(Some(false))),
@@ -705,7 +715,8 @@ mod tests {
 
     #[test]
     fn cursors_and_prepared_statements_are_recognised() {
-        let fetch = |direction| Command::Fetch(Fetch { name: "c".into(), direction, only_move: false });
+        let fetch =
+            |direction| Command::Fetch(Fetch { name: "c".into(), direction, only_move: false });
         for (sql, want) in [
             ("FETCH c", fetch(Direction::Rows(1))),
             ("FETCH NEXT FROM c", fetch(Direction::Rows(1))),
@@ -716,7 +727,11 @@ mod tests {
             ("FETCH RELATIVE -1 FROM c", fetch(Direction::Relative(-1))),
             (
                 "MOVE next",
-                Command::Fetch(Fetch { name: "next".into(), direction: Direction::Rows(1), only_move: true }),
+                Command::Fetch(Fetch {
+                    name: "next".into(),
+                    direction: Direction::Rows(1),
+                    only_move: true,
+                }),
             ),
             (
                 "DECLARE c INSENSITIVE NO SCROLL CURSOR WITH HOLD FOR SELECT ';' -- x",

@@ -345,8 +345,7 @@ impl Context {
         let meaning = self.variables.meaning();
         let read_only = read_only.unwrap_or(meaning.read_only);
         // Whether it may write is checked here, since SET TRANSACTION may still change it.
-        let options =
-            BeginOptions { read_only: false, after: self.height(), level: meaning.read };
+        let options = BeginOptions { read_only: false, after: self.height(), level: meaning.read };
         let transaction = self.driver.begin(USER, Settings::default(), options)?;
         self.block.begin(transaction, phase, read_only);
         self.variables.begin();
@@ -474,11 +473,13 @@ impl Context {
             result_formats: Vec::new(),
             told: None,
             ran: Some(Ran { answer: Answer { types, ..result }, place: 0 }),
+            held: 0,
             no_scroll: declare.no_scroll,
             hold: declare.hold,
             depth: self.block.depth(),
         };
         self.portals.insert(declare.name.clone(), portal)?;
+        self.portals.hold(&declare.name)?;
         if self.block.is_idle() {
             self.portals.end(true);
         }

@@ -22,6 +22,12 @@ use super::statement::Shared;
 /// How many portals and cursors a connection may have open: each may hold a result.
 const MAX_PORTALS: usize = 64;
 
+/// How many bytes of results they may keep for later, all together: two of the largest.
+const MAX_HELD_BYTES: usize = 256 << 20;
+
+/// What each value costs beside its own bytes.
+const VALUE_OVERHEAD: usize = 24;
+
 /// A statement with its parameters, and its result once it ran.
 pub(crate) struct Portal {
     pub(crate) statement: Shared,
@@ -30,6 +36,8 @@ pub(crate) struct Portal {
     /// What the client was told of the columns by describing the portal.
     pub(crate) told: Option<Vec<Type>>,
     pub(crate) ran: Option<Ran>,
+    /// Bytes of the rows that are kept for later, once they are.
+    pub(crate) held: usize,
     /// Only forwards.
     pub(crate) no_scroll: bool,
     /// It outlives its transaction.
@@ -70,6 +78,25 @@ impl Portals {
         }
         self.0.insert(name, portal);
         Ok(())
+    }
+
+    /// Keeps a portal's rows for later.
+    pub(crate) fn hold(&mut self, name: &str) -> Result<(), Refusal> {
+        let Some(portal) = self.0.get_mut(name) else { return Ok(()) };
+        if portal.held > 0 {
+            return Ok(());
+        }
+        let rows = portal.ran.as_ref().and_then(|ran| ran.answer.rows.as_ref());
+        portal.held = rows.map_or(0, size);
+        let all = self.0.values().map(|portal| portal.held).sum::<usize>();
+        if all <= MAX_HELD_BYTES {
+            return Ok(());
+        }
+        self.close(name);
+        Err(Refusal::new(
+            sqlstate::TOO_COMPLEX,
+            format!("open cursors would keep more than {MAX_HELD_BYTES} bytes of rows: close some"),
+        ))
     }
 
     /// CLOSE; false if there is none of that name.
@@ -116,6 +143,15 @@ impl Portals {
         let types = ran.answer.types.clone();
         Ok(Answer { rows: Some(rows), types, ..Answer::done(format!("FETCH {count}")) })
     }
+}
+
+fn size(rows: &Rows) -> usize {
+    let value = |value: &Value| match value {
+        Value::Text(text) => text.len(),
+        Value::Blob(bytes) => bytes.len(),
+        _ => 0,
+    };
+    rows.rows.iter().flatten().map(|one| value(one).saturating_add(VALUE_OVERHEAD)).sum()
 }
 
 /// The depth of a cursor that has outlived its transaction.

@@ -32,8 +32,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::block::{Phase, aborted};
 use super::cancel::{Registered, Sessions};
-use super::copy;
 use super::context::{Answer, Context, Notice, USER};
+use super::copy;
 use super::cursors::{Portal, Ran};
 use super::dialect::plain_strings;
 use super::encode::{self, Format, Oid, Type, oid};
@@ -111,7 +111,8 @@ where
             Some(Err(refusal)) => refusal,
             Some(Ok(Hello::Startup { major, minor, parameters })) => {
                 let settings = settings(&parameters);
-                let says = |name: &str| settings.iter().any(|(said, on)| said == name && on == "on");
+                let says =
+                    |name: &str| settings.iter().any(|(said, on)| said == name && on == "on");
                 let welcomed = guest
                     .admit(says(ADMINISTRATOR))
                     .and_then(|()| sessions.register())
@@ -521,9 +522,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             .map(|place| format_code(&bind.formats, place))
             .collect::<Result<_, Refusal>>()?;
         // What has no type means nothing until the statement says what it expects.
-        let mut untyped = bind.parameters.iter().zip(&binary).enumerate().filter(|(place, _)| {
-            statement.parameter_type(*place) == oid::UNSPECIFIED
-        });
+        let mut untyped = bind
+            .parameters
+            .iter()
+            .zip(&binary)
+            .enumerate()
+            .filter(|(place, _)| statement.parameter_type(*place) == oid::UNSPECIFIED);
         if untyped.any(|(_, (bytes, binary))| {
             bytes.as_ref().is_some_and(|bytes| *binary || encode::wants_type(bytes))
         }) {
@@ -542,6 +546,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             result_formats: bind.result_formats,
             told: None,
             ran: None,
+            held: 0,
             no_scroll: false,
             hold: false,
             depth: self.context.block.depth(),
@@ -672,6 +677,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             ran.answer.tag.clone_from(&answer.tag);
             self.complete(&answer);
         } else {
+            self.context.portals.hold(name)?;
             self.wire.put(&PortalSuspended::new());
         }
         Ok(())

@@ -214,10 +214,7 @@ impl Prepared {
 
     /// Whether it is a ROLLBACK, TO a savepoint or not.
     pub(crate) fn is_rollback(&self) -> bool {
-        matches!(
-            self.plan,
-            Plan::Command(Command::Rollback { .. } | Command::RollbackTo(_))
-        )
+        matches!(self.plan, Plan::Command(Command::Rollback { .. } | Command::RollbackTo(_)))
     }
 
     /// Whether it may be heard in a transaction that has failed.

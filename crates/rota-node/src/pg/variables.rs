@@ -231,9 +231,7 @@ impl Variables {
             }
             return Ok(Some(value.to_owned()));
         };
-        let wrong = || {
-            invalid(format!("invalid value for parameter \"{name}\": \"{value}\""))
-        };
+        let wrong = || invalid(format!("invalid value for parameter \"{name}\": \"{value}\""));
         let lower = value.to_ascii_lowercase();
         let kept = match kind {
             Any => value.to_owned(),
