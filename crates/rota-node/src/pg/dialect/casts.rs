@@ -162,9 +162,8 @@ impl<'a> Translation<'a> {
 
     /// The type of a name, and of WITH or WITHOUT TIME ZONE after it.
     fn type_named(&mut self, mut name: String, quoted: bool) -> Result<Type, Refusal> {
-        if self.accept(&["with", "time", "zone"]) {
-            name.push_str(" with time zone");
-        } else if self.accept(&["with", "local", "time", "zone"]) {
+        if self.accept(&["with", "time", "zone"]) || self.accept(&["with", "local", "time", "zone"])
+        {
             name.push_str(" with time zone");
         } else if self.accept(&["without", "time", "zone"]) {
             name.push_str(" without time zone");

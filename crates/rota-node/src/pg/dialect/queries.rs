@@ -47,6 +47,9 @@ const CLAUSES: [&str; 27] = [
     "window",
 ];
 
+/// Where the elements of a list stand in the input.
+type Places = Vec<Range<usize>>;
+
 /// Whether a word begins a clause, or is an operator.
 pub(super) fn is_clause(token: &Token<'_>) -> bool {
     token.kind == Kind::Word
@@ -430,7 +433,7 @@ impl<'a> Translation<'a> {
     }
 
     /// Where the columns' names and the values of INSERT … VALUES stand.
-    fn values(&self) -> Option<(Option<Vec<Range<usize>>>, Vec<Vec<Range<usize>>>)> {
+    fn values(&self) -> Option<(Option<Places>, Vec<Places>)> {
         let mut lists: Vec<Vec<Range<usize>>> = Vec::new();
         let mut named = None;
         let mut values = false;

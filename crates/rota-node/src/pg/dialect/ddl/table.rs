@@ -147,18 +147,17 @@ impl<'a> Translation<'a> {
             self.skip(1);
         } else if self.accept(&["nulls", "not", "distinct"]) {
             return Err(unsupported("NULLS NOT DISTINCT is not supported"));
-        } else if self.accept(&["no", "inherit"])
-            || self.accept(&["not", "valid"])
-            || self.accept(&["nulls", "distinct"])
-        {
-        } else if !foreign
-            && (self.accept(&["not", "deferrable"])
-                || self.accept(&["deferrable"])
-                || self.accept(&["initially", "deferred"])
-                || self.accept(&["initially", "immediate"]))
-        {
         } else {
-            return Ok(false);
+            const LEFT_OUT: [&[&str]; 3] =
+                [&["no", "inherit"], &["not", "valid"], &["nulls", "distinct"]];
+            const DEFERRED: [&[&str]; 4] = [
+                &["not", "deferrable"],
+                &["deferrable"],
+                &["initially", "deferred"],
+                &["initially", "immediate"],
+            ];
+            let deferred: &[&[&str]] = if foreign { &[] } else { &DEFERRED };
+            return Ok(LEFT_OUT.iter().chain(deferred).any(|words| self.accept(words)));
         }
         Ok(true)
     }
