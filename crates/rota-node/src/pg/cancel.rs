@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!  connection 7 ── start-up ──► (7, secret) ──► its client
-//!  connection 8 ── CancelRequest(7, secret) ──► Sessions ──► 7's `Cancel`: its statement ends, 57014
+//!  connection 8 ── CancelRequest(7, secret) ──► Sessions ──► 7's `Cancel`: its statement ends
 //! ```
 //!
-//! What is cancelled is a read, or a statement in a transaction. A write that is signed, COMMIT
-//! included, cannot be taken back: its client goes on waiting for it, as it does in PostgreSQL.
+//! What is cancelled is a read, or a statement in a transaction: 57014. A write that is signed,
+//! COMMIT included, cannot be taken back: its client goes on waiting for it, as it does in
+//! PostgreSQL.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

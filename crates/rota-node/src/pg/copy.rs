@@ -38,7 +38,8 @@ use translate::Translator;
 /// The most bytes of lines in a statement, and so of one line: no row can be longer either.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// The most bytes of lines in a write that is not run before it is sent; the rest of an envelope is for what is around them.
+/// The most bytes of lines in a write that is not run before it is sent; the rest of an envelope is
+/// for what is around them.
 const WRITE_BYTES: usize = MAX_ENVELOPE_BYTES - (64 << 10);
 
 /// How many rows are committed at a time outside of a transaction; 0: all or none.
@@ -489,8 +490,8 @@ fn with_advice(refusal: Refusal) -> Refusal {
         return refusal;
     }
     let message = format!(
-        "{}: to load more than a transaction may do, SET {BATCH} = 10000 outside of BEGIN … COMMIT, \
-         which commits after so many rows",
+        "{}: to load more than a transaction may do, SET {BATCH} = 10000 outside of BEGIN … \
+         COMMIT, which commits after so many rows",
         refusal.message
     );
     Refusal { message, ..refusal }

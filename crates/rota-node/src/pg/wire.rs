@@ -378,9 +378,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// The tag of the message that comes after `skip` others, none of which is taken: waits until it
-    /// is there. `None` when the client is gone, or when what comes is too large to wait for.
+    /// The tag of the message that comes after `skip` others, none of which is taken: waits until
+    /// it is there. `None` when the client is gone, or when what comes is too large to wait for.
     pub(crate) async fn ahead(&mut self, skip: usize) -> io::Result<Option<u8>> {
+        timeout(self.limits.idle, self.look_ahead(skip)).await?
+    }
+
+    async fn look_ahead(&mut self, skip: usize) -> io::Result<Option<u8>> {
         let mut at = 0_usize;
         for _ in 0..skip {
             if !self.fill(at.saturating_add(5)).await? {

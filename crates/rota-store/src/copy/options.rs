@@ -89,7 +89,10 @@ fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Refusal> {
 
 impl<'a> Words<'a> {
     fn is(&mut self, word: &str) -> bool {
-        matches!(self.tokens.peek(), Some((_, Token::Word(next))) if next.eq_ignore_ascii_case(word))
+        match self.tokens.peek() {
+            Some((_, Token::Word(next))) => next.eq_ignore_ascii_case(word),
+            _ => false,
+        }
     }
 
     fn skip(&mut self, word: &str) -> bool {
