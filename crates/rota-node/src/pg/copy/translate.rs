@@ -241,3 +241,51 @@ fn put_values(lines: &mut Vec<u8>, values: &[Value], types: &[Type]) {
 fn bad_format(message: impl Into<String>) -> Refusal {
     Refusal::new("22P04", message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn translated(data: &[u8], piece: usize) -> Result<String, String> {
+        let copy = Copy::parse("COPY t FROM STDIN (FORMAT binary)").unwrap();
+        let columns = [Column::new("a", "INT4", false), Column::new("b", "TEXT[]", false)];
+        let mut translator = Translator::new(&copy, &columns).unwrap();
+        let mut lines = Vec::new();
+        for piece in data.chunks(piece) {
+            let pushed = translator.push(piece, 1_000);
+            lines.extend(pushed.map_err(|refusal| refusal.code().to_owned())?);
+        }
+        lines.extend(translator.end().map_err(|refusal| refusal.code().to_owned())?);
+        Ok(String::from_utf8(lines).unwrap())
+    }
+
+    fn data() -> Vec<u8> {
+        let mut data = header().to_vec();
+        data.extend_from_slice(b"\0\x02\0\0\0\x04\0\0\0\x07\xff\xff\xff\xff\xff\xff");
+        data
+    }
+
+    #[test]
+    fn binary_rows_become_lines_wherever_the_pieces_end() {
+        for piece in 1..data().len() {
+            assert_eq!(translated(&data(), piece), Ok("7\t\\N\n".into()), "{piece}");
+        }
+    }
+
+    #[test]
+    fn binary_that_lies_is_refused_and_never_more() {
+        for place in 0..data().len() {
+            for flip in [1, 0x80, 0xff] {
+                let mut changed = data();
+                changed[place] ^= flip;
+                let _ = translated(&changed, changed.len());
+            }
+            let _ = translated(&data()[..place], 5);
+        }
+        assert_eq!(translated(b"1\tx\n", 4), Err("22P04".into()));
+        let mut endless = header().to_vec();
+        endless.extend_from_slice(b"\0\x02\x7f\xff\xff\xff");
+        endless.extend_from_slice(&[0; 2_000]);
+        assert_eq!(translated(&endless, 100), Err("54000".into()));
+    }
+}
