@@ -7,6 +7,7 @@
 //!   > BEGIN [T]                  its answer: rows, tag, and the state that ReadyForQuery tells
 //!   2: SELECT 1                  the same from another connection
 //!   @parse s SELECT $1           the extended protocol: each line a message, `@sync` sends them
+//!   @hear                        what the server says unasked
 //! ```
 //!
 //! `ROTA_SESSION_AT=host:port` runs the scripts against another server, and `ROTA_SESSION_RECORD=1`
@@ -86,6 +87,7 @@ impl Client {
                 self.put(b'S', b"");
                 return Some(self.send());
             }
+            "hear" => return Some(self.hear()),
             other => panic!("no message is called {other}"),
         }
         None

@@ -323,9 +323,8 @@ impl<'a> Words<'a> {
                     self.expect("write")?;
                 }
                 modes.read_only = Some(only);
-            } else if self.eat("not") {
-                self.expect("deferrable")?;
             } else {
+                let _ = self.eat("not");
                 self.expect("deferrable")?;
             }
             let comma = self.eat_symbol(",");

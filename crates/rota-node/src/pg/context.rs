@@ -227,7 +227,7 @@ impl Context {
         if options.wait != Wait::Final && prepared.returning {
             return Err(Refusal::new(
                 sqlstate::FEATURE_NOT_SUPPORTED,
-                "RETURNING needs rota.wait = final: what a write gives is known when it is executed",
+                "RETURNING needs rota.wait = final: what a write gives is known when it is done",
             )
             .into());
         }
@@ -239,8 +239,8 @@ impl Context {
         Ok(answer)
     }
 
-    /// Remembers where a write stands; under `rota.wait` = `included` or `none` it is not known, and
-    /// the client is told by what to ask.
+    /// Remembers where a write stands; under `rota.wait` = `included` or `none` it is not known,
+    /// and the client is told by what to ask.
     pub(super) fn note(&mut self, written: &Written, wait: Wait) -> Option<Notice> {
         let &Written { id, height, index, .. } = written;
         if wait == Wait::Final {

@@ -7,8 +7,8 @@
 //!              Sync ────────────────────► ReadyForQuery, portals forgotten        (one flush)
 //! ```
 //!
-//! The statements of one Query are one transaction, and so are those up to a Sync; what stands alone
-//! goes its own, shorter way: see `context`.
+//! The statements of one Query are one transaction, and so are those up to a Sync; what stands
+//! alone goes its own, shorter way: see `context`.
 
 use std::io;
 use std::time::Duration;
@@ -343,6 +343,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Err(error) => self.tell(error.into())?,
             }
         }
+        self.end_of_round().await
+    }
+
+    /// The server has answered: it is the client's turn.
+    async fn end_of_round(&mut self) -> io::Result<()> {
         // A portal lives as long as its transaction.
         if self.context.block.is_idle() {
             self.context.portals.end(true);
@@ -365,7 +370,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if let Err(trouble) = result {
             self.tell(trouble)?;
         }
-        self.ready().await
+        self.end_of_round().await
     }
 
     /// A Query's statements: one transaction, unless there is one statement, or none that writes,
