@@ -142,50 +142,6 @@ async fn what_waits_is_pending_on_every_server_that_has_seen_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_hear_busy_and_try_again_succeed() {
-    let cluster = ready().await;
-    let first = cluster.driver(0);
-    write(&first, "CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB)").await.unwrap();
-    // More than a server's own clients may have waiting, all at once.
-    let writers = (0..14_i64).map(|number| {
-        let driver = first.clone();
-        tokio::spawn(async move {
-            let inserts: Vec<_> = (0..3)
-                .map(|part| {
-                    let values =
-                        vec![Value::Integer(number * 3 + part), Value::Blob(vec![7; 950_000])];
-                    statement("INSERT INTO t VALUES(?, ?)", values)
-                })
-                .collect();
-            let mut busy = 0;
-            let mut again = tokio::time::interval(LOOK * 10);
-            loop {
-                let options = WriteOptions::default();
-                let written = driver.write("rota", inserts.clone(), Settings::default(), &options);
-                match written.await {
-                    Ok(_) => return busy,
-                    Err(error) if error.refusal.code() == sqlstate::BUSY => busy += 1,
-                    Err(WriteError { refusal, id: Some(id) })
-                        if refusal.code() == sqlstate::OUTCOME_UNKNOWN =>
-                    {
-                        becomes(&driver, &id.to_string(), "final at (").await;
-                        return busy;
-                    }
-                    Err(error) => panic!("{error}"),
-                }
-                again.tick().await;
-            }
-        })
-    });
-    let mut busy = 0;
-    for writer in writers.collect::<Vec<_>>() {
-        busy += writer.await.unwrap();
-    }
-    assert!(busy > 0, "nobody heard busy");
-    assert_eq!(count(&first, Height(0)).await, 14 * 3);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_latest_read_sees_what_is_included_and_not_executed() {
     let cluster = ready().await;
     let first = cluster.driver(0);

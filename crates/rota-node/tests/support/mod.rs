@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use rota_core::crypto::SecretKey;
-use rota_core::error::sqlstate;
 use rota_core::genesis::{FORMAT, Genesis, Method, Parameters};
 use rota_core::members::Member;
 use rota_core::transaction::{Parameters as Bound, Settings, Statement, Value};
