@@ -17,6 +17,7 @@ use super::encode::{Oid, Type, declared_type, oid};
 use super::lexer::{Kind, Token, tokens};
 use super::types::array;
 
+mod derived;
 mod words;
 
 /// How deep expressions are looked into: SQLite's own limit is higher, and nobody's are.
@@ -75,7 +76,11 @@ pub(crate) fn columns(
     let words: Vec<Token<'_>> = all.into_iter().filter(|t| t.kind != Kind::Space).collect();
     let list = result_list(&words).unwrap_or_default();
     let items = split_list(list);
-    let reader = Reader { parameters, tables };
+    let tables = tables.map(|tables| {
+        let derived = derived::tables(&words, parameters, tables);
+        [tables, derived.as_slice()].concat()
+    });
+    let reader = Reader { parameters, tables: tables.as_deref() };
     // A `*` stands for several columns, which all have declared types or none that words could
     // tell.
     if items.len() == count {
@@ -192,10 +197,10 @@ impl Reader<'_> {
         }
         match item {
             [first, ..] if first.is("case") => return self.case(item, depth),
-            [first, inside @ .., last] if first.text == "(" && last.text == ")" => {
-                if outside_parentheses(item).is_empty() && closes_at_end(item) {
-                    return self.group(inside, depth);
-                }
+            [first, inside @ .., last]
+                if first.text == "(" && last.text == ")" && closes_at_end(item) =>
+            {
+                return self.group(inside, depth);
             }
             _ => {}
         }
@@ -282,10 +287,12 @@ impl Reader<'_> {
             return None;
         }
         let operands = split(item, is_operator);
-        let mut types = operands.iter().map(|operand| self.expression(operand, depth + 1));
-        let first = types.next()?;
-        let found = types.fold(first, words::promoted);
+        let types: Vec<Guess> =
+            operands.iter().map(|operand| self.expression(operand, depth + 1)).collect();
+        let found = types.iter().copied().reduce(words::promoted)?;
         Some(match found {
+            // As many decimals as a factor has a product need not have.
+            Guess::Known(kind) if kind == oid::NUMERIC && multiplies(item) => known(oid::NUMERIC),
             Guess::Known(kind) if words::is_number(kind.oid) => found,
             Guess::Asks if self.tables.is_none() => Guess::Asks,
             _ => Guess::Number,
@@ -365,6 +372,11 @@ impl Reader<'_> {
             _ => Guess::Open,
         }
     }
+}
+
+fn multiplies(item: &[Token<'_>]) -> bool {
+    let outside = outside_parentheses(item);
+    outside.iter().any(|(_, token)| matches!(token.kind, Kind::Symbol('*' | '/')))
 }
 
 /// The first of two guesses that says something.

@@ -54,6 +54,8 @@ fn words_and_columns_tell_the_types_of_expressions() {
         ("id + 1", "int4"),
         ("id + n", "int8"),
         ("id * r", "float8"),
+        ("price + price", "numeric(10,2)"),
+        ("price / 3", "numeric"),
         ("-id", "int4"),
         ("(id + 1) * 2", "int4"),
         ("id + f(1)", "number"),
@@ -125,10 +127,34 @@ fn the_list_that_counts_is_the_outermost_one() {
 }
 
 #[test]
+fn tables_that_a_statement_makes_have_types_too() {
+    let count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)";
+    for (sql, want) in [
+        (format!("{count} SELECT i FROM n"), known(oid::INT4)),
+        (format!("{count} SELECT sum(i) FROM n"), known(oid::INT8)),
+        ("WITH a AS MATERIALIZED (SELECT n FROM t) SELECT a.n + 1 FROM a".into(), known(oid::INT8)),
+        ("SELECT x FROM (SELECT count(*) AS x FROM t) s".into(), known(oid::INT8)),
+        ("SELECT min(b) FROM (VALUES ('a', 1.5)) AS v(a, b)".into(), known(oid::NUMERIC)),
+        ("SELECT y FROM (SELECT f(n) AS y FROM t) s".into(), Guess::Open),
+    ] {
+        assert_eq!(columns(&sql, 1, &[], Some(&table())), [want], "{sql}");
+    }
+}
+
+#[test]
 fn nothing_panics_the_reader() {
-    for sql in
-        ["SELECT", "SELECT (", "SELECT )", "SELECT a.", "SELECT f(", "SELECT CASE", "SELECT -"]
-    {
+    for sql in [
+        "SELECT",
+        "SELECT (",
+        "WITH (SELECT",
+        "FROM (VALUES",
+        "AS (SELECT )",
+        "SELECT )",
+        "SELECT a.",
+        "SELECT f(",
+        "SELECT CASE",
+        "SELECT -",
+    ] {
         let _ = columns(sql, 1, &[], Some(&table()));
     }
     let deep = format!("SELECT {}1{}", "(".repeat(2_000), ")".repeat(2_000));
