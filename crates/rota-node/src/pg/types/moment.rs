@@ -153,7 +153,7 @@ pub(crate) fn uuid_bytes(text: &str) -> Option<[u8; 16]> {
     let mut hyphen = true;
     for byte in inner.bytes() {
         if byte == b'-' {
-            if hyphen || digits % 4 != 0 {
+            if hyphen || !digits.is_multiple_of(4) {
                 return None;
             }
             hyphen = true;
