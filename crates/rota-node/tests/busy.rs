@@ -1,4 +1,4 @@
-//! A server with more to do than it takes; in a file of its own, so that it is alone on the machine.
+//! A server with more to do than it takes; in a file of its own: alone on the machine.
 
 mod support;
 
