@@ -503,7 +503,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let message = format!("prepared statement \"{name}\" already exists");
             return Err(Refusal::new("42P05", message));
         }
-        let prepared = self.audible(prepare(text, types))?;
+        let understood = self.context.statements.understand(&name, text, types);
+        let prepared = self.audible(understood)?;
         self.context.statements.insert(name, prepared, sql.len())?;
         self.wire.put(&ParseComplete::new());
         Ok(())

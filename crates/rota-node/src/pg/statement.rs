@@ -159,6 +159,31 @@ fn declared(declare: Declare, types: Vec<Oid>) -> Result<Prepared, Refusal> {
 }
 
 impl Prepared {
+    /// The same once more, without what the schema told of it: that may be another one now.
+    fn again(&self) -> Option<Self> {
+        let plan = match &self.plan {
+            Plan::Command(command) => Plan::Command(command.clone()),
+            Plan::Catalog => Plan::Catalog,
+            Plan::Read => Plan::Read,
+            Plan::Write => Plan::Write,
+            Plan::Empty | Plan::Declare(..) | Plan::Copy(_) => return None,
+        };
+        Some(Self {
+            plan,
+            before: self.before.clone(),
+            sql: self.sql.clone(),
+            tag: self.tag,
+            notices: self.notices.clone(),
+            kind: self.kind,
+            returning: self.returning,
+            parameters: self.parameters,
+            said: self.said.clone(),
+            described: OnceLock::new(),
+            inferred: OnceLock::new(),
+            guesses: OnceLock::new(),
+        })
+    }
+
     /// Whether there is nothing in it.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self.plan, Plan::Empty)
@@ -273,15 +298,50 @@ const MAX_STATEMENTS: usize = 2_000;
 /// How many bytes of SQL they may be, all together.
 const MAX_STATEMENT_BYTES: usize = 8 << 20;
 
+/// How many texts of nameless statements are remembered with what they mean: those of an
+/// application's busy loop.
+const MAX_UNDERSTOOD: usize = 64;
+
+/// Longer texts are not remembered: they are seldom sent twice.
+const MAX_UNDERSTOOD_BYTES: usize = 2_000;
+
 /// The prepared statements of a connection, by name.
 #[derive(Default)]
 pub(crate) struct Statements {
     named: HashMap<String, (Shared, usize)>,
     /// Bytes of their SQL.
     held: usize,
+    /// What nameless ones mean, by their text: many drivers send the same ones over and over.
+    understood: HashMap<String, (Vec<Oid>, Prepared)>,
 }
 
 impl Statements {
+    /// What a text means. A nameless one is remembered.
+    pub(crate) fn understand(
+        &mut self,
+        name: &str,
+        text: &str,
+        types: Vec<Oid>,
+    ) -> Result<Prepared, Refusal> {
+        if !name.is_empty() || text.len() > MAX_UNDERSTOOD_BYTES {
+            return prepare(text, types);
+        }
+        if let Some((said, known)) = self.understood.get(text)
+            && *said == types
+            && let Some(again) = known.again()
+        {
+            return Ok(again);
+        }
+        let prepared = prepare(text, types.clone())?;
+        if let Some(again) = prepared.again() {
+            if self.understood.len() >= MAX_UNDERSTOOD {
+                self.understood.clear();
+            }
+            self.understood.insert(text.to_owned(), (types, again));
+        }
+        Ok(prepared)
+    }
+
     pub(crate) fn get(&self, name: &str) -> Result<Shared, Refusal> {
         let found = self.named.get(name).map(|(statement, _)| Arc::clone(statement));
         found.ok_or_else(|| {
@@ -322,5 +382,28 @@ impl Statements {
 
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nameless_text_is_remembered_for_the_types_that_were_said_with_it() {
+        let mut statements = Statements::default();
+        let text = "SELECT a FROM t WHERE a = $1";
+        for types in [vec![], vec![oid::INT4], vec![oid::INT4], vec![oid::TEXT], vec![]] {
+            let want = types.first().copied().unwrap_or(oid::UNSPECIFIED);
+            let got = statements.understand("", text, types).unwrap();
+            assert_eq!((got.parameters, got.parameter_type(0)), (1, want));
+        }
+        assert_eq!(statements.understood.len(), 1);
+        for number in 0..=MAX_UNDERSTOOD {
+            statements.understand("", &format!("SELECT {number}"), Vec::new()).unwrap();
+        }
+        statements.understand("named", "SELECT 'named'", Vec::new()).unwrap();
+        assert!(statements.understood.len() <= MAX_UNDERSTOOD);
+        assert!(!statements.understood.contains_key("SELECT 'named'"));
     }
 }
