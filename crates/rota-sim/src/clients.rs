@@ -42,8 +42,8 @@ pub enum Mix {
     Plain,
     /// The same, and a balance that all add to.
     Sums,
-    /// Money moved between two purses, in an interactive transaction that reads both and writes what
-    /// it has computed; those that meet another one fail.
+    /// Money moved between two purses, in an interactive transaction that reads both and writes
+    /// what it has computed; those that meet another one fail.
     Transfers,
     /// Everything that SQL has to trip copies with; some of it must fail, alike everywhere.
     Hostile,
@@ -267,7 +267,7 @@ impl Client {
         let until = Until::default();
         let (from, to) = (self.random.between(1, PURSES), self.random.between(1, PURSES));
         let amount = i64::try_from(self.random.between(1, 30)).unwrap_or(1);
-        let mut read = |draft: &mut Draft, purse: u64| -> Result<i64, Stop> {
+        let read = |draft: &mut Draft, purse: u64| -> Result<i64, Stop> {
             let sql = format!("SELECT v FROM purse WHERE id = {purse}");
             let read = draft.run(plain(sql), &until)?;
             match read.rows.rows.first().and_then(|row| row.first()) {

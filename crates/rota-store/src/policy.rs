@@ -4,6 +4,7 @@
 use rota_core::error::{Refusal, sqlstate};
 use rusqlite::hooks::{AuthAction, AuthContext};
 
+use crate::catalog;
 use crate::functions;
 
 /// System tables start with this.
@@ -216,6 +217,13 @@ pub fn authorize(asked: &AuthContext<'_>, schema_change: bool) -> Result<(), Ref
                 "temporary tables, views and triggers exist on one server only",
             ));
         }
+    }
+    if asked.database_name.is_some_and(catalog::is_schema) {
+        return Err(unsupported(
+            "what a transaction reads of users' tables is checked at COMMIT, and the catalog \
+             cannot \
+             be: ask it in a statement of its own, and not in a write",
+        ));
     }
     match asked.action {
         A::Select | A::Recursive => Ok(()),

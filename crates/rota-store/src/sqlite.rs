@@ -171,8 +171,8 @@ struct ClockVfs {
 }
 
 unsafe extern "C" fn current_time_ms(vfs: *mut ffi::sqlite3_vfs, out: *mut i64) -> c_int {
-    // SAFETY: SQLite passes the VFS that was registered, which starts with a Clocked, and a place to
-    // write.
+    // SAFETY: SQLite passes the VFS that was registered, which starts with a Clocked, and a place
+    // to write.
     unsafe {
         let now = (*vfs.cast::<Clocked>()).unix_ms.load(Ordering::Relaxed);
         *out = now.saturating_add(UNIX_EPOCH_JULIAN_MS);

@@ -2,8 +2,8 @@
 //! after the executed state are run on it, before its client's first statement.
 //!
 //! It is a forecast: the blocks may still be abandoned, and a transaction that was executed before
-//! and stands in one of them once more is run again here. Whatever the client then writes is checked
-//! at apply like any other transaction.
+//! and stands in one of them once more is run again here. Whatever the client then writes is
+//! checked at apply like any other transaction.
 
 use rota_core::block::Block;
 use rota_core::error::{Fault, Refusal};
