@@ -537,7 +537,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if untyped.any(|(_, (bytes, binary))| {
             bytes.as_ref().is_some_and(|bytes| *binary || encode::wants_type(bytes))
         }) {
-            self.context.infer_parameters(&statement).await?;
+            let inferred = self.context.infer_parameters(&statement).await;
+            // Text without a type is text: what else is wrong with the statement, running it tells.
+            if binary.contains(&true) {
+                inferred?;
+            }
         }
         let parameters = bind.parameters.iter().zip(binary).enumerate();
         let values = parameters
