@@ -9,8 +9,8 @@
 //!
 //! `pg_catalog` and `information_schema` are databases in memory, attached to a connection when a
 //! statement first mentions them and filled anew when the schema has changed since. They are the
-//! connection's own: on a draft they tell of the draft's schema, and ROLLBACK TO takes back what was
-//! filled together with what it was filled from.
+//! connection's own: on a draft they tell of the draft's schema, and ROLLBACK TO takes back what
+//! was filled together with what it was filled from.
 
 mod arrays;
 mod fill;
@@ -24,7 +24,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 
 /// The names of the attached databases.
-pub const SCHEMAS: [&str; 2] = ["pg_catalog", "information_schema"];
+const SCHEMAS: [&str; 2] = ["pg_catalog", "information_schema"];
 
 /// The tables, which are the same for everyone.
 const TABLES: [&str; 3] = [
@@ -38,6 +38,12 @@ const INFORMATION: &str = include_str!("catalog/information.sql");
 
 /// Parts of names by which a statement mentions the catalog or one of its functions.
 const MENTIONS: [&str; 5] = ["pg_", "information_schema", "regclass", "_description", "regtype"];
+
+/// Whether this is the name of one of the attached databases.
+#[must_use]
+pub fn is_schema(name: &str) -> bool {
+    SCHEMAS.iter().any(|schema| schema.eq_ignore_ascii_case(name))
+}
 
 /// Whether a statement may need the catalog. It may say so of one that does not.
 #[must_use]

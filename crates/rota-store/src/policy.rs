@@ -220,9 +220,8 @@ pub fn authorize(asked: &AuthContext<'_>, schema_change: bool) -> Result<(), Ref
     }
     if asked.database_name.is_some_and(catalog::is_schema) {
         return Err(unsupported(
-            "what a transaction reads of users' tables is checked at COMMIT, and the catalog \
-             cannot \
-             be: ask it in a statement of its own, and not in a write",
+            "the catalog cannot be read in a write, nor together with users' tables in a \
+             transaction, whose reads are checked at COMMIT: ask it in a statement of its own",
         ));
     }
     match asked.action {

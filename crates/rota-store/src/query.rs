@@ -534,9 +534,7 @@ fn open_files(home: &Path) -> rusqlite::Result<Connection> {
 pub(crate) fn authorize(asked: &AuthContext<'_>) -> Result<(), Refusal> {
     use AuthAction as A;
     let in_chain = asked.database_name.is_some_and(|name| name.eq_ignore_ascii_case("chain"));
-    let in_catalog = asked
-        .database_name
-        .is_some_and(|name| catalog::SCHEMAS.iter().any(|one| one.eq_ignore_ascii_case(name)));
+    let in_catalog = asked.database_name.is_some_and(catalog::is_schema);
     match asked.action {
         A::Select | A::Recursive => Ok(()),
         A::Read { table_name, .. } if in_chain => public(table_name),

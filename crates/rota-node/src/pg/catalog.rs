@@ -1,6 +1,6 @@
 //! Questions about the catalog in words that SQLite has an answer to: step 1, before `dialect`.
 //!
-//! The catalog's tables are real (`rota_store::catalog`), so most of what tools ask is ordinary SQL.
+//! The catalog's tables are real (`rota_store::catalog`): most of what tools ask is ordinary SQL.
 //! What is not are sets and arrays, of which SQLite has none. Those that tools unfold are few, and
 //! each is also a table with a row for each element:
 //!
@@ -84,8 +84,8 @@ impl Array {
     }
 }
 
-/// Whether a statement names something of the catalog, or asks where it is: in a transaction that is
-/// looked up beside it.
+/// Whether a statement names something of the catalog, or asks where it is: in a transaction that
+/// is looked up beside it.
 pub(crate) fn is_asked(sql: &str) -> bool {
     let mentions = rota_store::catalog::is_mentioned;
     if !mentions(sql) && !PLACES.iter().any(|part| contains(sql, part)) {
@@ -174,7 +174,8 @@ impl<'a> Spelling<'a> {
     /// The text of some words, with what is between them.
     fn text(&self, from: usize, to: usize) -> String {
         let start = self.words.get(from).copied().unwrap_or(self.all.len());
-        let end = to.checked_sub(1).and_then(|last| self.words.get(last)).map_or(0, |last| last + 1);
+        let end =
+            to.checked_sub(1).and_then(|last| self.words.get(last)).map_or(0, |last| last + 1);
         let tokens = self.all.get(start..end).unwrap_or_default();
         tokens.iter().map(|token| token.text).collect()
     }
@@ -293,25 +294,29 @@ impl<'a> Spelling<'a> {
         (place, Some(name), columns)
     }
 
+    /// An array of the catalog at a place, its qualification with the dots, and the place after it.
+    fn array(&self, place: usize) -> Option<(&'static Array, String, usize)> {
+        let mut name = place;
+        while self.symbol(name + 1, '.') {
+            name += 2;
+        }
+        Some((Array::named(self.word(name)?)?, self.text(place, name), name + 1))
+    }
+
     /// The arrays between parentheses at `open`, and how they are qualified.
     fn arrays(&self, open: usize) -> Option<(Vec<&'static Array>, String)> {
-        let end = self.after_group(open);
-        let (mut found, mut owner) = (Vec::new(), None);
-        let mut place = open + 1;
-        while place + 1 < end {
-            let dotted = self.symbol(place + 1, '.');
-            let name = if dotted { place + 2 } else { place };
-            found.push(Array::named(self.word(name)?)?);
-            owner = Some(if dotted { format!("{}.", self.word(place)?.text) } else { String::new() });
-            place = name + 1;
-            if place + 1 < end {
-                if !self.symbol(place, ',') {
-                    return None;
-                }
-                place += 1;
+        let last = self.after_group(open).checked_sub(1)?;
+        let (first, owner, mut place) = self.array(open + 1)?;
+        let mut found = vec![first];
+        while place < last {
+            if !self.symbol(place, ',') {
+                return None;
             }
+            let (array, _, after) = self.array(place + 1)?;
+            found.push(array);
+            place = after;
         }
-        Some((found, owner?))
+        Some((found, owner))
     }
 
     /// `FROM unnest(c.conkey) WITH ORDINALITY AS k(n, place)`.
@@ -387,16 +392,12 @@ impl<'a> Spelling<'a> {
         }
         let mut start = self.qualified(place);
         let mut end = self.after_group(place + 1);
-        let dotted = self.symbol(place + 3, '.');
-        let name = if dotted { place + 4 } else { place + 2 };
-        let array = Array::named(self.word(name)?)?;
-        let owner =
-            if dotted { format!("{}.", self.word(place + 2)?.text) } else { String::new() };
+        let (array, owner, after) = self.array(place + 2)?;
         let instead = match function.as_str() {
             "unnest" => format!("{ITEMS}.{}", array.element),
             "generate_subscripts" => {
                 // The dimension is the first, and stays: it may be a parameter.
-                let dimension = self.text(name + 2, end.saturating_sub(1));
+                let dimension = self.text(after + 1, end.saturating_sub(1));
                 let more = if array.from_zero { "- (" } else { "- 1 + (" };
                 format!("({ITEMS}.place {more}{dimension}))")
             }
@@ -496,7 +497,8 @@ impl<'a> Spelling<'a> {
                 return None;
             }
             let text = self.text(place, place + 3);
-            let name = if self.is(place + 3, "as") { String::new() } else { format!(" AS {column}") };
+            let name =
+                if self.is(place + 3, "as") { String::new() } else { format!(" AS {column}") };
             self.edits.push((place, place + 3, format!("{mark}({text}){name}")));
             return Some(place + 3);
         }
@@ -535,8 +537,8 @@ mod tests {
     fn arrays_in_from_become_subqueries() {
         assert_eq!(
             spelled(
-                "SELECT 1 FROM pg_constraint c, LATERAL unnest(c.conkey, c.confkey) WITH ORDINALITY \
-                 AS k(a, b, n) WHERE true"
+                "SELECT 1 FROM pg_constraint c, LATERAL unnest(c.conkey, c.confkey) \
+                 WITH ORDINALITY AS k(a, b, n) WHERE true"
             ),
             "SELECT 1 FROM pg_constraint c, (SELECT attnum AS a, confattnum AS b, place AS n, \
              rota_owner FROM pg_catalog.rota_key) AS k ON k.rota_owner = c.oid WHERE true"
@@ -557,16 +559,22 @@ mod tests {
     fn selected_elements_become_a_join() {
         assert_eq!(
             spelled(
-                "SELECT unnest(i.indkey) AS n, generate_subscripts(i.indkey, $1) AS o FROM pg_index \
-                 i WHERE i.indisvalid"
+                "SELECT unnest(i.indkey) AS n, generate_subscripts(i.indkey, $1) AS o \
+                 FROM pg_index i WHERE i.indisvalid"
             ),
             "SELECT rota_items.attnum AS n, (rota_items.place - ($1)) AS o FROM pg_index i JOIN \
              pg_catalog.rota_index_key AS rota_items ON rota_items.rota_owner = i.indexrelid WHERE \
              i.indisvalid"
         );
         assert_eq!(
+            spelled("SELECT unnest(pg_catalog.pg_index.indkey) FROM pg_catalog.pg_index"),
+            "SELECT rota_items.attnum FROM pg_catalog.pg_index JOIN pg_catalog.rota_index_key AS \
+             rota_items ON rota_items.rota_owner = pg_catalog.pg_index.indexrelid"
+        );
+        assert_eq!(
             spelled(
-                "SELECT (information_schema._pg_expandarray(i.indkey)).n FROM (SELECT 1) x, pg_index i"
+                "SELECT (information_schema._pg_expandarray(i.indkey)).n \
+                 FROM (SELECT 1) x, pg_index i"
             ),
             "SELECT rota_items.place FROM (SELECT 1) x, pg_index i JOIN pg_catalog.rota_index_key \
              AS rota_items ON rota_items.rota_owner = i.indexrelid"
@@ -580,9 +588,11 @@ mod tests {
     #[test]
     fn arrays_that_are_made_are_announced_as_arrays() {
         assert_eq!(
-            spelled("SELECT array_agg(a.attname ORDER BY 1) AS x, ARRAY(SELECT 1) FROM pg_attribute a"),
-            "SELECT rota_text_array(array_agg(a.attname ORDER BY 1)) AS x, rota_text_array(ARRAY(SELECT \
-             1)) FROM pg_attribute a"
+            spelled(
+                "SELECT array_agg(a.attname ORDER BY 1) AS x, ARRAY(SELECT 1) FROM pg_attribute a"
+            ),
+            "SELECT rota_text_array(array_agg(a.attname ORDER BY 1)) AS x, \
+             rota_text_array(ARRAY(SELECT 1)) FROM pg_attribute a"
         );
         assert_eq!(
             spelled("SELECT i.elements, i.labels AS l FROM (SELECT 1 FROM pg_class) AS i"),

@@ -60,7 +60,8 @@ pub(super) fn fill(connection: &Connection, model: &Model) -> rusqlite::Result<(
         put_class(connection, &Class { kind: "S", ..Class::new(sequence.oid, &sequence.name) })?;
         run(
             connection,
-            "INSERT INTO pg_catalog.pg_sequence VALUES (?1, 20, 1, 1, 9223372036854775807, 1, 1, 0)",
+            "INSERT INTO pg_catalog.pg_sequence \
+             VALUES (?1, 20, 1, 1, 9223372036854775807, 1, 1, 0)",
             params![sequence.oid],
         )?;
         let column = (sequence.table, whole(sequence.column));
@@ -102,8 +103,8 @@ fn put_class(connection: &Connection, class: &Class<'_>) -> rusqlite::Result<()>
          reltoastrelid, relhasindex, relisshared, relpersistence, relkind, relnatts, relchecks, \
          relhasrules, relhastriggers, relhassubclass, relrowsecurity, relforcerowsecurity, \
          relispopulated, relreplident, relispartition, relrewrite, relfrozenxid, relminmxid) \
-         VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?1, 0, 0, -1, 0, 0, ?7, 0, 'p', ?8, ?9, ?10, ?11, \
-         ?12, 0, 0, 0, 1, ?13, 0, 0, 0, 0)",
+         VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?1, 0, 0, iif(?8 = 'r', -1, 0), 0, 0, ?7, 0, 'p', ?8, \
+         ?9, ?10, ?11, ?12, 0, 0, 0, 1, ?13, 0, 0, 0, 0)",
         params![
             class.oid,
             class.name,

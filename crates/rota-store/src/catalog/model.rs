@@ -22,7 +22,8 @@ const SEQUENCES: i64 = 0x5000_0000;
 /// Numbers set aside for what belongs to one table.
 const PER_TABLE: i64 = 1_024;
 
-/// The number of the `nth` thing of a kind that belongs to the table in this row of SQLite's schema.
+/// The number of the `nth` thing of a kind that belongs to the table in this row of SQLite's
+/// schema.
 fn number(range: i64, rowid: i64, nth: usize) -> i64 {
     let nth = i64::try_from(nth).unwrap_or_default() % PER_TABLE;
     range.saturating_add(rowid.saturating_mul(PER_TABLE)).saturating_add(nth)

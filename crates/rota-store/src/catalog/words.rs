@@ -1,5 +1,5 @@
-//! What only the words of CREATE TABLE and CREATE INDEX tell: SQLite's pragmas leave out the names of
-//! constraints, what CHECK says and the expressions of an index. For step 1, the catalog.
+//! What only the words of CREATE TABLE and CREATE INDEX tell: SQLite's pragmas leave out the names
+//! of constraints, what CHECK says and the expressions of an index. For step 1, the catalog.
 
 use crate::sql::{Lexer, Token};
 
