@@ -52,7 +52,11 @@ fn compile(pattern: &str, flags: &str) -> std::result::Result<Regex, Failure> {
         .map_err(|error| {
             let reason = match error {
                 regex::Error::CompiledTooBig(_) => "regular expression is too complex".to_owned(),
-                other => other.to_string().lines().last().unwrap_or_default().trim().to_owned(),
+                other => {
+                    let shown = other.to_string();
+                    let last = shown.lines().last().unwrap_or_default().trim();
+                    last.trim_start_matches("error: ").to_owned()
+                }
             };
             format!("invalid regular expression: {reason}").into()
         })
