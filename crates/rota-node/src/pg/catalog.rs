@@ -189,8 +189,8 @@ impl<'a> Spelling<'a> {
                 depth = depth.saturating_sub(1);
             }
             let edited = self
-                .from_unnest(place)
-                .or_else(|| self.from_nothing(place))
+                .unfolded(place)
+                .or_else(|| self.without_rows(place))
                 .or_else(|| self.selected_elements(place))
                 .or_else(|| self.composite(place))
                 .or_else(|| self.vector_subscript(place))
@@ -320,7 +320,7 @@ impl<'a> Spelling<'a> {
     }
 
     /// `FROM unnest(c.conkey) WITH ORDINALITY AS k(n, place)`.
-    fn from_unnest(&mut self, place: usize) -> Option<usize> {
+    fn unfolded(&mut self, place: usize) -> Option<usize> {
         if !self.is(place, "unnest") || !self.symbol(place + 1, '(') {
             return None;
         }
@@ -364,7 +364,7 @@ impl<'a> Spelling<'a> {
     }
 
     /// `FROM aclexplode(c.relacl) AS acl`.
-    fn from_nothing(&mut self, place: usize) -> Option<usize> {
+    fn without_rows(&mut self, place: usize) -> Option<usize> {
         let (name, columns) = EMPTY.iter().find(|(name, _)| self.is(place, name))?;
         if !self.symbol(place + 1, '(') {
             return None;
