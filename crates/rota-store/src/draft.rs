@@ -2,7 +2,7 @@
 //! transactions run before they are sent. Step 1 of a transaction's nine.
 //!
 //! ```text
-//!   BEGIN ── begin() ─► Draft ── run() ─► rows, at once; the statement and what it showed are kept
+//!   BEGIN ── begin() ─► Draft ── run() ─► rows, at once; statement and what it showed are kept
 //!                         │               (64 MB of pages of its own, nothing shared, no lock)
 //!   COMMIT ─ finish() ─► statements, `begun`, `seen`, numbers drawn ─► a transaction like any other
 //! ```

@@ -2,7 +2,7 @@
 //! 1) and at apply (step 8), so that both come to the same.
 //!
 //! ```text
-//!   text ── check ── prepare, with the authorizer listening ── bind ── run, steps counted ── result
+//!   text ── check ── prepare, the authorizer listening ── bind ── run, steps counted ── result
 //! ```
 
 use std::sync::Arc;
