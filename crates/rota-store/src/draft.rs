@@ -4,7 +4,7 @@
 //! ```text
 //!   BEGIN ── begin() ─► Draft ── run() ─► rows, at once; statement and what it showed are kept
 //!                         │               (64 MB of pages of its own, nothing shared, no lock)
-//!   COMMIT ─ finish() ─► statements, `begun`, `seen`, numbers drawn ─► a transaction like any other
+//!   COMMIT ─ finish() ─► statements, `begun`, `seen`, numbers drawn ─► a transaction as any
 //! ```
 //! The file behind a draft's connection is [`pages`]: nothing that is written there is ever seen by
 //! anybody else. Statements run through the same `engine` as at apply, with the same functions,
