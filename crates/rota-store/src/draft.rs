@@ -408,6 +408,12 @@ impl Draft {
             }
             return Ok(StatementResult::nothing(kind));
         }
+        // A COPY is many statements of SQLite's. When it stops halfway, since numbers are wanted, it
+        // begins again.
+        let copies = kind == StatementKind::Copy;
+        if copies {
+            session.ours("SAVEPOINT rota_copy")?;
+        }
         let context = Arc::clone(&session.engine.context);
         let number = u32::try_from(self.statements.len()).unwrap_or(u32::MAX);
         context.begin_statement(self.begin.id, number);
@@ -422,6 +428,12 @@ impl Draft {
         self.called_off = result.is_err() && context.is_called_off();
         context.watch(None);
         (self.budget, self.shown_bytes) = (running.budget, running.result_bytes);
+        if copies && !session.is_lost() {
+            if result.is_err() {
+                session.ours("ROLLBACK TO rota_copy")?;
+            }
+            session.ours("RELEASE rota_copy")?;
+        }
         let result = result?;
         if is_schema_change(result.kind) {
             context.trust();

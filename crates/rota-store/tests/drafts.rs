@@ -89,11 +89,20 @@ impl Bench {
 
     /// Runs a statement, with numbers if it needs some.
     fn run(&mut self, open: &mut Open, sql: &str) -> Result<StatementResult, String> {
-        match open.try_run(statement(sql, &[])) {
+        self.run_with(open, sql, &[])
+    }
+
+    fn run_with(
+        &mut self,
+        open: &mut Open,
+        sql: &str,
+        parameters: &[Value],
+    ) -> Result<StatementResult, String> {
+        match open.try_run(statement(sql, parameters)) {
             Err(Stop::Numbers(wanted)) => {
                 let count = i64::try_from(wanted.had + 4).unwrap();
                 self.reserve(&wanted.name, count);
-                self.run(open, sql)
+                self.run_with(open, sql, parameters)
             }
             Err(Stop::Refused(refusal)) => Err(refusal.code().to_owned()),
             Ok(result) => Ok(result),
@@ -265,6 +274,19 @@ fn generated_keys_of_concurrent_transactions_do_not_conflict() {
     assert_eq!(bench.pair.rows("SELECT count(DISTINCT id) FROM t"), [[Value::Integer(16)]]);
     let shown = ids.iter().flatten().filter(|id| matches!(id, Value::Integer(1..))).count();
     assert_eq!(shown, 12);
+    bench.pair.check();
+}
+
+#[test]
+fn rows_that_were_copied_before_numbers_ran_out_are_not_copied_twice() {
+    let mut bench =
+        Bench::new("CREATE TABLE t(id BIGINT PRIMARY KEY DEFAULT (rota_nextval('t_id_seq')), x)");
+    let mut open = bench.begin();
+    let lines = Value::Blob(b"a\n".repeat(10));
+    let copied = bench.run_with(&mut open, "COPY \"t\" (\"x\") FROM STDIN", &[lines]).unwrap();
+    assert_eq!(copied.rows_affected, 10);
+    assert_eq!(open.number("SELECT count(*) FROM t"), 10);
+    assert_eq!(bench.commit(open), "ok");
     bench.pair.check();
 }
 
