@@ -25,6 +25,7 @@ mod casts;
 mod ddl;
 mod functions;
 mod names;
+mod operands;
 mod operators;
 mod queries;
 mod strings;
@@ -56,7 +57,8 @@ pub(crate) struct Translated {
 
 /// Translates a statement.
 pub(crate) fn translate(sql: &str) -> Result<Translated, Refusal> {
-    let mut translation = Translation { input: tokens(sql), ..Translation::default() };
+    let input = operands::plain(tokens(sql));
+    let mut translation = Translation { input, ..Translation::default() };
     let (statements, tag) = match translation.ddl()? {
         Some(done) => done,
         None => (vec![translation.query()?], None),
