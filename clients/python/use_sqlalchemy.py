@@ -261,7 +261,8 @@ def prepared():
 
 def cancel():
     """cancel"""
-    with engine.connect() as connection:
+    # Outside of a transaction, whose statements may together take so many steps and no more.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         timer = threading.Timer(0.5, connection.connection.driver_connection.cancel_safe)
         timer.start()
         with soon(), refused(connection, "57014"):
