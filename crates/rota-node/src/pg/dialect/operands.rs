@@ -39,7 +39,9 @@ pub(super) fn plain(input: Vec<Token<'_>>) -> Vec<Token<'_>> {
             Fate::Stays => output.push(token),
             // The words on both sides stay two.
             Fate::Goes
-                if output.last().is_some_and(|last| last.kind != Kind::Space && last.text != "(") =>
+                if output
+                    .last()
+                    .is_some_and(|last| last.kind != Kind::Space && last.text != "(") =>
             {
                 output.push(Token { kind: Kind::Space, text: " " });
             }
