@@ -47,6 +47,10 @@ use crate::driver::{Driver, WriteError};
 /// typing.
 const STARTUP_TIME: Duration = Duration::from_secs(10);
 
+/// How many portals and statements may be closed between the last Execute and its Sync for this to
+/// be seen as one statement alone.
+const CLOSES_BEFORE_SYNC: usize = 4;
+
 /// The longest message of an error that is sent: some clients have limits, and what repeats a whole
 /// statement helps nobody.
 const MAX_ERROR_BYTES: usize = 4_096;
@@ -589,12 +593,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if !self.context.block.is_idle() {
             return Ok(false);
         }
-        for (place, tag) in before.iter().chain(b"S").enumerate() {
+        for (place, tag) in before.iter().enumerate() {
             if self.wire.ahead(place).await? != Some(*tag) {
                 return Ok(false);
             }
         }
-        Ok(true)
+        // What is closed before the Sync (sqlx does so) runs nothing.
+        for place in (before.len()..).take(CLOSES_BEFORE_SYNC + 1) {
+            match self.wire.ahead(place).await? {
+                Some(b'C') => {}
+                other => return Ok(other == Some(b'S')),
+            }
+        }
+        Ok(false)
     }
 
     /// Runs a portal's statement, if it has not run yet.
