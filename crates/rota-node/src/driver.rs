@@ -21,9 +21,10 @@ use rota_core::codec::encode;
 use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::{self as core, Settings, Statement};
 use rota_core::types::{Height, TransactionId};
+use rota_store::draft::Drafts;
 use rota_store::query::Description;
 use rota_store::sql::{Access, classify, forbidden};
-use rota_store::draft::Drafts;
+use rota_store::staged::is_reserved;
 use rota_store::{Rows, StatementResult};
 use tokio::sync::oneshot;
 
@@ -321,6 +322,10 @@ fn check_statements(statements: &[Statement]) -> Result<(), Refusal> {
         return Err(Refusal::new(sqlstate::PROTOCOL_VIOLATION, "a transaction needs a statement"));
     }
     for statement in statements {
+        if is_reserved(&statement.sql) {
+            let message = "this statement is the servers' own";
+            return Err(Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, message));
+        }
         let found = classify(&statement.sql);
         match found.access {
             Access::Read | Access::Write => forbidden(&statement.sql, found.kind)?,

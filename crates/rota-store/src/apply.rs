@@ -26,6 +26,8 @@ use crate::engine::Budget;
 use crate::merkle::TableId;
 use crate::run::Failure;
 use crate::schema::Schema;
+use crate::sequences;
+use crate::staged::Staged;
 use crate::state::{AppliedBlock, StateDb};
 use crate::value::Receipt;
 
@@ -57,6 +59,8 @@ pub(crate) struct Mark {
     next_table: TableId,
     next_transaction: i64,
     events: usize,
+    sequences: usize,
+    staged: Staged,
 }
 
 impl StateDb {
@@ -101,7 +105,7 @@ impl StateDb {
                     let remembered = refused.as_ref().map_or_else(|no| no.remembered, |()| true);
                     let outcome = match refused {
                         Err(no) => Err(no.refusal),
-                        Ok(()) => match self.run(transaction, id, &mut budget)? {
+                        Ok(()) => match self.run(transaction, id, envelope.signer, &mut budget)? {
                             Err(Failure::BrokeOut(refusal)) => {
                                 self.abandon(&start)?;
                                 return Ok(Attempt::BrokeOut(index, envelope.signer, refusal));
@@ -190,6 +194,8 @@ impl StateDb {
             next_table: self.next_table,
             next_transaction: self.next_transaction,
             events: self.capture().events.len(),
+            sequences: self.engine.context.sequences().mark(),
+            staged: self.staged,
         }
     }
 
@@ -198,7 +204,11 @@ impl StateDb {
         self.capture().events.truncate(mark.events);
         self.next_table = mark.next_table;
         self.next_transaction = mark.next_transaction;
-        if !Arc::ptr_eq(&self.schema, &mark.schema) {
+        self.engine.context.sequences().restore(mark.sequences);
+        self.staged = mark.staged;
+        // SQLite forgets what it knows of the schema when a change of it is rolled back, also of one
+        // that we had not taken note of yet.
+        if self.schema_touched || !Arc::ptr_eq(&self.schema, &mark.schema) {
             self.set_schema(Arc::clone(&mark.schema))?;
         }
         Ok(())
@@ -211,7 +221,12 @@ impl StateDb {
         }
         self.restore(start)?;
         // Whatever SQLite has forgotten with the transaction, the next run starts as the first did.
-        self.set_schema(Arc::clone(&start.schema))
+        self.set_schema(Arc::clone(&start.schema))?;
+        // Transactions before the one that broke out had settled theirs.
+        let stored = self.ours("reading rota_sequences", sequences::read)?;
+        self.engine.context.sequences().load(stored);
+        self.staged = self.read_staged()?;
+        Ok(())
     }
 
     /// Another schema from now on: nothing prepared for the old one is used again, and what SQLite

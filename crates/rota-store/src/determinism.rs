@@ -25,6 +25,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, Error};
 
 use crate::datetime::Timestamp;
+use crate::engine;
 use crate::policy;
 use crate::query;
 use crate::sequences::{Sequence, Sequences};
@@ -273,7 +274,9 @@ fn settings(connection: &Connection) -> rusqlite::Result<()> {
 
 fn limits(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)?;
-    connection.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_SQL_BYTES)?;
+    // Clients' statements are that long at most, before they get their mark.
+    let mark = i32::try_from(engine::CLIENT_MARK.len()).unwrap_or(0);
+    connection.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_SQL_BYTES + mark)?;
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
     // Patterns like '%a%a%a%…' take time that grows with every %, and no VM steps.
     connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000)?;

@@ -70,6 +70,13 @@ const MOST_STATEMENT_BYTES: usize = 64 << 20;
 /// The most that all open transactions together may have.
 const MOST_HELD_BYTES: usize = 512 << 20;
 
+/// The most numbers of sequences that a transaction carries: with less than 3 MB they fit in an
+/// envelope, which cannot be in parts.
+const MOST_VALUES: usize = 300_000;
+
+/// Transactions with more bytes of statements than this take a while to end.
+const LARGE: usize = 256 << 10;
+
 /// What each statement costs beside its own bytes.
 const STATEMENT_OVERHEAD: usize = 64;
 
@@ -308,6 +315,11 @@ impl Draft {
         self.height
     }
 
+    /// Whether ending it takes milliseconds.
+    pub fn is_large(&self) -> bool {
+        self.statement_bytes > LARGE
+    }
+
     /// Whether there is anything to send.
     pub fn wrote(&self) -> bool {
         self.wrote
@@ -321,10 +333,13 @@ impl Draft {
         session.ours("BEGIN")?;
         for block in std::mem::take(&mut self.begin.unfinal) {
             if block.header.height > base.height {
-                session.foresee(&block, self.drafts.chain, &self.drafts.parameters)?;
+                let drafts = &self.drafts;
+                if !session.foresee(&block, drafts.chain, &drafts.parameters)? {
+                    break;
+                }
             }
         }
-        session.engine.database.reset_last_insert_rowid();
+        session.engine.begin_transaction();
         session.engine.set_time(self.begin.begun);
         let drawing = Drawing::new(Arc::clone(&self.drafts.ranges), base);
         session.engine.context.sequences().source = Source::Draft(drawing);
@@ -336,8 +351,8 @@ impl Draft {
     /// succeeds or not.
     pub fn run(&mut self, statement: Statement, until: &Until) -> Result<StatementResult, Stop> {
         let classified = sql::classify(&statement.sql);
-        self.check(&statement, classified.access)?;
         let bytes = STATEMENT_OVERHEAD + encode(&statement).len();
+        self.check(bytes, classified.access)?;
         let result = match self.run_next(&statement, classified.kind, until) {
             Ok(result) => Ok(result),
             Err(Trouble::Fault(_)) if self.base_is_gone() => {
@@ -355,6 +370,7 @@ impl Draft {
                 return Err(Stop::Numbers(Box::new(Wanted { name, had, statement })));
             }
             if self.called_off {
+                self.forget_numbers();
                 // Time is nothing that another server could repeat.
                 let refusal = cancelled();
                 return Err(if lost { self.lose(refusal) } else { refusal }.into());
@@ -372,7 +388,7 @@ impl Draft {
     }
 
     /// What is refused before it is run, and is no part of what is sent.
-    fn check(&self, statement: &Statement, access: Access) -> Result<(), Refusal> {
+    fn check(&self, bytes: usize, access: Access) -> Result<(), Refusal> {
         if let Some(refusal) = &self.broken {
             return Err(refusal.clone());
         }
@@ -381,7 +397,7 @@ impl Draft {
             return Err(Refusal::new(sqlstate::READ_ONLY, message));
         }
         let most = MOST_STATEMENT_BYTES;
-        if self.statement_bytes.saturating_add(statement.sql.len()) > most {
+        if self.statement_bytes.saturating_add(bytes) > most {
             let message = format!("a transaction of more than {most} bytes; use several");
             return Err(Refusal::new(sqlstate::TOO_COMPLEX, message));
         }
@@ -460,6 +476,14 @@ impl Draft {
         Some((name, drawing.put_back()))
     }
 
+    /// What the last statement drew is drawn again by the next one: it is no part of what is sent.
+    fn forget_numbers(&self) {
+        let Some(session) = &self.session else { return };
+        if let Some(drawing) = session.engine.context.sequences().drawing() {
+            drawing.put_back();
+        }
+    }
+
     /// From now on everything is refused.
     fn lose(&mut self, refusal: Refusal) -> Refusal {
         self.broken = Some(Refusal::new(
@@ -526,6 +550,11 @@ impl Draft {
             Some(drawing) => std::mem::take(&mut drawing.drawn),
             None => Vec::new(),
         };
+        if values.len() > MOST_VALUES {
+            let message =
+                format!("a transaction that draws more than {MOST_VALUES} numbers from sequences");
+            return Err(Refusal::new(sqlstate::TOO_COMPLEX, message));
+        }
         let seen = std::mem::take(&mut self.seen).digest();
         let interactive = Interactive { begun: self.begin.begun, seen, values };
         Ok(Some(Finished { statements: std::mem::take(&mut self.statements), interactive }))

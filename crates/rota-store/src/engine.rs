@@ -33,6 +33,9 @@ pub(crate) const MAX_RESULT_BYTES: u64 = 4 << 20;
 /// What an interactive transaction may be shown; at apply its rows are hashed and let go.
 pub(crate) const MAX_SHOWN_BYTES: u64 = 64 << 20;
 
+/// What no statement of ours begins with.
+pub(crate) const CLIENT_MARK: &str = "/*client*/ ";
+
 /// Longer statements are not kept prepared.
 const MAX_CACHED_SQL: usize = 4_096;
 
@@ -118,6 +121,12 @@ impl Engine {
         })
     }
 
+    /// A transaction begins: nothing of the one before it is to be seen.
+    pub(crate) fn begin_transaction(&self) {
+        self.database.set_last_insert_rowid(0);
+        self.context.set_changes(0);
+    }
+
     /// What `now` and SQLite's own dates say: block time, or the time of BEGIN.
     pub(crate) fn set_time(&self, time: Time) {
         self.set_now(i64::try_from(time.0).unwrap_or(i64::MAX));
@@ -137,7 +146,8 @@ impl Engine {
     ) -> Result<StatementResult, Trouble> {
         let connection = self.database.connection();
         self.context.distrust(is_schema_change(kind));
-        let mut prepared = connection.prepare_cached(&statement.sql).map_err(judge)?;
+        let mut prepared =
+            connection.prepare_cached(&client_text(&statement.sql)).map_err(judge)?;
         bind::bind(&mut prepared, &statement.parameters)?;
         prepared.reset_status(StatementStatus::VmStep);
         self.context.allow_steps(running.budget.steps);
@@ -189,6 +199,13 @@ pub(crate) fn is_schema_change(kind: StatementKind) -> bool {
             | K::DropTrigger
             | K::AlterTable
     )
+}
+
+/// A client's text as it is prepared and kept. SQLite asks its authorizer while a statement is
+/// prepared and not when it is run, and the connection keeps our own statements too: without the
+/// mark a client that sends the very text of one of ours would be given ours.
+pub(crate) fn client_text(sql: &str) -> String {
+    [CLIENT_MARK, sql].concat()
 }
 
 /// Runs a bound statement to its end.

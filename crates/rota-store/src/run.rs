@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rota_core::error::{Fault, Refusal, sqlstate};
 use rota_core::transaction::{Statement, Transaction};
-use rota_core::types::TransactionId;
+use rota_core::types::{PublicKey, TransactionId};
 
 use crate::apply::Mark;
 use crate::capture::{Event, Problem, RowHasher};
@@ -15,6 +15,7 @@ use crate::replay::{Stage, replay};
 use crate::savepoints::Step;
 use crate::schema::{SchemaChange, Table};
 use crate::sequences::{self, Sequence, Source};
+use crate::sql;
 use crate::state::StateDb;
 use crate::value::StatementResult;
 
@@ -89,6 +90,7 @@ impl StateDb {
         &mut self,
         transaction: &Transaction,
         id: TransactionId,
+        signer: PublicKey,
         block: &mut Budget,
     ) -> Result<Result<Vec<StatementResult>, Failure>, Fault> {
         if block.steps == 0 || block.bytes == 0 {
@@ -101,9 +103,10 @@ impl StateDb {
         let granted = Budget::of_transaction(&self.parameters, block);
         let mark = self.mark();
         self.run_ours("SAVEPOINT rota")?;
-        self.engine.database.reset_last_insert_rowid();
+        self.engine.begin_transaction();
+        self.schema_touched = false;
         self.begin_capture(granted.bytes);
-        let (outcome, left) = self.outcome(transaction, id, granted);
+        let (outcome, left) = self.outcome(transaction, id, signer, granted);
         let bytes = self.capture().bytes;
         block.steps = block.steps.saturating_sub(granted.steps - left.steps);
         block.bytes = block.bytes.saturating_sub(bytes);
@@ -122,7 +125,6 @@ impl StateDb {
             Err(Trouble::Fault(fault)) => return Err(fault),
             Err(Trouble::Refusal(refusal)) => refusal,
         };
-        self.engine.context.sequences().restore();
         if self.engine.database.connection().is_autocommit() {
             return Ok(Err(Failure::BrokeOut(refusal)));
         }
@@ -137,13 +139,14 @@ impl StateDb {
         &mut self,
         transaction: &Transaction,
         id: TransactionId,
-        budget: Budget,
+        signer: PublicKey,
+        mut budget: Budget,
     ) -> (Result<Vec<StatementResult>, Trouble>, Budget) {
-        if let Some(taken) = self.take_part(transaction) {
+        if let Some(taken) = self.take_part(transaction, signer, &mut budget) {
             return (taken, budget);
         }
         let assembled;
-        let transaction = match self.staged(transaction, id) {
+        let transaction = match self.staged(transaction, id, &mut budget) {
             None => transaction,
             Some(Err(trouble)) => return (Err(trouble), budget),
             Some(Ok(whole)) => {
@@ -210,6 +213,7 @@ impl StateDb {
         statement: &Statement,
         running: &mut Running<'_>,
     ) -> Result<StatementResult, Trouble> {
+        self.schema_touched |= is_schema_change(sql::classify(&statement.sql).kind);
         let result = self.engine.statement(statement, running)?;
         if is_schema_change(result.kind) && self.capture().problem.is_none() {
             self.adopt_schema(running)?;

@@ -4,7 +4,7 @@
 //! position could have run there.
 
 use rota_core::codec::encode;
-use rota_core::error::Refusal;
+use rota_core::error::{Refusal, sqlstate};
 use rota_core::types::Digest;
 
 use crate::value::StatementResult;
@@ -32,7 +32,7 @@ impl Seen {
                 }
             }
             Err(refusal) => {
-                self.0.update(&encode(&(0u8, refusal.sqlstate)));
+                self.0.update(&encode(&(0u8, class(refusal))));
             }
         }
     }
@@ -41,4 +41,16 @@ impl Seen {
     pub(crate) fn digest(self) -> Digest {
         Digest(self.0.finish())
     }
+}
+
+/// The SQLSTATE; one for all that say that something is not to be had. A draft knows functions and
+/// tables of a reader's too, so it says "not allowed" where the executor says "not there".
+fn class(refusal: &Refusal) -> [u8; 5] {
+    let not_to_be_had = [
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        sqlstate::UNDEFINED_FUNCTION,
+        sqlstate::UNDEFINED_TABLE,
+    ];
+    if not_to_be_had.contains(&refusal.code()) { *b"0A000" } else { refusal.sqlstate }
 }

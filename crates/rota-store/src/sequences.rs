@@ -185,9 +185,16 @@ impl Sequences {
         self.undo.clear();
     }
 
-    /// The transaction has failed.
-    pub(crate) fn restore(&mut self) {
-        while let Some((name, known)) = self.undo.pop() {
+    /// How much has happened to them in the running transaction, for [`Self::restore`].
+    pub(crate) fn mark(&self) -> usize {
+        self.undo.len()
+    }
+
+    /// Takes back what has happened since.
+    pub(crate) fn restore(&mut self, mark: usize) {
+        while self.undo.len() > mark
+            && let Some((name, known)) = self.undo.pop()
+        {
             match known {
                 Some(known) => drop(self.all.insert(name, known)),
                 None => drop(self.all.remove(&name)),

@@ -399,10 +399,10 @@ impl Database {
         u64::try_from(current).unwrap_or(0)
     }
 
-    /// Forgets which rowid was inserted last.
-    pub fn reset_last_insert_rowid(&self) {
+    /// Says which rowid was inserted last.
+    pub fn set_last_insert_rowid(&self, rowid: i64) {
         // SAFETY: the connection is open.
-        unsafe { ffi::sqlite3_set_last_insert_rowid(self.connection.handle(), 0) };
+        unsafe { ffi::sqlite3_set_last_insert_rowid(self.connection.handle(), rowid) };
     }
 }
 

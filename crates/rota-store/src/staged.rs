@@ -3,18 +3,19 @@
 //! once, at the position of the transaction that names them.
 //!
 //! ```text
-//!   ROTA STAGE    (id, part, expiry, bytes)   a part of the transaction that will have this id
-//!   ROTA EXECUTE  (parts, digest)             the only statement of that transaction
+//!   ROTA STAGE    (salt, part, expiry, bytes)   a part of this signer's transaction of that salt
+//!   ROTA EXECUTE  (parts, digest)               the only statement of that transaction
 //! ```
-//! An id covers its signer, so nobody can name another's parts. What is not named is deleted when
-//! it expires.
+//! A transaction's id covers its signer, so nobody can add to another's parts or name them. What is
+//! not named is deleted when it expires.
 
 use rota_core::codec::{decode, encode};
 use rota_core::error::{Fault, Refusal, sqlstate};
 use rota_core::time::Time;
 use rota_core::transaction::{MAX_EXPIRY, Parameters, Statement, Transaction, Value};
-use rota_core::types::TransactionId;
+use rota_core::types::{PublicKey, TransactionId};
 
+use crate::engine::Budget;
 use crate::error::Trouble;
 use crate::state::StateDb;
 use crate::value::{StatementKind, StatementResult};
@@ -35,12 +36,31 @@ const MOST_PARTS: i64 = 80;
 const MOST_STAGED: usize = 80 * PART_BYTES;
 
 /// All parts that wait, together: some transactions of the largest kind.
-const MOST_BYTES: i64 = 512 << 20;
+const MOST_BYTES: u64 = 512 << 20;
+
+/// How many parts may wait, however small.
+const MOST_WAITING: u64 = 2_000;
+
+/// Storing and reading a part costs a step of SQLite's for so many of its bytes: it is hashed and
+/// written.
+const BYTES_PER_STEP: u64 = 16;
+
+/// What waits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Staged {
+    parts: u64,
+    bytes: u64,
+}
+
+/// Whether a text is one of the two, which no client may send.
+pub fn is_reserved(sql: &str) -> bool {
+    [STAGE, EXECUTE].iter().any(|ours| sql.trim().eq_ignore_ascii_case(ours))
+}
 
 /// The statements of a transaction, as those that bring them in parts and the one that stands for
 /// them.
 pub fn stage(
-    id: TransactionId,
+    salt: &[u8; 16],
     expiry: Time,
     statements: &[Statement],
 ) -> (Vec<Statement>, Statement) {
@@ -51,7 +71,7 @@ pub fn stage(
         .map(|(number, part)| Statement {
             sql: STAGE.into(),
             parameters: Parameters::Positional(vec![
-                Value::Blob(id.0.to_vec()),
+                Value::Blob(salt.to_vec()),
                 integer(number),
                 integer(expiry.0),
                 Value::Blob(part.to_vec()),
@@ -83,49 +103,54 @@ impl StateDb {
     pub(crate) fn take_part(
         &mut self,
         transaction: &Transaction,
+        signer: PublicKey,
+        budget: &mut Budget,
     ) -> Option<Result<Vec<StatementResult>, Trouble>> {
         let values = only(transaction, STAGE)?;
-        let [Value::Blob(id), Value::Integer(part), Value::Integer(expiry), Value::Blob(bytes)] =
+        let [Value::Blob(salt), Value::Integer(part), Value::Integer(expiry), Value::Blob(bytes)] =
             values
         else {
             return Some(Err(malformed().into()));
         };
-        let taken = self.store_part(id, *part, *expiry, bytes);
+        let Ok(salt) = salt.as_slice().try_into() else { return Some(Err(malformed().into())) };
+        let id = Transaction::id_of(self.chain, signer, &salt);
+        let taken = self.store_part(id, *part, *expiry, bytes, budget);
         Some(taken.map(|()| vec![StatementResult::nothing(StatementKind::Other)]))
     }
 
     fn store_part(
         &mut self,
-        id: &[u8],
+        id: TransactionId,
         part: i64,
         expiry: i64,
         bytes: &[u8],
+        budget: &mut Budget,
     ) -> Result<(), Trouble> {
         let now = self.engine.context.now();
         let latest = i64::try_from(MAX_EXPIRY.as_millis()).unwrap_or(i64::MAX);
-        let fits = id.len() == 32
-            && (0..MOST_PARTS).contains(&part)
+        let fits = (0..MOST_PARTS).contains(&part)
             && (now..=now.saturating_add(latest)).contains(&expiry)
             && (1..=PART_BYTES).contains(&bytes.len());
         if !fits {
             return Err(malformed().into());
         }
-        let waiting: i64 = self.ours("measuring what is staged", |connection| {
-            connection
-                .prepare_cached("SELECT ifnull(sum(length(bytes)), 0) FROM rota_staged")?
-                .query_row([], |row| row.get(0))
-        })?;
-        if waiting > MOST_BYTES {
+        let length = bytes.len() as u64;
+        budget.charge_steps(length / BYTES_PER_STEP)?;
+        if self.staged.parts >= MOST_WAITING || self.staged.bytes + length > MOST_BYTES {
             let message = "too many large transactions are on their way: try again";
             return Err(Refusal::new(sqlstate::BUSY, message).into());
         }
-        self.any_staged = true;
+        let mut added = 0;
         self.captured("staging a part", |connection| {
-            connection
+            added = connection
                 .prepare_cached("INSERT OR IGNORE INTO rota_staged VALUES (?1, ?2, ?3, ?4)")?
-                .execute((id, part, expiry, bytes))
-                .map(drop)
+                .execute((id.0, part, expiry, bytes))?;
+            Ok(())
         })?;
+        if added > 0 {
+            self.staged.parts += 1;
+            self.staged.bytes += length;
+        }
         Ok(())
     }
 
@@ -134,12 +159,13 @@ impl StateDb {
         &mut self,
         transaction: &Transaction,
         id: TransactionId,
+        budget: &mut Budget,
     ) -> Option<Result<Transaction, Trouble>> {
         let values = only(transaction, EXECUTE)?;
         let [Value::Integer(parts), Value::Blob(expected)] = values else {
             return Some(Err(malformed().into()));
         };
-        Some(self.assemble(transaction, id, *parts, expected))
+        Some(self.assemble(transaction, id, *parts, expected, budget))
     }
 
     fn assemble(
@@ -148,6 +174,7 @@ impl StateDb {
         id: TransactionId,
         parts: i64,
         expected: &[u8],
+        budget: &mut Budget,
     ) -> Result<Transaction, Trouble> {
         let bytes = self.ours("reading staged parts", |connection| {
             let mut find = connection
@@ -160,6 +187,7 @@ impl StateDb {
             }
             Ok(bytes)
         })?;
+        budget.charge_steps(bytes.len() as u64 / BYTES_PER_STEP)?;
         if digest(&bytes) != expected {
             let message = "its parts are not there; send it again";
             return Err(Refusal::new(sqlstate::SERIALIZATION_FAILURE, message).into());
@@ -174,29 +202,38 @@ impl StateDb {
                 .execute([&id.0])
                 .map(drop)
         })?;
+        // By the file: a server that starts later counts the same.
+        self.staged = self.read_staged()?;
         Ok(Transaction { statements, ..transaction.clone() })
     }
 
     /// Parts that nobody named in time. Called when a block begins.
     pub(crate) fn forget_staged(&mut self, time: Time) -> Result<(), Fault> {
-        if !self.any_staged {
+        if self.staged.parts == 0 {
             return Ok(());
         }
         let time = i64::try_from(time.0).unwrap_or(i64::MAX);
+        let mut deleted = 0;
         self.under_root("deleting parts that have expired", |connection| {
-            connection
+            deleted = connection
                 .prepare_cached("DELETE FROM rota_staged WHERE expiry < ?1")?
-                .execute([time])
-                .map(drop)
+                .execute([time])?;
+            Ok(())
         })?;
-        self.any_staged = self.has_staged()?;
+        if deleted > 0 {
+            self.staged = self.read_staged()?;
+        }
         Ok(())
     }
 
-    /// Whether any parts wait.
-    pub(crate) fn has_staged(&self) -> Result<bool, Fault> {
-        self.ours("looking for staged parts", |connection| {
-            connection.prepare_cached("SELECT 1 FROM rota_staged")?.exists([])
+    /// What waits, by the file.
+    pub(crate) fn read_staged(&self) -> Result<Staged, Fault> {
+        self.ours("measuring what is staged", |connection| {
+            let sql = "SELECT count(*), ifnull(sum(length(bytes)), 0) FROM rota_staged";
+            connection.prepare_cached(sql)?.query_row([], |row| {
+                let count = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
+                Ok(Staged { parts: count(0)?, bytes: count(1)? })
+            })
         })
     }
 }

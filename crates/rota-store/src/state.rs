@@ -33,6 +33,7 @@ use crate::remembered::Remembered;
 use crate::schema::{Schema, Table};
 use crate::sequences;
 use crate::sqlite::{self, Database};
+use crate::staged::Staged;
 use crate::value::Receipt;
 
 /// The file's name in a home folder.
@@ -105,8 +106,10 @@ pub struct StateDb {
     pub(crate) parameters: Parameters,
     pub(crate) signers: BTreeSet<PublicKey>,
     pub(crate) log: Log,
-    /// Whether parts of large transactions may be waiting.
-    pub(crate) any_staged: bool,
+    /// Parts of large transactions that are waiting.
+    pub(crate) staged: Staged,
+    /// Whether the running transaction has begun to change the schema.
+    pub(crate) schema_touched: bool,
 }
 
 /// How long the write-ahead log of `state.db` is, in pages.
@@ -178,7 +181,8 @@ impl StateDb {
             parameters: genesis.parameters.clone(),
             signers: genesis.members.iter().map(|member| member.key).collect(),
             log: Log::default(),
-            any_staged: false,
+            staged: Staged::default(),
+            schema_touched: false,
         };
         if !state.is_made()? {
             state.create(genesis)?;
@@ -337,7 +341,7 @@ impl StateDb {
         self.remembered = self.ours("reading rota_transactions", Remembered::read)?;
         let sequences = self.ours("reading rota_sequences", sequences::read)?;
         self.engine.context.sequences().load(sequences);
-        self.any_staged = self.has_staged()?;
+        self.staged = self.read_staged()?;
         self.trees = self.read_trees()?;
         self.folded = Arc::clone(&self.schema);
         if self.root() != self.applied.root {
@@ -377,6 +381,7 @@ impl StateDb {
             self.schema.tables().map(|(rowid, table)| (rowid, table.id)).collect();
         let mut next = self.next_table;
         let mut added = Vec::new();
+        let inserted = self.engine.database.connection().last_insert_rowid();
         let after = self.ours("reading the schema", |connection| {
             let schema = Schema::read(connection, |rowid, _| {
                 before.get(&rowid).copied().unwrap_or_else(|| {
@@ -400,6 +405,8 @@ impl StateDb {
             }
             Ok(schema)
         })?;
+        // The client's last rowid is not one of ours.
+        self.engine.database.set_last_insert_rowid(inserted);
         self.next_table = next;
         Ok(after)
     }

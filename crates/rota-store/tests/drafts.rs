@@ -381,10 +381,9 @@ fn a_transaction_larger_than_an_envelope_arrives_in_parts_and_happens_at_once() 
         open.try_run(insert).unwrap();
     }
     let mut transaction = Bench::finish(open).unwrap();
-    let chain = bench.pair.genesis().chain_id();
-    let id = transaction.id(chain, key(1).public());
     let expiry = Time(bench.pair.maker.time.0 + 100_000);
-    let (parts, execute) = rota_store::staged::stage(id, expiry, &transaction.statements);
+    let (parts, execute) =
+        rota_store::staged::stage(&transaction.salt, expiry, &transaction.statements);
     assert!(parts.len() > 3);
     transaction.statements = vec![execute];
     let early = bench.pair.block(vec![transaction.clone()]).remove(0);
@@ -398,9 +397,8 @@ fn a_transaction_larger_than_an_envelope_arrives_in_parts_and_happens_at_once() 
     bench.pair.check();
     // The id of the first try is remembered, so the whole is sent as another transaction.
     transaction.salt = [99; 16];
-    let id = transaction.id(chain, key(1).public());
     let interactive = transaction.interactive.clone();
-    let (parts, execute) = rota_store::staged::stage(id, expiry, &{
+    let (parts, execute) = rota_store::staged::stage(&transaction.salt, expiry, &{
         let mut open = bench.begin();
         for _ in 0..10 {
             let insert = statement("INSERT INTO t(b) VALUES (?1)", std::slice::from_ref(&blob));
@@ -449,4 +447,74 @@ fn blocks_that_are_not_final_can_be_seen_on_a_draft_and_nowhere_else() {
     let mut ahead = Open { draft: bench.drafts.begin(begin).unwrap(), salt: [9; 16] };
     assert_eq!(ahead.number("SELECT sum(v) FROM a"), 10 + 20 + 30 + 1 + 40);
     assert_eq!(ahead.draft.finish().unwrap().is_none(), true);
+}
+
+#[test]
+fn what_sqlite_counts_begins_anew_with_each_transaction_and_is_no_work_of_ours() {
+    let mut bench = Bench::new("CREATE TABLE t(id INTEGER PRIMARY KEY, n)");
+    bench.pair.run("INSERT INTO t(n) VALUES (7), (8), (9)");
+    let mut open = bench.begin();
+    open.run("SAVEPOINT a");
+    open.run("INSERT INTO t(n) VALUES (changes()), (last_insert_rowid())");
+    open.run("CREATE TABLE other(x)");
+    open.run("INSERT INTO t(n) VALUES (last_insert_rowid())");
+    assert_eq!(bench.commit(open), "ok");
+    let shown = bench.pair.rows("SELECT n FROM t WHERE id > 3 ORDER BY id");
+    assert_eq!(shown, [[Value::Integer(0)], [Value::Integer(4)], [Value::Integer(5)]]);
+    bench.pair.check();
+}
+
+#[test]
+fn a_dropped_sequence_comes_back_with_its_table() {
+    let mut bench = Bench::new(
+        "CREATE TABLE t(id BIGINT PRIMARY KEY DEFAULT (rota_nextval('t_id_seq')), x);
+         CREATE TABLE u(x)",
+    );
+    bench.pair.run("INSERT INTO t(x) VALUES (1), (2)");
+    let mut open = bench.begin();
+    for sql in ["SAVEPOINT a", "DROP TABLE t", "ROLLBACK TO a", "INSERT INTO u VALUES (1)"] {
+        open.run(sql);
+    }
+    assert_eq!(bench.commit(open), "ok");
+    bench.pair.run("INSERT INTO t(x) VALUES (3)");
+    assert_eq!(bench.pair.rows("SELECT max(id) FROM t"), [[Value::Integer(3)]]);
+    bench.pair.check();
+}
+
+#[test]
+fn a_block_that_is_run_again_advances_sequences_once() {
+    let table = "CREATE TABLE t(id BIGINT PRIMARY KEY DEFAULT (rota_nextval('t_id_seq')), x)";
+    let mut bench = Bench::new(table);
+    let endless = "INSERT INTO t(x) WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c)
+        SELECT 1 FROM c";
+    let insert = "INSERT INTO t(x) VALUES (1)";
+    let first = bench.pair.maker.sql(insert);
+    let breaks_out = bench.pair.maker.sql(endless);
+    let outcomes = bench.pair.block(vec![first, breaks_out]);
+    assert!(outcomes[0].is_ok() && outcomes[1].is_err());
+    bench.pair.check();
+    bench.pair.run(insert);
+    let drop = bench.pair.maker.sql("DROP TABLE t");
+    let breaks_out = bench.pair.maker.sql(&endless.replace("INTO t", "INTO u"));
+    bench.pair.run("CREATE TABLE u(x)");
+    assert!(bench.pair.block(vec![drop, breaks_out])[0].is_ok());
+    bench.pair.run(table);
+    bench.pair.run(insert);
+    assert_eq!(bench.pair.rows("SELECT id FROM t"), [[Value::Integer(1)]]);
+    bench.pair.check();
+}
+
+#[test]
+fn numbers_of_a_read_that_was_called_off_are_not_missed_at_commit() {
+    let table = "CREATE TABLE t(id BIGINT PRIMARY KEY DEFAULT (rota_nextval('t_id_seq')), x)";
+    let mut bench = Bench::new(table);
+    bench.reserve("t_id_seq", 50);
+    let mut open = bench.begin();
+    let read = "WITH RECURSIVE c(i) AS (SELECT rota_nextval('t_id_seq') UNION ALL
+        SELECT i FROM c) SELECT count(*) FROM c";
+    let called_off = Until { cancelled: Arc::new(AtomicBool::new(true)), deadline: None };
+    let stopped = open.draft.run(statement(read, &[]), &called_off);
+    assert!(matches!(stopped, Err(Stop::Refused(refusal)) if refusal.code() == "57014"));
+    bench.run(&mut open, "INSERT INTO t(x) VALUES (1) RETURNING id").unwrap();
+    assert_eq!(bench.commit(open), "ok");
 }

@@ -555,3 +555,33 @@ fn as_many_parameters_as_postgresql_has_are_taken_and_more_refused() {
         assert_eq!(outcome.is_ok(), works, "{count}: {outcome:?}");
     }
 }
+
+#[test]
+fn a_client_that_sends_the_text_of_a_statement_of_ours_is_refused_like_anybody() {
+    let mut pair = Pair::new();
+    pair.run("CREATE TABLE t(a)");
+    pair.run("INSERT INTO t VALUES (1)");
+    let number = Value::Integer(1);
+    let blob = Value::Blob(vec![0; 32]);
+    for (sql, values) in [
+        ("SELECT name, type, coalesce(rootpage, 0) = 0 FROM main.sqlite_schema", vec![]),
+        (
+            "INSERT INTO rota_transactions VALUES (?1, ?2, ?3, ?4)",
+            vec![Value::Integer(900), number.clone(), number.clone(), blob.clone()],
+        ),
+        (
+            "UPDATE rota_meta SET height = ?1, block = ?2, root = ?3, next_table = ?4,
+                     next_transaction = ?5",
+            vec![number.clone(), blob.clone(), blob.clone(), number.clone(), number.clone()],
+        ),
+        ("DELETE FROM rota_staged WHERE expiry < ?1", vec![number.clone()]),
+        ("SAVEPOINT rota", vec![]),
+        ("PRAGMA wal_checkpoint(PASSIVE)", vec![]),
+    ] {
+        let transaction = pair.maker.transaction(vec![statement(sql, &values)]);
+        let outcome = pair.block(vec![transaction]).remove(0);
+        let code = outcome.unwrap_err().code().to_owned();
+        assert!(["0A000", "42501"].contains(&code.as_str()), "{sql}: {code}");
+    }
+    pair.check();
+}

@@ -102,12 +102,12 @@ impl Driver {
     /// them.
     async fn submit_in_parts(
         &self,
-        id: TransactionId,
         mut transaction: core::Transaction,
         options: &WriteOptions,
     ) -> Result<Written, WriteError> {
         let (_, now) = self.0.board.chain_now();
-        let (parts, execute) = stage(id, now.plus(PARTS_EXPIRY), &transaction.statements);
+        let (parts, execute) =
+            stage(&transaction.salt, now.plus(PARTS_EXPIRY), &transaction.statements);
         transaction.statements = vec![execute];
         let mut parts = parts.into_iter();
         loop {
@@ -220,6 +220,9 @@ impl Transaction {
     pub async fn commit(self, options: &WriteOptions) -> Result<Option<Written>, WriteError> {
         let finished = match self.draft {
             Place::Unopened => None,
+            Place::Here(draft) if draft.is_large() => {
+                self.driver.on_reader(move || draft.finish()).await??
+            }
             Place::Here(draft) => draft.finish()?,
             Place::Away => return Err(lost().into()),
         };
@@ -235,7 +238,7 @@ impl Transaction {
         if bytes <= self.driver.0.limits.bytes {
             return self.driver.submit(transaction, options, WRITE_TIMEOUT).await.map(Some);
         }
-        self.driver.submit_in_parts(self.id, transaction, options).await.map(Some)
+        self.driver.submit_in_parts(transaction, options).await.map(Some)
     }
 
     /// Runs something on the draft, which begins with the first such thing.

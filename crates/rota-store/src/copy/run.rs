@@ -7,7 +7,7 @@ use rusqlite::{CachedStatement, StatementStatus};
 
 use super::{Column, Copy, Direction, Format, Records, Source, no_stdin};
 use crate::bind::Bound;
-use crate::engine::{Engine, Running};
+use crate::engine::{Engine, Running, client_text};
 use crate::error::{Trouble, judge};
 use crate::value::{Rows, StatementKind, StatementResult};
 
@@ -38,7 +38,8 @@ impl Engine {
         let columns = copy.columns(all)?;
         self.context.distrust(false);
         let connection = self.database.connection();
-        let mut insert = connection.prepare_cached(&copy.insert_sql(&columns)).map_err(judge)?;
+        let mut insert =
+            connection.prepare_cached(&client_text(&copy.insert_sql(&columns))).map_err(judge)?;
         let mut records = Records::new(&copy, &columns, lines);
         let mut rows = 0;
         while let Some((line, values)) = records.row()? {

@@ -23,13 +23,14 @@ use crate::value::StatementResult;
 const AROUND: &str = "rota_around";
 
 impl Session {
-    /// Runs the transactions of a block. Those that fail leave nothing, as at apply.
+    /// Runs the transactions of a block. Those that fail leave nothing, as at apply. False: one of
+    /// them has taken everything with it, and the draft is as if it had just begun.
     pub(super) fn foresee(
         &mut self,
         block: &Block,
         chain: ChainId,
         parameters: &Parameters,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         self.engine.context.trust();
         let connection = self.engine.database.connection();
         let stored = sequences::read(connection)
@@ -44,14 +45,17 @@ impl Session {
                 let ran = self.foresee_one(transaction, id, parameters, &mut budget);
                 match ran {
                     Err(Trouble::Fault(fault)) => return Err(fault),
-                    Err(Trouble::Refusal(_)) if self.is_lost() => return self.ours("BEGIN"),
+                    Err(Trouble::Refusal(_)) if self.is_lost() => {
+                        self.ours("BEGIN")?;
+                        return Ok(false);
+                    }
                     Err(Trouble::Refusal(_)) => self.ours(&format!("ROLLBACK TO {AROUND}"))?,
                     Ok(()) => {}
                 }
                 self.ours(&format!("RELEASE {AROUND}"))?;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn foresee_one(
@@ -66,6 +70,7 @@ impl Session {
         let result_bytes = MAX_SHOWN_BYTES;
         let mut running = Running { id, settings, budget: granted, result_bytes };
         let engine = &mut self.engine;
+        engine.begin_transaction();
         let outcome = match &transaction.interactive {
             None => {
                 engine.context.sequences().source = Source::State;

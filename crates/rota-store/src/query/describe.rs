@@ -170,8 +170,7 @@ fn columns_of_table(
 ) -> rusqlite::Result<Columns> {
     let sql = "SELECT lower(name), type FROM pragma_table_info(?1, ?2)";
     let mut prepared = connection.prepare_cached(sql)?;
-    let mut found = prepared
-        .query_map((table, schema), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut found = prepared.query_map((table, schema), |row| Ok((row.get(0)?, row.get(1)?)))?;
     // What was taken for the name of a database may be an alias: then there is no such table.
     Ok(found.by_ref().collect::<rusqlite::Result<_>>().unwrap_or_default())
 }
