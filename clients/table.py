@@ -6,6 +6,7 @@ RESULTS is a folder with a file for each program: the lines that it printed. Wit
 written, and it is an error if the document would change.
 """
 
+import difflib
 import json
 import re
 import sys
@@ -90,7 +91,7 @@ def tools_table(folder):
     lines = ["| tool | |", "|---|---|"]
     for file, name in TOOLS:
         found = results(folder / file)
-        shown = ", ".join(f"{sign} {step}" for step, (sign, _) in found.items())
+        shown = " · ".join(f"{sign} {step}" for step, (sign, _) in found.items())
         lines.append(f"| {name} | {shown} |".replace("\\", "\\\\"))
     return lines
 
@@ -105,8 +106,9 @@ def main():
     if "--check" not in sys.argv:
         DOCUMENT.write_text(written)
     elif written != text:
-        DOCUMENT.with_suffix(".md.new").write_text(written)
-        sys.exit("docs/clients.md is not what the runs show: see docs/clients.md.new, or run .ci/clients")
+        lines = (each.splitlines(keepends=True) for each in (text, written))
+        sys.stdout.writelines(difflib.unified_diff(*lines, "docs/clients.md", "the runs", n=0))
+        sys.exit("docs/clients.md is not what the runs show: .ci/clients writes it")
 
 
 main()
