@@ -1,7 +1,7 @@
 //! Running a chunk of COPY's lines: one INSERT, once per row, on the same budget as all else (steps
 //! 1, on a draft, and 8).
 
-use rota_core::error::{Refusal, sqlstate};
+use rota_core::error::{Fault, Refusal, sqlstate};
 use rota_core::transaction::{Parameters, Statement, Value};
 use rusqlite::{CachedStatement, StatementStatus};
 
@@ -19,8 +19,38 @@ const BYTES_PER_STEP: u64 = 16;
 const STEPS_PER_COLUMN: u64 = 4;
 
 impl Engine {
-    /// Runs `COPY … FROM STDIN`, whose only parameter is whole lines.
+    /// Runs `COPY … FROM STDIN`, whose only parameter is whole lines. If it fails, nothing of it is
+    /// left: on a draft it may be run again, with more numbers of a sequence.
     pub(crate) fn copy(
+        &self,
+        statement: &Statement,
+        running: &mut Running<'_>,
+    ) -> Result<StatementResult, Trouble> {
+        self.ours("SAVEPOINT rota_copy")?;
+        let copied = self.copy_all(statement, running);
+        // Out of steps, a row's INSERT has taken everything with it.
+        if !self.database.connection().is_autocommit() {
+            if copied.is_err() {
+                self.ours("ROLLBACK TO rota_copy")?;
+            }
+            self.ours("RELEASE rota_copy")?;
+        }
+        copied
+    }
+
+    /// Clients' savepoints have other names: see `savepoints`.
+    fn ours(&self, sql: &str) -> Result<(), Fault> {
+        self.context.trust();
+        let mut statement = self
+            .database
+            .connection()
+            .prepare_cached(sql)
+            .map_err(|error| Fault::storage("preparing a savepoint around a COPY", error))?;
+        let ran = statement.execute([]);
+        ran.map(drop).map_err(|error| Fault::storage("a savepoint around a COPY", error))
+    }
+
+    fn copy_all(
         &self,
         statement: &Statement,
         running: &mut Running<'_>,
