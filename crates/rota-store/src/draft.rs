@@ -424,12 +424,6 @@ impl Draft {
             }
             return Ok(StatementResult::nothing(kind));
         }
-        // A COPY is many statements of SQLite's. When it stops halfway, since numbers are wanted, it
-        // begins again.
-        let copies = kind == StatementKind::Copy;
-        if copies {
-            session.ours("SAVEPOINT rota_copy")?;
-        }
         let context = Arc::clone(&session.engine.context);
         let number = u32::try_from(self.statements.len()).unwrap_or(u32::MAX);
         context.begin_statement(self.begin.id, number);
@@ -444,12 +438,6 @@ impl Draft {
         self.called_off = result.is_err() && context.is_called_off();
         context.watch(None);
         (self.budget, self.shown_bytes) = (running.budget, running.result_bytes);
-        if copies && !session.is_lost() {
-            if result.is_err() {
-                session.ours("ROLLBACK TO rota_copy")?;
-            }
-            session.ours("RELEASE rota_copy")?;
-        }
         let result = result?;
         if is_schema_change(result.kind) {
             context.trust();
@@ -496,22 +484,31 @@ impl Draft {
     /// Runs a read about the schema, which another server may answer differently: it is no part of
     /// what is sent, and may not be about the users' rows.
     pub fn look(&mut self, statement: &Statement, until: &Until) -> Result<Rows, Refusal> {
-        self.fill_catalog(&statement.sql)?;
+        self.fill_catalog(&statement.sql, until)?;
         self.aside(until, |connection| query::look(connection, statement))
     }
 
     /// What a statement takes and gives, in the schema as it is here.
     pub fn describe(&mut self, sql: &str, until: &Until) -> Result<Description, Refusal> {
-        self.fill_catalog(sql)?;
+        self.fill_catalog(sql, until)?;
         self.aside(until, |connection| query::describe_on(connection, sql))
     }
 
     /// Makes the catalog tell of the schema as it is here, if the statement mentions it.
-    fn fill_catalog(&mut self, sql: &str) -> Result<(), Refusal> {
+    fn fill_catalog(&mut self, sql: &str, until: &Until) -> Result<(), Refusal> {
         let is_wanted = self.broken.is_none() && catalog::is_mentioned(sql);
         let Some(session) = self.session.as_ref().filter(|_| is_wanted) else { return Ok(()) };
-        session.engine.context.trust();
-        query::fill_draft(session.engine.database.connection())
+        let context = &session.engine.context;
+        context.trust();
+        context.watch(Some(until.into()));
+        let filled = query::fill_draft(session.engine.database.connection());
+        let called_off = context.is_called_off();
+        context.watch(None);
+        let is_lost = session.is_lost();
+        filled.map_err(|refusal| {
+            let refusal = if called_off { cancelled() } else { refusal };
+            if is_lost { self.lose(refusal) } else { refusal }
+        })
     }
 
     fn aside<T>(

@@ -82,8 +82,11 @@ const PRAGMAS: [&str; 9] = [
     "collation_list",
 ];
 
-/// The most rows of an answer about the schema, on a draft.
+/// The most rows of an answer about the schema, on a draft, ...
 const MOST_LOOKED_AT: usize = 100_000;
+
+/// ... and the most bytes.
+const MOST_BYTES_LOOKED_AT: usize = 16 << 20;
 
 /// Where `state.db` says which block is the newest in it.
 const HEIGHT: &str = "SELECT height FROM main.rota_meta";
@@ -284,7 +287,7 @@ impl Session {
             ));
         }
         bind::bind(&mut prepared, &statement.parameters)?;
-        let mut answer = Answer { limits, rows: Rows::default(), bytes: 0 };
+        let mut answer = Answer::new(limits.max_rows, limits.max_bytes);
         let mut columns = None;
         let mut found = prepared.raw_query();
         while let Some(row) = found.next().map_err(|error| self.refuse(error))? {
@@ -368,12 +371,11 @@ pub(crate) fn prepare_draft(connection: &Connection, home: &Path) -> rusqlite::R
 
 /// Makes the catalog of a draft's connection tell of the draft's schema.
 pub(crate) fn fill_draft(connection: &Connection) -> Result<(), Refusal> {
-    connection
-        .set_limit(Limit::SQLITE_LIMIT_ATTACHED, CATALOG)
-        .and_then(|_| catalog::prepare(connection))
-        .and_then(|()| connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0))
-        .map(drop)
-        .map_err(refuse)
+    let limit = Limit::SQLITE_LIMIT_ATTACHED;
+    connection.set_limit(limit, CATALOG).map_err(refuse)?;
+    let filled = catalog::prepare(connection);
+    connection.set_limit(limit, 0).map_err(refuse)?;
+    filled.map_err(refuse)
 }
 
 /// Whether SQLite's program for a statement opens a table or index of `main`: its schema excepted,
@@ -404,31 +406,31 @@ pub(crate) fn look(connection: &Connection, statement: &Statement) -> Result<Row
     }
     bind::bind(&mut prepared, &statement.parameters)?;
     let columns = columns_of(&prepared);
-    let mut rows = Vec::new();
+    let mut answer = Answer::new(MOST_LOOKED_AT, MOST_BYTES_LOOKED_AT);
     let mut found = prepared.raw_query();
     while let Some(row) = found.next().map_err(refuse)? {
-        if rows.len() >= MOST_LOOKED_AT {
-            return Err(too_much(format!("the answer has more than {MOST_LOOKED_AT} rows")));
-        }
-        let values =
-            (0..columns.len()).map(|place| read_value(row.get_ref(place).map_err(refuse)?));
-        rows.push(values.collect::<Result<_, _>>()?);
+        answer.add(row, columns.len())?;
     }
     drop(found);
-    Ok(Rows { columns, rows })
+    Ok(Rows { columns, ..answer.rows })
 }
 
 /// An answer in the making.
-struct Answer<'a> {
-    limits: &'a ReadLimits,
+struct Answer {
+    max_rows: usize,
+    max_bytes: usize,
     rows: Rows,
     bytes: usize,
 }
 
-impl Answer<'_> {
+impl Answer {
+    fn new(max_rows: usize, max_bytes: usize) -> Self {
+        Self { max_rows, max_bytes, rows: Rows::default(), bytes: 0 }
+    }
+
     fn add(&mut self, row: &Row<'_>, columns: usize) -> Result<(), Refusal> {
-        if self.rows.rows.len() >= self.limits.max_rows {
-            let most = self.limits.max_rows;
+        if self.rows.rows.len() >= self.max_rows {
+            let most = self.max_rows;
             return Err(too_much(format!("the answer has more than {most} rows; ask for fewer")));
         }
         let mut values = Vec::with_capacity(columns);
@@ -437,8 +439,8 @@ impl Answer<'_> {
             self.bytes = self.bytes.saturating_add(size_of_value(&value));
             values.push(value);
         }
-        if self.bytes > self.limits.max_bytes {
-            let most = self.limits.max_bytes;
+        if self.bytes > self.max_bytes {
+            let most = self.max_bytes;
             return Err(too_much(format!("the answer has more than {most} bytes; ask for less")));
         }
         self.rows.rows.push(values);

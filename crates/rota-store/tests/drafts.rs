@@ -282,12 +282,42 @@ fn rows_that_were_copied_before_numbers_ran_out_are_not_copied_twice() {
     let mut bench =
         Bench::new("CREATE TABLE t(id BIGINT PRIMARY KEY DEFAULT (rota_nextval('t_id_seq')), x)");
     let mut open = bench.begin();
-    let lines = Value::Blob(b"a\n".repeat(10));
+    let lines = Value::Blob(b"a\n".repeat(100));
     let copied = bench.run_with(&mut open, "COPY \"t\" (\"x\") FROM STDIN", &[lines]).unwrap();
-    assert_eq!(copied.rows_affected, 10);
-    assert_eq!(open.number("SELECT count(*) FROM t"), 10);
+    assert_eq!(copied.rows_affected, 100);
+    assert_eq!(open.number("SELECT count(*) FROM t"), 100);
     assert_eq!(bench.commit(open), "ok");
     bench.pair.check();
+}
+
+#[test]
+fn a_copy_that_fails_leaves_nothing_on_a_draft_and_at_apply() {
+    let mut bench = Bench::new("CREATE TABLE t(x INTEGER CHECK (x < 3))");
+    let mut open = bench.begin();
+    let copy = "COPY \"t\" (\"x\") FROM STDIN";
+    open.run("SAVEPOINT a");
+    let failed = bench.run_with(&mut open, copy, &[Value::Blob(b"1\n2\n3\n".to_vec())]);
+    assert_eq!(failed.unwrap_err(), "23514");
+    open.run("ROLLBACK TO a");
+    bench.run_with(&mut open, copy, &[Value::Blob(b"1\n2\n".to_vec())]).unwrap();
+    assert_eq!(open.rows("SELECT x FROM t"), [[Value::Integer(1)], [Value::Integer(2)]]);
+    assert_eq!(bench.commit(open), "ok");
+    bench.pair.check();
+}
+
+#[test]
+fn an_answer_about_the_schema_has_a_bound_in_bytes_and_can_be_called_off() {
+    let mut bench = Bench::new(ACCOUNTS);
+    let mut open = bench.begin();
+    open.run("SELECT 1");
+    let large = "SELECT zeroblob(1000000) FROM pg_type a, pg_type b";
+    let refused = open.draft.look(&statement(large, &[]), &Until::default()).unwrap_err();
+    assert_eq!(refused.code(), "54000");
+    open.run("CREATE TABLE b(x)");
+    let called_off = Until { cancelled: Arc::new(AtomicBool::new(true)), deadline: None };
+    let many = "SELECT count(*) FROM pg_type a, pg_type b";
+    let refused = open.draft.look(&statement(many, &[]), &called_off).unwrap_err();
+    assert_eq!(refused.code(), "57014");
 }
 
 #[test]
