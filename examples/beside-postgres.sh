@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Rota beside PostgreSQL 15 with two synchronous standbys: pgbench's select-only and TPC-B scripts, the same clients, the
-# same machine, the same hour, one system up at a time, in alternating order. Prints one Markdown table of medians.
+# same machine, the same hour, one system up at a time, in alternating order. Prints a Markdown table of medians.
 #
 #   cargo build --release && examples/beside-postgres.sh
 #   examples/beside-postgres.sh --seconds 10 --rounds 5
-#   cargo build --release --example plain_reader &&
+#   cargo build --release -p rota-node --example plain_reader &&
 #       examples/beside-postgres.sh --plain-reader target/release/examples/plain_reader
+#
+# With a plain reader, its reads of server 1's file stand beside server 1's own, in a second table.
 #
 # An acknowledged write is fsynced and visible on all three servers in PostgreSQL (synchronous_commit = remote_apply),
 # flushed by at least three of four servers and final in Rota. Both have the settings that they come with. Needs Debian's
@@ -287,11 +289,12 @@ table() {
                 printf "| %s | %d | %s | %s | %s | %s | %s | %s |\n", name, counts[c], tps(pg),
                     ms(middle("postgresql " key, latencies)), tps(rota), ms(middle(mine, latencies)), again, pg == "" ? "–" : sprintf("%.2f", rota / pg)
             }
+            if (!("reader select-only 10 1" in rates)) exit
+            print "\n| select-only, scale 10 | plain reader tps | Rota tps | Rota ÷ plain reader |\n|---|---|---|---|"
             for (c = 1; c <= 3; c++) {
                 plain = middle("reader select-only 10 " counts[c], rates)
                 rota = middle("rota select-only 10 " counts[c], rates)
-                if (plain != "") printf "%s: %d of %d tps of the plain reader, %d %%\n",
-                    counts[c] " clients, select-only", rota, plain, 100 * rota / plain > "/dev/stderr"
+                printf "| %d clients | %s | %s | %.2f |\n", counts[c], tps(plain), tps(rota), rota / plain
             }
         }'
 }
