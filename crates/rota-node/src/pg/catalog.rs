@@ -507,12 +507,13 @@ impl<'a> Spelling<'a> {
             return None;
         }
         let end = self.after_group(place + 1);
+        let last = end.checked_sub(1).filter(|last| self.symbol(*last, ')'))?;
         let numbers = ["oid", "atttypid", "conrelid", "indrelid"];
         let is_oid = (place..end).any(|at| numbers.iter().any(|number| self.is(at, number)))
             && token.is("array_agg");
         let mark = if is_oid { "rota_oid_array" } else { "rota_text_array" };
         self.edits.push((place, place, format!("{mark}(")));
-        self.edits.push((end, end, ")".into()));
+        self.edits.push((last, end, "))".into()));
         None
     }
 }
