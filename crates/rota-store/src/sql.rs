@@ -37,14 +37,14 @@ pub struct Classified {
 /// A piece of SQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token<'a> {
-    /// A keyword, a name or a number.
+    /// A keyword, a name, a number, or a blob like `x'00'`.
     Word(&'a str),
     /// A name in double quotes, backquotes or brackets, with them. An unfinished one reaches to the
     /// end.
     Quoted(&'a str),
     /// A string in single quotes, with them. An unfinished one reaches to the end.
     Text(&'a str),
-    /// `?1`, `:name`, `@name`, `$name`, `$1`.
+    /// `?1`, `:name`, `@name`, `#name`, `$name`, `$1::int`, `$name(x)`.
     Parameter(&'a str),
     /// Any other character.
     Symbol(char),
@@ -60,7 +60,15 @@ impl<'a> Token<'a> {
     }
 }
 
-/// The tokens of SQL text with the places where they start, without white space and comments.
+/// U+FEFF in UTF-8: white space for SQLite where a token could begin, else a part of a name.
+const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+
+/// White space inside of a run of it; alone, a vertical tab is nothing that SQLite knows.
+const VERTICAL_TAB: u8 = 0x0b;
+
+/// The tokens of SQL text with the places where they start, without white space and comments. It
+/// cuts where SQLite's own tokenizer (`sqlite3GetToken`) does, up to the first NUL, as what is found
+/// here decides what SQLite is given. Operators of several characters come one by one.
 #[derive(Clone)]
 pub struct Lexer<'a> {
     sql: &'a str,
@@ -70,7 +78,7 @@ pub struct Lexer<'a> {
 impl<'a> Lexer<'a> {
     /// From the start.
     pub fn new(sql: &'a str) -> Self {
-        Self { sql, at: 0 }
+        Self { sql: sql.split('\0').next().unwrap_or_default(), at: 0 }
     }
 
     fn rest(&self) -> &'a [u8] {
@@ -80,13 +88,20 @@ impl<'a> Lexer<'a> {
     fn skip_blank(&mut self) {
         loop {
             match self.rest() {
-                [b' ' | b'\t' | b'\n' | b'\r' | 0x0c, ..] => self.at += 1,
+                [first, rest @ ..] if is_space(*first) && *first != VERTICAL_TAB => {
+                    self.at += 1 + rest.iter().take_while(|byte| is_space(**byte)).count();
+                }
+                rest if rest.starts_with(&BYTE_ORDER_MARK) => self.at += BYTE_ORDER_MARK.len(),
                 [b'-', b'-', ..] => self.at += until(self.rest(), b"\n", 2),
-                [b'/', b'*', ..] => self.at += until(self.rest(), b"*/", 2),
+                [b'/', b'*', _, ..] => self.at += until(self.rest(), b"*/", 2),
                 _ => return,
             }
         }
     }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0c | VERTICAL_TAB)
 }
 
 /// How many bytes up to and with the first `end` at or after `from`, or all.
@@ -117,9 +132,56 @@ fn is_word_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
 }
 
-fn word_length(bytes: &[u8], from: usize) -> usize {
+/// The length of bytes of which those from `from` on belong.
+fn run(bytes: &[u8], from: usize, belongs: impl Fn(u8) -> bool) -> usize {
     let tail = bytes.get(from..).unwrap_or_default();
-    from + tail.iter().position(|&byte| !is_word_byte(byte)).unwrap_or(tail.len())
+    from + tail.iter().position(|&byte| !belongs(byte)).unwrap_or(tail.len())
+}
+
+/// The length of a number with what sticks to it: `1`, `0x1F`, `1_000.5e-3`, `.5`.
+fn number(bytes: &[u8]) -> usize {
+    let digits = |from| run(bytes, from, |byte| byte.is_ascii_digit() || byte == b'_');
+    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let mut end = match bytes {
+        [b'0', b'x' | b'X', digit, ..] if digit.is_ascii_hexdigit() => {
+            return run(bytes, 3, is_word_byte);
+        }
+        _ => digits(0),
+    };
+    if bytes.get(end) == Some(&b'.') {
+        end = digits(end + 1);
+    }
+    if let Some(b'e' | b'E') = bytes.get(end) {
+        let sign = usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
+        if is_digit(end + 1 + sign) {
+            end = digits(end + 1 + sign);
+        }
+    }
+    run(bytes, end, is_word_byte)
+}
+
+/// The length of `$name`, `@name`, `#name` or `:name`, with `::` in it and one pair of parentheses
+/// after it, in which anything but white space may stand, quotes too. 1: there is no name.
+fn variable(bytes: &[u8]) -> usize {
+    let (mut at, mut is_named) = (1, false);
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            _ if is_word_byte(byte) => is_named = true,
+            b'(' if is_named => {
+                let end = run(bytes, at + 1, |byte| !is_space(byte) && byte != b')');
+                return end + usize::from(bytes.get(end) == Some(&b')'));
+            }
+            b':' if bytes.get(at + 1) == Some(&b':') => at += 1,
+            _ => break,
+        }
+        at += 1;
+    }
+    if is_named { at } else { 1 }
+}
+
+/// The length of `x'00'`.
+fn blob(bytes: &[u8]) -> usize {
+    until(bytes, b"'", 2)
 }
 
 impl<'a> Iterator for Lexer<'a> {
@@ -130,11 +192,16 @@ impl<'a> Iterator for Lexer<'a> {
         let start = self.at;
         let bytes = self.rest();
         let first = *bytes.first()?;
+        let second = bytes.get(1).copied();
         let length = match first {
             b'\'' | b'"' | b'`' => quoted(bytes, first),
             b'[' => until(bytes, b"]", 1),
-            b'?' | b':' | b'@' | b'$' => word_length(bytes, 1),
-            _ if is_word_byte(first) => word_length(bytes, 0),
+            b'?' => run(bytes, 1, |byte| byte.is_ascii_digit()),
+            b':' | b'@' | b'$' | b'#' => variable(bytes),
+            b'x' | b'X' if second == Some(b'\'') => blob(bytes),
+            b'0'..=b'9' => number(bytes),
+            b'.' if second.is_some_and(|byte| byte.is_ascii_digit()) => number(bytes),
+            _ if is_word_byte(first) => run(bytes, 0, is_word_byte),
             _ => 1,
         };
         self.at += length;
@@ -143,30 +210,30 @@ impl<'a> Iterator for Lexer<'a> {
         let token = match first {
             b'\'' => Token::Text(text),
             b'"' | b'`' | b'[' => Token::Quoted(text),
-            b'?' | b'$' | b'@' => Token::Parameter(text),
-            b':' if length > 1 => Token::Parameter(text),
-            _ if is_word_byte(first) => Token::Word(text),
+            b'?' => Token::Parameter(text),
+            b':' | b'@' | b'$' | b'#' if length > 1 => Token::Parameter(text),
+            b'.' if length > 1 => Token::Word(text),
+            _ if first != b'$' && is_word_byte(first) => Token::Word(text),
             _ => Token::Symbol(char::from(first)),
         };
         Some((start, token))
     }
 }
 
+/// The tokens from where SQLite begins to read a statement: behind semicolons.
+fn statement(sql: &str) -> impl Iterator<Item = Token<'_>> {
+    Lexer::new(sql).map(|(_, token)| token).skip_while(|token| *token == Token::Symbol(';'))
+}
+
 /// What a statement is, from its leading keywords: enough to route it, not to trust it.
 pub fn classify(sql: &str) -> Classified {
-    let mut words = Lexer::new(sql).map(|(_, token)| token);
+    let mut words = statement(sql);
     let Some(first) = words.next() else {
         return Classified { kind: StatementKind::Empty, access: Access::Empty };
     };
     let Token::Word(word) = first else {
-        // `;` alone is empty; anything else is for SQLite to refuse.
-        let rest_empty =
-            first == Token::Symbol(';') && words.all(|token| token == Token::Symbol(';'));
-        return if rest_empty {
-            Classified { kind: StatementKind::Empty, access: Access::Empty }
-        } else {
-            Classified { kind: StatementKind::Other, access: Access::Write }
-        };
+        // For SQLite to refuse.
+        return Classified { kind: StatementKind::Other, access: Access::Write };
     };
     let (kind, access) = match word.to_ascii_uppercase().as_str() {
         "SELECT" | "VALUES" | "TABLE" => (StatementKind::Select, Access::Read),
@@ -285,7 +352,7 @@ const HOUSEKEEPING: [(&str, &str); 3] = [
 /// block's transaction, and writes whose rows depend on an order that nobody asked for.
 pub fn forbidden(sql: &str, kind: StatementKind) -> Result<(), Refusal> {
     let refuse = |message: &str| Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
-    if let Some((_, first)) = Lexer::new(sql).next() {
+    if let Some(first) = statement(sql).next() {
         for (word, why) in HOUSEKEEPING {
             if first.is(word) {
                 return refuse(why);
@@ -341,8 +408,7 @@ struct Scope {
 
 /// `CREATE TABLE [IF NOT EXISTS] [schema.]name AS`: AS before any parenthesis.
 fn is_create_as(sql: &str) -> bool {
-    Lexer::new(sql)
-        .map(|(_, token)| token)
+    statement(sql)
         .take_while(|token| *token != Token::Symbol('('))
         .skip(2)
         .any(|token| token.is("AS"))
@@ -379,6 +445,7 @@ mod tests {
             ("EXPLAIN DELETE FROM t", StatementKind::Explain, Access::Read),
             ("COPY \"t\" FROM STDIN (FORMAT csv)", StatementKind::Copy, Access::Write),
             ("VACUUM", StatementKind::Other, Access::Write),
+            (";; SELECT 1", StatementKind::Select, Access::Read),
         ];
         for (sql, kind, access) in cases {
             assert_eq!(classify(sql), Classified { kind, access }, "{sql}");
@@ -424,8 +491,129 @@ mod tests {
     }
 
     #[test]
+    fn tokens_are_cut_where_sqlite_cuts_them() {
+        let cases: [(&str, &[&str]); 18] = [
+            ("\u{feff}a\u{feff}b \u{feff} \u{b}c", &["a\u{feff}b", "c"]),
+            ("$a('x') b", &["$a('x')", "b"]),
+            ("@a(\"b) c", &["@a(\"b)", "c"]),
+            ("$a(' b", &["$a('", "b"]),
+            (":a(1)(2)", &[":a(1)", "(", "2", ")"]),
+            ("$1::int=#b::c:d", &["$1::int", "=", "#b::c", ":d"]),
+            ("?LIMIT ?1a", &["?", "LIMIT", "?1", "a"]),
+            ("a::b $ :", &["a", ":", ":b", "$", ":"]),
+            ("1e5 1e+5 1.5E-3 .5 1_0", &["1e5", "1e+5", "1.5E-3", ".5", "1_0"]),
+            ("1e+ 0x1F.5 1.a 7.", &["1e", "+", "0x1F", ".5", "1.a", "7."]),
+            ("x'00' X'a''b' x", &["x'00'", "X'a'", "'b'", "x"]),
+            ("a$b $b$c é", &["a$b", "$b$c", "é"]),
+            ("a -- b\n/*/ c */ d /*", &["a", "d", "/", "*"]),
+            ("[a'b] `c``d` \"e\"\"f\"", &["[a'b]", "`c``d`", "\"e\"\"f\""]),
+            ("a->--b\nc", &["a", "-", ">", "c"]),
+            ("a\0b 'c", &["a"]),
+            ("'a\0b'", &["'a"]),
+            ("t1.a.5", &["t1", ".", "a", ".5"]),
+        ];
+        for (sql, want) in cases {
+            let starts: Vec<(usize, Token<'_>)> = Lexer::new(sql).collect();
+            let texts: Vec<String> = starts.iter().map(|(_, token)| text(token)).collect();
+            assert_eq!(texts, want, "{sql:?}");
+            assert!(starts.iter().all(|(at, token)| sql[*at..].starts_with(&text(token))));
+        }
+    }
+
+    fn text(token: &Token<'_>) -> String {
+        match token {
+            Token::Word(text)
+            | Token::Quoted(text)
+            | Token::Text(text)
+            | Token::Parameter(text) => (*text).to_owned(),
+            Token::Symbol(symbol) => symbol.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_statement_in_disguise_is_seen_as_what_sqlite_runs() {
+        let mark = '\u{feff}';
+        for (sql, kind) in [
+            (format!("{mark}EXPLAIN SELECT 1"), StatementKind::Explain),
+            (format!(";;{mark}; EXPLAIN SELECT 1"), StatementKind::Explain),
+            (format!("WITH a AS (SELECT 1) {mark}INSERT INTO t SELECT 1"), StatementKind::Insert),
+            ("WITH a AS (SELECT $a(')) DELETE FROM t --')".into(), StatementKind::Delete),
+            ("WITH a AS (SELECT ?) UPDATE t SET a = 1".into(), StatementKind::Update),
+            (format!("CREATE {mark}TABLE t(a)"), StatementKind::CreateTable),
+            ("SELECT 1\0 INTO t".into(), StatementKind::Select),
+        ] {
+            assert_eq!(classify(&sql).kind, kind, "{sql}");
+            let reads = matches!(kind, StatementKind::Explain | StatementKind::Select);
+            assert_eq!(classify(&sql).access == Access::Read, reads, "{sql}");
+        }
+        for sql in [
+            format!("INSERT OR {mark}ROLLBACK INTO t VALUES (1)"),
+            format!("INSERT INTO t SELECT a FROM u {mark}LIMIT 1"),
+            "INSERT INTO t SELECT a FROM u WHERE a = ?LIMIT 1".into(),
+            "INSERT INTO t SELECT $a('),a FROM u LIMIT 1 --'".into(),
+            "INSERT OR ROLLBACK INTO t VALUES (@b(\"), 1) --\"".into(),
+            format!("{mark}VACUUM"),
+            "; ANALYZE".into(),
+            ";CREATE TABLE t AS SELECT 1".into(),
+        ] {
+            assert!(forbidden(&sql, classify(&sql).kind).is_err(), "{sql}");
+        }
+    }
+
+    /// What SQLite takes as one statement that reads is never seen as one that does not, nor the
+    /// other way round, whatever stands between its words.
+    #[test]
+    fn sqlite_agrees_on_what_writes() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE t(a)").unwrap();
+        let between = [
+            " ",
+            "\u{feff}",
+            " \u{feff}",
+            "/**/",
+            "/*/ */",
+            "\u{b}",
+            " \u{b}",
+            "--\n",
+            "\u{a0}",
+            ";",
+            "$a(')",
+            ",$a('),",
+            "?",
+            "1e5",
+            "x'00'",
+            "#1",
+            "\0",
+            "[",
+            "::",
+            "$b::",
+            "\u{c}",
+        ];
+        let mut agreed = 0;
+        for first in ["", "WITH x AS (SELECT 1)", "EXPLAIN"] {
+            for gap in between {
+                for verb in ["SELECT 1", "INSERT INTO t SELECT 1", "DELETE FROM t"] {
+                    for sql in [format!("{first}{gap}{verb}"), format!("{gap}{first} {verb}{gap}")]
+                    {
+                        let Ok(prepared) = connection.prepare(&sql) else { continue };
+                        let found = classify(&sql);
+                        let explains = found.kind == StatementKind::Explain;
+                        assert_eq!(explains, prepared.is_explain() != 0, "{sql:?}");
+                        let writes = found.access == Access::Write;
+                        assert!(explains || writes != prepared.readonly(), "{sql:?}");
+                        agreed += 1;
+                    }
+                }
+            }
+        }
+        assert!(agreed > 100, "only {agreed} are SQL");
+    }
+
+    #[test]
     fn any_bytes_can_be_lexed() {
-        for sql in ["'", "\"", "[", "/*", "--", "$", ":", "é'ü", "\u{0}", "a'b''c", "x'00"] {
+        for sql in
+            ["'", "\"", "[", "/*", "--", "$", ":", "é'ü", "\u{0}", "a'b''c", "x'00", "$a(", "$::"]
+        {
             assert!(Lexer::new(sql).count() <= sql.len());
             split(sql);
             classify(sql);

@@ -83,38 +83,25 @@ pub(super) fn told(connection: &Connection, sql: &str, always: bool) -> rusqlite
 /// takes the next one, `?7` the seventh, a name the one that it has or the next.
 fn indexes(tokens: &[Token<'_>]) -> Vec<(usize, usize)> {
     let mut named: BTreeMap<String, usize> = BTreeMap::new();
-    let (mut largest, mut found, mut place) = (0_usize, Vec::new(), 0);
-    while let Some(token) = tokens.get(place) {
-        if let Token::Parameter(name) = token {
-            let number = name.strip_prefix('?').and_then(|digits| digits.parse().ok());
-            let cast = cast_after(tokens, place);
-            let index = match (*name, number, cast) {
-                ("?", ..) => largest.saturating_add(1),
-                (_, Some(number), _) => number,
-                (name, _, cast) => {
-                    let whole = format!("{name}{}", cast.unwrap_or_default());
-                    *named.entry(whole).or_insert(largest.saturating_add(1))
-                }
-            };
-            largest = largest.max(index);
-            found.push((place, index));
-            place += if cast.is_some() { 2 } else { 0 };
-        }
-        place += 1;
+    let (mut largest, mut found) = (0_usize, Vec::new());
+    for (place, token) in tokens.iter().enumerate() {
+        let Token::Parameter(name) = token else { continue };
+        let number = name.strip_prefix('?').and_then(|digits| digits.parse().ok());
+        let index = match (*name, number) {
+            ("?", _) => largest.saturating_add(1),
+            (_, Some(number)) => number,
+            (name, None) => *named.entry(name.to_owned()).or_insert(largest.saturating_add(1)),
+        };
+        largest = largest.max(index);
+        found.push((place, index));
     }
     found
 }
 
-/// The `:int` of `$1::int`, which SQLite takes for a part of the name.
-fn cast_after<'a>(tokens: &[Token<'a>], place: usize) -> Option<&'a str> {
-    match (tokens.get(place), tokens.get(place + 1), tokens.get(place + 2)) {
-        (Some(Token::Parameter(name)), Some(Token::Symbol(':')), Some(Token::Parameter(word)))
-            if name.starts_with('$') && word.starts_with(':') =>
-        {
-            Some(word)
-        }
-        _ => None,
-    }
+/// The `int` of `$1::int`, which SQLite takes for a part of the name.
+fn cast_in<'a>(token: Option<&Token<'a>>) -> Option<&'a str> {
+    let Some(Token::Parameter(name)) = token else { return None };
+    name.strip_prefix('$')?.split_once("::").map(|(_, cast)| cast)
 }
 
 /// A table's columns with their declared types, in order.
@@ -303,13 +290,18 @@ impl Words<'_> {
         match self.tokens.get(place)? {
             Token::Text(_) => Some("TEXT".into()),
             Token::Word(word) if word.parse::<i64>().is_ok() => Some("INTEGER".into()),
+            Token::Word(word)
+                if word.contains(|c: char| c.is_ascii_digit()) && word.parse::<f64>().is_ok() =>
+            {
+                Some("NUMERIC".into())
+            }
             _ => None,
         }
     }
 
     fn type_at(&self, place: usize) -> Option<String> {
-        if let Some(cast) = cast_after(&self.tokens, place) {
-            return Some(cast.trim_start_matches(':').to_owned());
+        if let Some(cast) = cast_in(self.tokens.get(place)) {
+            return Some(cast.to_owned());
         }
         let cast = place.checked_sub(2).is_some_and(|place| self.is_word(place, &["cast"]));
         if cast && self.is_word(place + 1, &["as"]) {
@@ -462,8 +454,7 @@ impl Words<'_> {
                 Token::Parameter(_) if depth == 1 => {
                     let declared =
                         order.get(column).and_then(|name| self.column(Some(&table), name));
-                    let ends =
-                        place + if cast_after(&self.tokens, place).is_some() { 3 } else { 1 };
+                    let ends = place + 1;
                     let alone = (self.is_symbol(place - 1, "(,")
                         || self.is_word(place - 1, &["select"]))
                         && (ends >= self.tokens.len()
