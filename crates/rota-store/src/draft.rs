@@ -32,7 +32,7 @@ use rusqlite::Connection;
 
 use crate::catalog;
 use crate::determinism::{self, Context, Watch};
-use crate::engine::{Budget, Engine, MAX_SHOWN_BYTES, Running, is_schema_change};
+use crate::engine::{Budget, Engine, MAX_SHOWN_BYTES, Running, is_schema_change, read_only};
 use crate::error::Trouble;
 use crate::query::{self, Description};
 use crate::savepoints::{Savepoints, Step};
@@ -393,8 +393,7 @@ impl Draft {
             return Err(refusal.clone());
         }
         if access == Access::Write && self.begin.read_only {
-            let message = "cannot write in a read-only transaction";
-            return Err(Refusal::new(sqlstate::READ_ONLY, message));
+            return Err(read_only());
         }
         let most = MOST_STATEMENT_BYTES;
         if self.statement_bytes.saturating_add(bytes) > most {
@@ -433,9 +432,13 @@ impl Draft {
         context.watch(Some(until.into()));
         let settings = &self.begin.settings;
         let (id, budget) = (self.begin.id, self.budget);
-        let mut running = Running { id, settings, budget, result_bytes: self.shown_bytes };
+        let (result_bytes, read_only) = (self.shown_bytes, self.begin.read_only);
+        let wrote = false;
+        let mut running = Running { id, settings, budget, result_bytes, read_only, wrote };
         let result = session.engine.statement(statement, &mut running);
         self.called_off = result.is_err() && context.is_called_off();
+        // What was called off is not sent.
+        self.wrote |= running.wrote && !self.called_off;
         context.watch(None);
         (self.budget, self.shown_bytes) = (running.budget, running.result_bytes);
         let result = result?;

@@ -19,7 +19,7 @@ use crate::bind;
 use crate::determinism::{self, Context};
 use crate::error::{Trouble, judge};
 use crate::sqlite::Database;
-use crate::texts::{Text, Texts};
+use crate::texts::{Text, Texts, no_explain};
 use crate::value::{Column, Rows, StatementKind, StatementResult};
 
 /// What a statement costs beside its VM steps, in steps: for itself, and for this many bytes of its
@@ -79,6 +79,10 @@ pub(crate) struct Running<'a> {
     pub(crate) budget: Budget,
     /// What is left of the bytes that it may be shown.
     pub(crate) result_bytes: u64,
+    /// Whether a statement that writes is refused, whatever its words look like (25006).
+    pub(crate) read_only: bool,
+    /// Whether one of its statements was one that writes, as SQLite says.
+    pub(crate) wrote: bool,
 }
 
 /// A connection on which clients' statements run.
@@ -148,6 +152,7 @@ impl Engine {
         self.context.distrust(is_schema_change(kind));
         let mut prepared =
             connection.prepare_cached(&client_text(&statement.sql)).map_err(judge)?;
+        check(&prepared, running)?;
         bind::bind(&mut prepared, &statement.parameters)?;
         prepared.reset_status(StatementStatus::VmStep);
         self.context.allow_steps(running.budget.steps);
@@ -208,6 +213,24 @@ pub(crate) fn client_text(sql: &str) -> String {
     [CLIENT_MARK, sql].concat()
 }
 
+/// Asks SQLite what the statement is: its words, which were read before, are not the last word.
+fn check(prepared: &CachedStatement<'_>, running: &mut Running<'_>) -> Result<(), Refusal> {
+    if prepared.is_explain() != 0 {
+        return Err(no_explain());
+    }
+    let writes = !prepared.readonly();
+    if writes && running.read_only {
+        return Err(read_only());
+    }
+    running.wrote |= writes;
+    Ok(())
+}
+
+/// A write in a transaction that only reads.
+pub(crate) fn read_only() -> Refusal {
+    Refusal::new(sqlstate::READ_ONLY, "cannot write in a read-only transaction")
+}
+
 /// Runs a bound statement to its end.
 fn collect(prepared: &mut CachedStatement<'_>, result_bytes: &mut u64) -> Result<Rows, Trouble> {
     let width = prepared.column_count();
@@ -250,5 +273,38 @@ pub(crate) fn to_value(value: ValueRef<'_>) -> Value {
         ValueRef::Real(number) => Value::real(number),
         ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
         ValueRef::Blob(blob) => Value::Blob(blob.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+
+    #[test]
+    fn sqlite_has_the_last_word_on_what_a_statement_is() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE t(a)").unwrap();
+        for (sql, read_only, want, wrote) in [
+            ("SELECT 1", true, None, false),
+            ("SELECT 1", false, None, false),
+            ("DELETE FROM t", true, Some("25006"), false),
+            ("DELETE FROM t", false, None, true),
+            ("EXPLAIN DELETE FROM t", false, Some("0A000"), false),
+            ("EXPLAIN QUERY PLAN SELECT 1", true, Some("0A000"), false),
+        ] {
+            let mut running = Running {
+                id: TransactionId::default(),
+                settings: &Settings::default(),
+                budget: Budget { steps: 0, bytes: 0 },
+                result_bytes: 0,
+                read_only,
+                wrote: false,
+            };
+            let refused = check(&connection.prepare_cached(sql).unwrap(), &mut running).err();
+            let code = refused.as_ref().map(Refusal::code);
+            assert_eq!((code, running.wrote), (want, wrote), "{sql}");
+        }
     }
 }

@@ -159,7 +159,8 @@ impl StateDb {
             None => MAX_RESULT_BYTES,
             Some(_) => MAX_SHOWN_BYTES,
         };
-        let mut running = Running { id, settings, budget, result_bytes };
+        let (read_only, wrote) = (false, false);
+        let mut running = Running { id, settings, budget, result_bytes, read_only, wrote };
         let Some(interactive) = &transaction.interactive else {
             self.engine.context.sequences().source = Source::State;
             let outcome = self.statements(transaction, &mut running);

@@ -56,9 +56,14 @@ fn read(text: &str) -> Result<Text, Refusal> {
         return Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
     }
     if classified.kind == StatementKind::Explain {
-        let message = "EXPLAIN shows how a statement is run, and is for reads only";
-        return Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
+        return Err(no_explain());
     }
     sql::forbidden(text, classified.kind)?;
     Ok(Text { kind: classified.kind, double_quotes: sql::has_double_quotes(text) })
+}
+
+/// Plans differ from server to server.
+pub(crate) fn no_explain() -> Refusal {
+    let message = "EXPLAIN shows how a statement is run, and is for reads only";
+    Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
 }

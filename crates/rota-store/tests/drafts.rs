@@ -356,6 +356,7 @@ fn a_read_only_draft_refuses_writes_and_a_client_can_call_a_statement_off() {
     let mut bench = Bench::new(ACCOUNTS);
     let mut open = bench.begin_with(true);
     assert_eq!(open.run("DELETE FROM a"), "25006");
+    assert_eq!(open.run("WITH b AS (SELECT 1) \u{feff}DELETE FROM a"), "25006");
     let mut open = bench.begin();
     let forever = "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c)
         SELECT count(*) FROM c";

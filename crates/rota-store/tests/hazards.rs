@@ -104,6 +104,21 @@ fn functions_that_are_not_listed_are_refused_even_in_defaults() {
 }
 
 #[test]
+fn statements_in_disguise_are_refused() {
+    let mut pair = Pair::new();
+    pair.run("CREATE TABLE t(a UNIQUE)");
+    for disguise in [
+        "\u{feff}EXPLAIN SELECT 1",
+        "\u{feff}ROLLBACK",
+        "INSERT OR \u{feff}ROLLBACK INTO t VALUES (1)",
+        "INSERT INTO t SELECT a FROM t \u{feff}LIMIT 1",
+    ] {
+        assert_eq!(pair.refused(disguise), "0A000", "{disguise}");
+    }
+    pair.check();
+}
+
+#[test]
 fn the_largest_rowid_is_refused() {
     let mut pair = Pair::new();
     pair.run(

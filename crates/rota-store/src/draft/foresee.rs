@@ -68,7 +68,8 @@ impl Session {
         let granted = Budget::of_transaction(parameters, block);
         let settings = &transaction.settings;
         let result_bytes = MAX_SHOWN_BYTES;
-        let mut running = Running { id, settings, budget: granted, result_bytes };
+        let (budget, read_only, wrote) = (granted, false, false);
+        let mut running = Running { id, settings, budget, result_bytes, read_only, wrote };
         let engine = &mut self.engine;
         engine.begin_transaction();
         let outcome = match &transaction.interactive {
