@@ -67,8 +67,8 @@ const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 const VERTICAL_TAB: u8 = 0x0b;
 
 /// The tokens of SQL text with the places where they start, without white space and comments. It
-/// cuts where SQLite's own tokenizer (`sqlite3GetToken`) does, up to the first NUL, as what is found
-/// here decides what SQLite is given. Operators of several characters come one by one.
+/// cuts where SQLite's own tokenizer (`sqlite3GetToken`) does, up to the first NUL, as what is
+/// found here decides what SQLite is given. Operators of several characters come one by one.
 #[derive(Clone)]
 pub struct Lexer<'a> {
     sql: &'a str,
