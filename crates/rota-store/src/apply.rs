@@ -206,8 +206,8 @@ impl StateDb {
         self.next_transaction = mark.next_transaction;
         self.engine.context.sequences().restore(mark.sequences);
         self.staged = mark.staged;
-        // SQLite forgets what it knows of the schema when a change of it is rolled back, also of one
-        // that we had not taken note of yet.
+        // SQLite forgets what it knows of the schema when a change of it is rolled back, also of
+        // one that we had not taken note of yet.
         if self.schema_touched || !Arc::ptr_eq(&self.schema, &mark.schema) {
             self.set_schema(Arc::clone(&mark.schema))?;
         }

@@ -353,6 +353,7 @@ impl Draft {
         let classified = sql::classify(&statement.sql);
         let bytes = STATEMENT_OVERHEAD + encode(&statement).len();
         self.check(bytes, classified.access)?;
+        let before = (self.budget, self.shown_bytes);
         let result = match self.run_next(&statement, classified.kind, until) {
             Ok(result) => Ok(result),
             Err(Trouble::Fault(_)) if self.base_is_gone() => {
@@ -367,6 +368,7 @@ impl Draft {
         if let Err(refusal) = &result {
             let lost = self.session.as_ref().is_none_or(Session::is_lost);
             if let Some((name, had)) = self.lacks_numbers() {
+                (self.budget, self.shown_bytes) = before;
                 return Err(Stop::Numbers(Box::new(Wanted { name, had, statement })));
             }
             if self.called_off {

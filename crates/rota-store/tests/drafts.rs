@@ -477,7 +477,7 @@ fn blocks_that_are_not_final_can_be_seen_on_a_draft_and_nowhere_else() {
     };
     let mut ahead = Open { draft: bench.drafts.begin(begin).unwrap(), salt: [9; 16] };
     assert_eq!(ahead.number("SELECT sum(v) FROM a"), 10 + 20 + 30 + 1 + 40);
-    assert_eq!(ahead.draft.finish().unwrap().is_none(), true);
+    assert!(ahead.draft.finish().unwrap().is_none());
 }
 
 #[test]

@@ -202,13 +202,6 @@ impl OwnPages {
         self.base.as_ref().is_none_or(|base| lock(&base.connection).is_none())
     }
 
-    /// A page as the base has it, made one of a file that is not in WAL mode.
-    fn from_base(&self, index: u64) -> Option<Box<[u8]>> {
-        let number = u32::try_from(index.checked_add(1)?).ok()?;
-        let page = self.base.as_ref()?.page(number)?;
-        Some(page.as_ref().into())
-    }
-
     /// What of the first page is ours to say: no WAL, and the change counter (SQLite, "Database
     /// File Format", 1.3: offsets 18, 19 and 24).
     fn header_byte(&self, at: usize) -> Option<u8> {
@@ -268,20 +261,10 @@ impl PageFile for OwnPages {
         if self.own.len() >= OWN_PAGES && !self.own.contains_key(&index) {
             return false;
         }
-        if at + from.len() > PAGE {
-            return false; // SQLite writes pages
+        if at != 0 || from.len() != PAGE {
+            return false; // SQLite writes whole pages
         }
-        if from.len() == PAGE {
-            self.own.insert(index, from.into());
-        } else {
-            if !self.own.contains_key(&index) {
-                let page = if index < self.count { self.from_base(index) } else { None };
-                self.own.insert(index, page.unwrap_or_else(|| vec![0; PAGE].into()));
-            }
-            let Some(page) = self.own.get_mut(&index) else { return false };
-            let Some(place) = page.get_mut(at..at + from.len()) else { return false };
-            place.copy_from_slice(from);
-        }
+        self.own.insert(index, from.into());
         self.count = self.count.max(index + 1);
         true
     }
