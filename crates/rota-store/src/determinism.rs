@@ -11,6 +11,7 @@
 //! | rowids after 2^63 − 1 | that rowid is refused (`capture`) |
 //! | plans | no statistics, stable plans on, one SQLite for all (`sqlite::identity`) |
 //! | runaway statements | VM steps, counted from 0 for each run of a statement |
+//! | slow functions | charged as steps by the bytes they are given (`functions::metered`) |
 //! | strings in double quotes | a flag of the transaction |
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -26,6 +27,7 @@ use rusqlite::{Connection, Error};
 
 use crate::datetime::Timestamp;
 use crate::engine;
+use crate::functions::Meter;
 use crate::policy;
 use crate::query;
 use crate::sequences::{Sequence, Sequences};
@@ -61,7 +63,9 @@ pub struct Context {
     trusted: AtomicBool,
     looking: AtomicBool,
     schema_change: AtomicBool,
-    checks_left: AtomicU64,
+    steps_left: AtomicU64,
+    /// What functions have cost since the statement began.
+    charged: AtomicU64,
     changes: AtomicI64,
     now_ms: AtomicI64,
     draw: Mutex<Draw>,
@@ -110,14 +114,14 @@ impl Context {
     /// From now on statements are ours: everything is allowed, nothing is counted.
     pub fn trust(&self) {
         self.trusted.store(true, Ordering::Relaxed);
-        self.checks_left.store(u64::MAX, Ordering::Relaxed);
+        self.steps_left.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// From now on a client's question about the schema runs, on a draft.
     pub fn look(&self) {
         self.trusted.store(false, Ordering::Relaxed);
         self.looking.store(true, Ordering::Relaxed);
-        self.checks_left.store(LOOK_CHECKS, Ordering::Relaxed);
+        self.steps_left.store(LOOK_CHECKS * STEPS_PER_CHECK, Ordering::Relaxed);
         *lock(&self.denied) = None;
     }
 
@@ -126,19 +130,42 @@ impl Context {
         self.trusted.store(false, Ordering::Relaxed);
         self.looking.store(false, Ordering::Relaxed);
         self.schema_change.store(schema_change, Ordering::Relaxed);
-        self.checks_left.store(CHECKS_PER_PREPARE, Ordering::Relaxed);
+        self.steps_left.store(CHECKS_PER_PREPARE * STEPS_PER_CHECK, Ordering::Relaxed);
         *lock(&self.denied) = None;
     }
 
     /// From now on the prepared statement runs, with this many VM steps at most. It is stopped only
     /// when it has taken more for certain; the exact count is compared after it.
     pub fn allow_steps(&self, steps: u64) {
-        self.checks_left.store(steps / STEPS_PER_CHECK, Ordering::Relaxed);
+        self.steps_left.store(steps, Ordering::Relaxed);
+        self.charged.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes what a function costs from the running statement's steps, and remembers it for the
+    /// exact count. False: it has taken more than it may for certain.
+    pub fn charge(&self, steps: u64) -> bool {
+        let charged = self.charged.load(Ordering::Relaxed).saturating_add(steps);
+        self.charged.store(charged, Ordering::Relaxed);
+        self.take(steps)
+    }
+
+    /// What functions have cost since [`Context::allow_steps`].
+    pub fn charged(&self) -> u64 {
+        self.charged.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, steps: u64) -> bool {
+        let left = self.steps_left.load(Ordering::Relaxed);
+        if left == u64::MAX {
+            return true;
+        }
+        self.steps_left.store(left.saturating_sub(steps), Ordering::Relaxed);
+        left >= steps
     }
 
     /// Stops the running statement at the next look.
     pub fn stop(&self) {
-        self.checks_left.store(0, Ordering::Relaxed);
+        self.steps_left.store(0, Ordering::Relaxed);
     }
 
     /// Why the authorizer said no, if it did.
@@ -194,14 +221,7 @@ impl Context {
         if self.is_called_off() {
             return false;
         }
-        let left = self.checks_left.load(Ordering::Relaxed);
-        if left == 0 {
-            return false;
-        }
-        if left != u64::MAX {
-            self.checks_left.store(left - 1, Ordering::Relaxed);
-        }
-        true
+        self.take(STEPS_PER_CHECK)
     }
 }
 
@@ -342,7 +362,9 @@ fn functions(connection: &Connection, context: &Arc<Context>) -> rusqlite::Resul
         let drawn = lock(&draw.draw).next();
         drawn.first_chunk().copied().unwrap_or_default()
     })?;
-    crate::functions::register(connection)
+    let charged = Arc::clone(context);
+    let meter: Meter = Arc::new(move |steps| charged.charge(steps));
+    crate::functions::register(connection, Some(meter))
 }
 
 /// `2026-11-20 23:52:00.125`: as CURRENT_TIMESTAMP, with what there is of a second's parts.

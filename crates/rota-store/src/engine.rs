@@ -163,7 +163,8 @@ impl Engine {
             prepared.discard();
         }
         // The counter has 32 bits and no sign.
-        running.budget.charge_steps(u64::from(steps.cast_unsigned()))?;
+        let steps = u64::from(steps.cast_unsigned()).saturating_add(self.context.charged());
+        running.budget.charge_steps(steps)?;
         let rows = rows?;
         let writes =
             matches!(kind, StatementKind::Insert | StatementKind::Update | StatementKind::Delete);

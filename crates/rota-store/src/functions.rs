@@ -9,6 +9,7 @@
 //! SQLSTATEs.
 
 mod json;
+mod metered;
 mod number;
 mod pattern;
 mod text;
@@ -20,6 +21,8 @@ use rusqlite::{Connection, Error, Result};
 
 use crate::datetime::Wrong;
 use crate::determinism::MAX_VALUE_BYTES;
+pub(crate) use metered::Meter;
+use metered::Metered;
 
 /// What `policy` lets clients call in writes.
 pub const NAMES: [&str; 74] = [
@@ -107,13 +110,15 @@ const FIXED: FunctionFlags = FunctionFlags::SQLITE_UTF8
 /// Any number of arguments: the function says itself what it takes.
 const ANY: i32 = -1;
 
-/// Registers all but those that draw.
-pub fn register(connection: &Connection) -> Result<()> {
+/// Registers all but those that draw. What they cost goes to `meter`.
+pub(crate) fn register(connection: &Connection, meter: Option<Meter>) -> Result<()> {
+    let connection = &Metered { connection, meter };
     text::register(connection)?;
     pattern::register(connection)?;
     time::register(connection)?;
     number::register(connection)?;
-    json::register(connection)
+    json::register(connection)?;
+    connection.register_built_in()
 }
 
 /// Registers `gen_random_uuid()`. In a write `draw` is seeded by what is agreed.
@@ -150,14 +155,22 @@ type Given = Result<Value>;
 
 /// Registers a function that is NULL if one of its arguments is.
 fn strict(
-    connection: &Connection,
+    connection: &Metered<'_>,
     name: &str,
     arguments: i32,
     function: fn(&Arguments<'_, '_>) -> Given,
 ) -> Result<()> {
+    let meter = connection.meter.clone();
     connection.create_scalar_function(name, arguments, FIXED, move |call: &Context<'_>| {
         let arguments = Arguments(call);
-        if arguments.any_null() { Ok(Value::Null) } else { function(&arguments) }
+        if arguments.any_null() {
+            return Ok(Value::Null);
+        }
+        let given = function(&arguments)?;
+        if let Some(meter) = &meter {
+            metered::charge(meter, metered::steps_of(&given))?;
+        }
+        Ok(given)
     })
 }
 

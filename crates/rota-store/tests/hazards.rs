@@ -600,3 +600,26 @@ fn a_client_that_sends_the_text_of_a_statement_of_ours_is_refused_like_anybody()
     }
     pair.check();
 }
+
+#[test]
+fn what_functions_do_with_long_values_counts_as_steps() {
+    let mut pair = Pair::new();
+    pair.run("CREATE TABLE t(a)");
+    for expression in [
+        "instr(hex(zeroblob(490000)), hex(zeroblob(100000)) || '1')",
+        "replace(hex(zeroblob(490000)), hex(zeroblob(100000)) || '1', '')",
+        "translate(hex(zeroblob(490000)), hex(zeroblob(490)), '') || i",
+        "length(hex(zeroblob(490000 + i)))",
+        "regexp_replace('aaaaaaaaaaaaaaaaaaaaaaaa', 'a{1,3}' || i || hex(zeroblob(200)), 'b')",
+    ] {
+        let sql = format!(
+            "INSERT INTO t WITH RECURSIVE c(i) AS
+             (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 1000)
+             SELECT min({expression}) FROM c"
+        );
+        let transaction = pair.maker.sql(&sql);
+        let outcome = pair.block(vec![transaction]).remove(0);
+        assert_eq!(outcome.unwrap_err().code(), "54001", "{expression}");
+    }
+    pair.check();
+}

@@ -104,7 +104,8 @@ impl Engine {
         let outcome = insert.raw_execute().map_err(judge);
         let steps = insert.get_status(StatementStatus::VmStep);
         // The counter has 32 bits and no sign.
-        running.budget.charge_steps(u64::from(steps.cast_unsigned()))?;
+        let steps = u64::from(steps.cast_unsigned()).saturating_add(self.context.charged());
+        running.budget.charge_steps(steps)?;
         outcome.map(drop)
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use rusqlite::functions::{Aggregate, Context, FunctionFlags, SubType};
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, Result};
+use rusqlite::Result;
 
 use super::{ANY, Arguments, FIXED, fail, most, text_of, too_long, truth};
 
@@ -16,7 +16,7 @@ const JSON: std::ffi::c_uint = 74;
 const MARKED: FunctionFlags =
     FIXED.union(FunctionFlags::SQLITE_SUBTYPE).union(FunctionFlags::SQLITE_RESULT_SUBTYPE);
 
-pub(super) fn register(connection: &Connection) -> Result<()> {
+pub(super) fn register(connection: &super::Metered<'_>) -> Result<()> {
     for name in ["json_build_object", "jsonb_build_object"] {
         connection.create_scalar_function(name, ANY, MARKED, object)?;
     }

@@ -3,14 +3,14 @@
 
 use rusqlite::functions::Context;
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, Result};
+use rusqlite::Result;
 
 use super::{ANY, Arguments, FIXED, Given, fail, strict};
 
 /// The largest exponent that is multiplied out.
 const MAX_EXPONENT: u64 = 4_096;
 
-pub(super) fn register(connection: &Connection) -> Result<()> {
+pub(super) fn register(connection: &super::Metered<'_>) -> Result<()> {
     strict(connection, "floor", 1, |call| rounded(call, f64::floor))?;
     strict(connection, "ceil", 1, |call| rounded(call, f64::ceil))?;
     strict(connection, "ceiling", 1, |call| rounded(call, f64::ceil))?;

@@ -2,10 +2,12 @@
 //! takes time that grows with pattern times text and never more, which is why it has neither
 //! references back nor looking around; PostgreSQL's other spellings are the same.
 
+use std::cell::RefCell;
+
 use regex::{Regex, RegexBuilder};
+use rusqlite::Result;
 use rusqlite::functions::Context;
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, Result};
 
 use super::{ANY, Arguments, FIXED, Given, fail, most, too_long, truth};
 
@@ -20,18 +22,51 @@ const MAX_COMPILED: usize = 256 << 10;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-pub(super) fn register(connection: &Connection) -> Result<()> {
+pub(super) fn register(connection: &super::Metered<'_>) -> Result<()> {
     // `text REGEXP pattern` is regexp(pattern, text).
     connection.create_scalar_function("regexp", 2, FIXED, |call| search(call, 0, 1))?;
     connection.create_scalar_function("regexp_like", 2, FIXED, |call| search(call, 1, 0))?;
-    connection.create_scalar_function("regexp_match", 2, FIXED, first_match)?;
-    connection.create_scalar_function("regexp_replace", ANY, FIXED, |call| {
+    connection.create_scalar_function("regexp_match", 2, FIXED, {
+        let kept = RefCell::new(Kept::default());
+        move |call| first_match(call, &mut kept.borrow_mut())
+    })?;
+    let kept = RefCell::new(Kept::default());
+    connection.create_scalar_function("regexp_replace", ANY, FIXED, move |call| {
         let arguments = Arguments(call);
         if !(3..=4).contains(&arguments.len()) {
             return Err(fail("wrong number of arguments to function regexp_replace()"));
         }
-        if arguments.any_null() { Ok(Value::Null) } else { replace(&arguments) }
+        if arguments.any_null() {
+            Ok(Value::Null)
+        } else {
+            replace(&arguments, &mut kept.borrow_mut())
+        }
     })
+}
+
+/// How many compiled patterns a connection keeps, beside those that SQLite keeps with a statement.
+const MOST_KEPT: usize = 16;
+
+/// Compiled patterns by text and flags, the last used at the end.
+#[derive(Default)]
+struct Kept(Vec<((String, String), Regex)>);
+
+impl Kept {
+    fn compiled(&mut self, pattern: String, flags: &str) -> Result<Regex> {
+        let key = (pattern, flags.to_owned());
+        if let Some(place) = self.0.iter().position(|(known, _)| *known == key) {
+            let known = self.0.remove(place);
+            let compiled = known.1.clone();
+            self.0.push(known);
+            return Ok(compiled);
+        }
+        let compiled = compile(&key.0, flags).map_err(rusqlite::Error::UserFunctionError)?;
+        if self.0.len() >= MOST_KEPT {
+            self.0.remove(0);
+        }
+        self.0.push((key, compiled.clone()));
+        Ok(compiled)
+    }
 }
 
 /// A pattern, compiled. `(?i)` in front makes it blind to case.
@@ -85,13 +120,13 @@ fn search(call: &Context<'_>, pattern: usize, text: usize) -> Result<Value> {
 }
 
 /// The groups of the first match as an array, or the whole match where there are none.
-fn first_match(call: &Context<'_>) -> Result<Value> {
+fn first_match(call: &Context<'_>, kept: &mut Kept) -> Result<Value> {
     let arguments = Arguments(call);
     if arguments.any_null() {
         return Ok(Value::Null);
     }
     let text = searchable(arguments.text(0)?)?;
-    let pattern = compile(&arguments.text(1)?, "").map_err(rusqlite::Error::UserFunctionError)?;
+    let pattern = kept.compiled(arguments.text(1)?, "")?;
     let Some(found) = pattern.captures(&text) else { return Ok(Value::Null) };
     let skipped = usize::from(found.len() > 1);
     let groups = found.iter().skip(skipped);
@@ -101,13 +136,13 @@ fn first_match(call: &Context<'_>) -> Result<Value> {
     Ok(Value::Text(format!("[{}]", groups.join(","))))
 }
 
-fn replace(call: &Arguments<'_, '_>) -> Given {
+fn replace(call: &Arguments<'_, '_>, kept: &mut Kept) -> Given {
     let text = searchable(call.text(0)?)?;
     let flags = if call.len() > 3 { call.text(3)? } else { String::new() };
     if let Some(unknown) = flags.chars().find(|flag| !"ginx".contains(*flag)) {
         return Err(fail(format!("invalid regular expression option: \"{unknown}\"")));
     }
-    let pattern = compile(&call.text(1)?, &flags).map_err(rusqlite::Error::UserFunctionError)?;
+    let pattern = kept.compiled(call.text(1)?, &flags)?;
     let replacement = call.text(2)?;
     let mut result = String::with_capacity(text.len());
     let mut end = 0;

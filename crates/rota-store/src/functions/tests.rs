@@ -4,7 +4,7 @@ use super::*;
 
 fn ask(sql: &str) -> std::result::Result<String, String> {
     let connection = Connection::open_in_memory().unwrap();
-    register(&connection).unwrap();
+    register(&connection, None).unwrap();
     register_random(&connection, || [0xff; 16]).unwrap();
     connection.query_row(&format!("SELECT {sql}"), [], |row| text_of(row.get_ref(0)?)).map_err(
         |error| match error {
@@ -30,7 +30,7 @@ fn check_errors(cases: &[(&str, &str)]) {
 #[test]
 fn every_name_that_clients_may_call_is_registered() {
     let connection = Connection::open_in_memory().unwrap();
-    register(&connection).unwrap();
+    register(&connection, None).unwrap();
     register_random(&connection, || [0; 16]).unwrap();
     let known = "SELECT count(*) FROM pragma_function_list WHERE name = ?1";
     for name in NAMES {
@@ -241,4 +241,38 @@ fn uuids_and_booleans_are_read_and_drawn() {
         ("rota_boolean('maybe')", "invalid input syntax for type boolean: \"maybe\""),
         ("rota_boolean('o')", "invalid input syntax for type boolean: \"o\""),
     ]);
+}
+
+#[test]
+fn what_is_charged_for_gives_what_sqlite_gives() {
+    let (plain, charged) =
+        (Connection::open_in_memory().unwrap(), Connection::open_in_memory().unwrap());
+    register(&charged, Some(std::sync::Arc::new(|_| true))).unwrap();
+    let values = [
+        "NULL",
+        "1",
+        "1.5",
+        "-0.0",
+        "1e300",
+        "''",
+        "'aéa''b'",
+        "x'61c3'",
+        "'a' || char(0)",
+        "CAST(x'ff61' AS TEXT)",
+        "'  a '",
+        "x''",
+        "'6162'",
+    ];
+    let calls = |a: &str, b: &str| {
+        format!(
+            "quote(instr({a}, {b})) || quote(replace({a}, {b}, 'xy')) || quote(trim({a}, {b})) ||
+             quote(ltrim({a}, {b})) || quote(rtrim({a}, {b})) || hex({a}) || quote(unhex({a})) ||
+             quote({a}) || typeof(replace({a}, {b}, {a})) || hex(trim({a}, {b}))"
+        )
+    };
+    for (a, b) in values.iter().flat_map(|a| values.iter().map(move |b| (a, b))) {
+        let sql = format!("SELECT hex({})", calls(a, b));
+        let of = |on: &Connection| on.query_row(&sql, [], |row| row.get::<_, String>(0)).unwrap();
+        assert_eq!(of(&plain), of(&charged), "{a} {b}");
+    }
 }

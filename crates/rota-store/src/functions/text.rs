@@ -3,11 +3,11 @@
 
 use md5::{Digest, Md5};
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, Result};
+use rusqlite::Result;
 
 use super::{Arguments, Given, fail, integer, most, strict, too_long, truth, uuid};
 
-pub(super) fn register(connection: &Connection) -> Result<()> {
+pub(super) fn register(connection: &super::Metered<'_>) -> Result<()> {
     strict(connection, "left", 2, left)?;
     strict(connection, "right", 2, right)?;
     strict(connection, "lpad", 2, |call| pad(call, true))?;

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, Result};
+use rusqlite::Result;
 
 use super::{Arguments, Given, fail, no_moment, strict, unsupported};
 use crate::datetime::{
@@ -29,7 +29,7 @@ const MONTHS: [&str; 12] = [
 const DAYS: [&str; 7] =
     ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
-pub(super) fn register(connection: &Connection) -> Result<()> {
+pub(super) fn register(connection: &super::Metered<'_>) -> Result<()> {
     strict(connection, "date_trunc", 2, date_trunc)?;
     strict(connection, "date_part", 2, |call| extract(call, true))?;
     strict(connection, "extract", 2, |call| extract(call, false))?;

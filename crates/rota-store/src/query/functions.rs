@@ -39,7 +39,7 @@ pub(super) fn register(
 ) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
     connection.create_scalar_function(c"now", 0, flags, |_| Ok(timestamp(unix_ms())))?;
-    functions::register(connection)?;
+    functions::register(connection, None)?;
     functions::register_random(connection, random)?;
     // So that an INSERT whose defaults ask for it can be described.
     connection.create_scalar_function(c"rota_nextval", 1, flags, |_| {
