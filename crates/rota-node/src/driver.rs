@@ -42,6 +42,12 @@ pub use transaction::Transaction;
 /// outcome is unknown. Well above any election of a new leader, below the patience of most clients.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a write waits for servers to be connected again, before it is refused.
+const QUORUM_WAIT: Duration = Duration::from_secs(1);
+
+/// How often it looks.
+const QUORUM_STEP: Duration = Duration::from_millis(10);
+
 /// How long a read waits for the height that it must see.
 pub const READ_WAIT: Duration = Duration::from_secs(10);
 
@@ -152,9 +158,7 @@ impl Driver {
     ) -> Result<Written, WriteError> {
         let inner = &*self.0;
         inner.board.refuse_if_diverged()?;
-        if !inner.board.quorum_in_reach() {
-            return Err(no_quorum().into());
-        }
+        self.wait_for_quorum().await?;
         self.wait_until_live().await?;
         let bytes = encode(&transaction).len();
         if bytes > inner.limits.bytes {
@@ -227,6 +231,19 @@ impl Driver {
     /// Where this server stands.
     pub fn status(&self) -> ServerStatus {
         self.0.board.status()
+    }
+
+    /// Returns when enough servers are connected: at once, as a rule. A connection that was lost
+    /// because a machine was busy is back in a moment.
+    async fn wait_for_quorum(&self) -> Result<(), Refusal> {
+        let patience = Instant::now() + QUORUM_WAIT;
+        while !self.0.board.quorum_in_reach() {
+            if Instant::now() >= patience {
+                return Err(no_quorum());
+            }
+            tokio::time::sleep(QUORUM_STEP).await;
+        }
+        Ok(())
     }
 
     /// Returns when this server has taken part in a decision since it started: a moment after that,

@@ -42,12 +42,13 @@ use outbox::Outbox;
 use crate::queues;
 
 /// A quiet connection sends a packet this often: twice between two servers, some 40 bytes each.
-const KEEP_ALIVE: Duration = Duration::from_millis(400);
+const KEEP_ALIVE: Duration = Duration::from_millis(800);
 
 /// A connection on which nothing came for this long is dead: three keep-alives missed. A killed
 /// process says no goodbye, and this is how soon others refuse writes for want of a quorum instead
-/// of sending what may never be final. Too short costs a new connection, some milliseconds.
-const IDLE_TIMEOUT: Duration = Duration::from_millis(1_400);
+/// of sending what may never be final. Much shorter, and a machine that is busy with a large
+/// transaction for a second would be taken for dead.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection that no stream was opened on for this long is closed.
 const NO_STREAMS: Duration = Duration::from_secs(6);

@@ -299,7 +299,7 @@ fn limits(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_SQL_BYTES + mark)?;
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
     // Patterns like '%a%a%a%…' take time that grows with every %, and no VM steps.
-    connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 250)?;
     connection.set_limit(Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 100)?;
     connection.set_limit(Limit::SQLITE_LIMIT_EXPR_DEPTH, 500)?;
     connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;

@@ -30,8 +30,8 @@ mod lexer;
 mod porch;
 mod session;
 mod statement;
-mod variables;
 mod types;
+mod variables;
 mod wire;
 
 use std::io;
