@@ -111,7 +111,7 @@ const FIXED: FunctionFlags = FunctionFlags::SQLITE_UTF8
 const ANY: i32 = -1;
 
 /// Registers all but those that draw. What they cost goes to `meter`.
-pub(crate) fn register(connection: &Connection, meter: Option<Meter>) -> Result<()> {
+pub fn register(connection: &Connection, meter: Option<Meter>) -> Result<()> {
     let connection = &Metered { connection, meter };
     text::register(connection)?;
     pattern::register(connection)?;

@@ -3,9 +3,9 @@
 
 use std::fmt::Write;
 
+use rusqlite::Result;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags, SubType};
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::Result;
 
 use super::{ANY, Arguments, FIXED, fail, most, text_of, too_long, truth};
 

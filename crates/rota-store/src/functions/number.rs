@@ -1,9 +1,9 @@
 //! Arithmetic that SQLite's library has not, or has by the C library, whose last bits differ from
 //! one machine to another. What is here IEEE 754 defines exactly.
 
+use rusqlite::Result;
 use rusqlite::functions::Context;
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::Result;
 
 use super::{ANY, Arguments, FIXED, Given, fail, strict};
 

@@ -2,8 +2,8 @@
 //! PostgreSQL does in UTF-8.
 
 use md5::{Digest, Md5};
-use rusqlite::types::{Value, ValueRef};
 use rusqlite::Result;
+use rusqlite::types::{Value, ValueRef};
 
 use super::{Arguments, Given, fail, integer, most, strict, too_long, truth, uuid};
 

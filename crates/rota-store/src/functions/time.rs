@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use rusqlite::types::{Value, ValueRef};
 use rusqlite::Result;
+use rusqlite::types::{Value, ValueRef};
 
 use super::{Arguments, Given, fail, no_moment, strict, unsupported};
 use crate::datetime::{

@@ -43,7 +43,7 @@ const FUNCTIONS: [(&str, i32); 8] = [
 
 fn database() -> Connection {
     let connection = Connection::open_in_memory().unwrap();
-    rota_store::functions::register(&connection).unwrap();
+    rota_store::functions::register(&connection, None).unwrap();
     let flags = FunctionFlags::SQLITE_UTF8
         | FunctionFlags::SQLITE_DETERMINISTIC
         | FunctionFlags::SQLITE_INNOCUOUS;
