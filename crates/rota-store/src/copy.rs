@@ -19,7 +19,7 @@ use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::{Parameters, Statement, Value};
 
 pub use lines::{Found, Records, Splitter, put_field};
-pub use values::{Column, Meaning, boolean};
+pub use values::{Column, Meaning, boolean, bytea};
 
 use crate::schema::quote;
 

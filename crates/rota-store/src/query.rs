@@ -606,7 +606,8 @@ fn refuse(error: rusqlite::Error) -> Refusal {
     if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) {
         return Refusal::new(
             sqlstate::QUERY_CANCELED,
-            "the read took longer than this server lets a read run; ask for less, or add an index",
+            "canceling statement: it took longer than statement_timeout, or than a read may run \
+             here; ask for less, or add an index",
         );
     }
     match judge(error) {

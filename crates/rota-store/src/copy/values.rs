@@ -122,7 +122,7 @@ impl Column {
             Meaning::Text => return Ok(Value::Text(text.into_owned())),
             Meaning::Padded => return Ok(Value::Text(text.trim_end_matches(' ').to_owned())),
             Meaning::Boolean => boolean(trimmed).map(|truth| Value::Integer(truth.into())),
-            Meaning::Bytes => bytes(&text).map(Value::Blob),
+            Meaning::Bytes => bytea(&text).map(Value::Blob),
             Meaning::Integer => match trimmed.parse() {
                 Ok(number) => Some(Value::Integer(number)),
                 Err(_) if is_integer(trimmed) => {
@@ -208,7 +208,7 @@ pub fn boolean(text: &str) -> Option<bool> {
 }
 
 /// bytea's two text formats: `\x` and hexadecimal digits, or bytes with `\ooo` and `\\` among them.
-fn bytes(text: &str) -> Option<Vec<u8>> {
+pub fn bytea(text: &str) -> Option<Vec<u8>> {
     if let Some(digits) = text.strip_prefix("\\x") {
         let digits: String = digits.chars().filter(|c| !c.is_ascii_whitespace()).collect();
         return hex::decode(digits).ok();

@@ -41,7 +41,7 @@ pub struct Cluster {
     offset: u16,
     dev: Option<Child>,
     elsewhere: Vec<Child>,
-    /// Processes that are stopped for now.
+    /// Processes under SIGSTOP, to be woken before they are ended.
     paused: Vec<String>,
 }
 

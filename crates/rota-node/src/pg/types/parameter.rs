@@ -5,6 +5,7 @@
 
 use rota_core::error::Refusal;
 use rota_core::transaction::Value;
+use rota_store::copy::bytea;
 use rota_store::datetime::Wrong;
 
 use super::{Oid, array, moment, name, number, oid};
@@ -43,7 +44,7 @@ pub(crate) fn from_text(bytes: &[u8], said: Oid) -> Result<Value, Refusal> {
             Err(_) => Err(bad(text, said)),
         },
         oid::NUMERIC => number::decimal(text.trim()).ok_or_else(|| bad(text, said)),
-        oid::BYTEA => match hex_text(text).or_else(|| escaped_bytes(text)) {
+        oid::BYTEA => match bytea(text) {
             Some(bytes) => Ok(Value::Blob(bytes)),
             None => Err(bad(text, said)),
         },
@@ -175,31 +176,6 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
 /// bytea's text format: `\x` and hex digits.
 pub(crate) fn hex_text(text: &str) -> Option<Vec<u8>> {
     hex::decode(text.strip_prefix("\\x")?).ok()
-}
-
-/// bytea's older text format: backslash and three octal digits, or two backslashes.
-fn escaped_bytes(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    if rest.starts_with(b"\\x") {
-        return None;
-    }
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        match (byte, after) {
-            (b'\\', [b'\\', tail @ ..]) => {
-                bytes.push(b'\\');
-                rest = tail;
-            }
-            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..]) => {
-                bytes.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
-                rest = tail;
-            }
-            (b'\\', _) => return None,
-            _ => bytes.push(byte),
-        }
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
