@@ -18,6 +18,7 @@
 //! lock. [`queues`] lists what lies between. A thread that cannot go on (a `Fault`) stops the
 //! server.
 
+pub mod auth;
 pub mod board;
 mod checker;
 pub mod clock;

@@ -18,6 +18,7 @@
 )]
 
 mod connections;
+mod gate;
 mod json;
 mod levels;
 mod rqlite;
@@ -55,19 +56,32 @@ pub async fn serve(listener: TcpListener, driver: Driver) -> io::Result<()> {
     axum::serve(connections::Bounded::new(listener), routes(door)).await
 }
 
+/// All there is. What part of the API it belongs to decides the file; who may pass is decided
+/// before, in [`gate`], for all of them.
 fn routes(door: Door) -> Router {
     Router::new()
         .route("/", get(start_page))
+        .merge(data_routes())
+        .merge(cluster_routes())
+        .fallback(nothing_here)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn_with_state(door.clone(), gate::let_in))
+        .layer(from_fn_with_state(door.address, refuse_strangers))
+        .with_state(door)
+}
+
+fn data_routes() -> Router<Door> {
+    Router::new()
         .route("/db/execute", post(rqlite::execute))
         .route("/db/query", get(rqlite::query_of_address).post(rqlite::query))
         .route("/db/request", post(rqlite::request))
+}
+
+fn cluster_routes() -> Router<Door> {
+    Router::new()
         .route("/status", get(status))
         .route("/nodes", get(nodes))
         .route("/readyz", get(ready))
-        .fallback(nothing_here)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(from_fn_with_state(door.address, refuse_strangers))
-        .with_state(door)
 }
 
 async fn start_page() -> &'static str {
