@@ -1,11 +1,24 @@
 //! Envelopes on their way into the chain, in order of arrival. Step 3, and where step 4 takes from.
 //!
-//! Bounded in number and bytes. Peers' envelopes may fill half of it, so that a flooding peer
-//! cannot shut out this server's own clients. What has become final is remembered for a while, so
-//! that a late copy is not proposed again; it would do no harm (ids are checked when a block is
-//! applied) but waste room.
+//! Bounded in number and bytes, and shared out by who answers for an envelope, so that nobody can
+//! shut out anybody else:
+//!
+//! ```text
+//!   signed by this server     half of what members may take
+//!   signed by a member        the other half in equal parts, whoever forwards it
+//!   signed by anybody else    a room beside that: a half of it for our own door, a quarter for what
+//!                             members forward from theirs, a quarter for what they pass on, in
+//!                             equal parts by the member that sent it
+//! ```
+//!
+//! Keys cost nothing, and who is a user is known at apply only: so what a member forwards counts
+//! against that member, however many keys have signed it. Within such a part no key has more than
+//! an eighth, so that one user does not shut out those who use the same server.
+//!
+//! What has become final is remembered for a while, so that a late copy is not proposed again; it
+//! would do no harm (ids are checked when a block is applied) but waste room.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +26,23 @@ use crate::codec::encode;
 use crate::genesis::Parameters;
 use crate::time::{Instant, Time};
 use crate::transaction::Envelope;
-use crate::types::{EnvelopeId, Height, PublicKey};
+use crate::types::{EnvelopeId, Height, NodeId, PublicKey};
 
-/// The most encoded bytes held: some seconds of full blocks.
+/// The most encoded bytes held of what members have signed: some seconds of full blocks.
 pub const MAX_BYTES: usize = 64 << 20;
 
-/// The most envelopes held.
+/// The most envelopes held that members have signed.
 pub const MAX_ENVELOPES: usize = 50_000;
+
+/// The most encoded bytes held beside that of what clients have signed with their own keys: fewer,
+/// since most clients let a server sign for them.
+pub const MAX_GUEST_BYTES: usize = 32 << 20;
+
+/// The most envelopes held beside those that clients have signed with their own keys.
+pub const MAX_GUEST_ENVELOPES: usize = 25_000;
+
+/// The part of an account of clients' own keys that one key may take: one in so many.
+const KEYS_PER_ACCOUNT: usize = 8;
 
 /// The longest time between two attempts to tell all members of an envelope.
 const MAX_PATIENCE: Duration = Duration::from_secs(5);
@@ -43,7 +66,7 @@ struct Entry {
     envelope: Arc<Envelope>,
     id: EnvelopeId,
     bytes: usize,
-    own: bool,
+    account: Account,
     /// When it is sent on, unless it stands in a block by then.
     due: Instant,
     patience: Duration,
@@ -60,11 +83,52 @@ pub enum NotTaken {
     TooLarge,
 }
 
-/// What one signer's envelopes take.
+/// Against whom an envelope counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Account {
+    /// This server, which has signed it for its own clients.
+    Own,
+    /// This server, at whose door a client with a key of its own has handed it in.
+    OwnGuest,
+    /// The member that signed it.
+    Member(NodeId),
+    /// The member that forwarded it: signed by no member, handed in at its door, as it says.
+    Guest(NodeId),
+    /// The member that passed it on: the same, but handed in at another's door. Apart from those,
+    /// or what a malicious member spreads would fill honest ones' parts at the leader.
+    PassedOn(NodeId),
+}
+
+impl Account {
+    /// Whether it is of this server's own clients.
+    fn is_own(self) -> bool {
+        matches!(self, Self::Own | Self::OwnGuest)
+    }
+
+    /// Whether many keys share it.
+    fn is_of_guests(self) -> bool {
+        !matches!(self, Self::Own | Self::Member(_))
+    }
+}
+
+/// Room for envelopes, or what they take of it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     envelopes: usize,
     bytes: usize,
+}
+
+impl Share {
+    fn part(self, parts: usize) -> Self {
+        let parts = parts.max(1);
+        Self { envelopes: self.envelopes / parts, bytes: self.bytes / parts }
+    }
+
+    /// Whether another envelope fits beside what is `used`. One does in any case: with many members
+    /// a part may be smaller than the largest envelope.
+    fn has_room(self, used: Self, bytes: usize) -> bool {
+        used.envelopes == 0 || (used.envelopes < self.envelopes && used.bytes + bytes <= self.bytes)
+    }
 }
 
 /// Envelopes to send on.
@@ -79,15 +143,14 @@ pub struct Overdue {
 /// Waiting envelopes, oldest first.
 #[derive(Debug)]
 pub struct Mempool {
-    /// What each signer may take: half of everything for this server's own clients, the other half
-    /// in equal parts for the other members, so that none of them can shut out the rest.
-    own_share: Share,
-    peer_share: Share,
+    members: usize,
     arrivals: u64,
     entries: BTreeMap<u64, Entry>,
     by_id: BTreeMap<EnvelopeId, u64>,
     by_due: BTreeSet<(Instant, u64)>,
-    used: BTreeMap<PublicKey, Share>,
+    used: BTreeMap<Account, Share>,
+    /// By key, of the accounts that many share; none of zero, since there are any number of keys.
+    used_by_key: BTreeMap<(Account, PublicKey), Share>,
     expired_until: Time,
     final_ids: BTreeSet<EnvelopeId>,
     final_order: VecDeque<EnvelopeId>,
@@ -96,27 +159,45 @@ pub struct Mempool {
 impl Mempool {
     /// An empty one for a cluster of so many members.
     pub fn new(members: usize) -> Self {
-        let half = Share { envelopes: MAX_ENVELOPES / 2, bytes: MAX_BYTES / 2 };
-        let parts = members.max(1);
         Self {
-            own_share: half,
-            peer_share: Share { envelopes: half.envelopes / parts, bytes: half.bytes / parts },
+            members,
             arrivals: 0,
             entries: BTreeMap::new(),
             by_id: BTreeMap::new(),
             by_due: BTreeSet::new(),
             used: BTreeMap::new(),
+            used_by_key: BTreeMap::new(),
             expired_until: Time(0),
             final_ids: BTreeSet::new(),
             final_order: VecDeque::new(),
         }
     }
 
-    /// Takes an envelope. `own` says that it is of this server's own clients.
+    /// What an account may take.
+    fn share_of(&self, account: Account) -> Share {
+        let members = Share { envelopes: MAX_ENVELOPES, bytes: MAX_BYTES };
+        let guests = Share { envelopes: MAX_GUEST_ENVELOPES, bytes: MAX_GUEST_BYTES };
+        match account {
+            Account::Own => members.part(2),
+            Account::Member(_) => members.part(2).part(self.members),
+            Account::OwnGuest => guests.part(2),
+            Account::Guest(_) | Account::PassedOn(_) => guests.part(4).part(self.members),
+        }
+    }
+
+    fn has_room(&self, account: Account, signer: PublicKey, bytes: usize) -> bool {
+        let share = self.share_of(account);
+        let used = self.used.get(&account).copied().unwrap_or_default();
+        let by_key = self.used_by_key.get(&(account, signer)).copied().unwrap_or_default();
+        share.has_room(used, bytes)
+            && (!account.is_of_guests() || share.part(KEYS_PER_ACCOUNT).has_room(by_key, bytes))
+    }
+
+    /// Takes an envelope, to count against `account`.
     pub fn insert(
         &mut self,
         envelope: Arc<Envelope>,
-        own: bool,
+        account: Account,
         limits: &Parameters,
         now: Instant,
     ) -> Result<EnvelopeId, NotTaken> {
@@ -130,19 +211,19 @@ impl Mempool {
         {
             return Err(NotTaken::TooLarge);
         }
-        let share = if own { self.own_share } else { self.peer_share };
-        let used = self.used.entry(envelope.signer).or_default();
-        if used.envelopes >= share.envelopes || used.bytes + bytes > share.bytes {
+        if !self.has_room(account, envelope.signer, bytes) {
             return Err(NotTaken::Full);
         }
-        used.envelopes += 1;
-        used.bytes += bytes;
+        take(&mut self.used, account, bytes);
+        if account.is_of_guests() {
+            take(&mut self.used_by_key, (account, envelope.signer), bytes);
+        }
         let patience = limits.slot_timeout() / 2;
         let due = now.plus(patience);
         self.arrivals += 1;
         self.by_id.insert(id, self.arrivals);
         self.by_due.insert((due, self.arrivals));
-        self.entries.insert(self.arrivals, Entry { envelope, id, bytes, own, due, patience });
+        self.entries.insert(self.arrivals, Entry { envelope, id, bytes, account, due, patience });
         Ok(id)
     }
 
@@ -150,9 +231,10 @@ impl Mempool {
         let entry = self.entries.remove(&arrival)?;
         self.by_id.remove(&entry.id);
         self.by_due.remove(&(entry.due, arrival));
-        if let Some(used) = self.used.get_mut(&entry.envelope.signer) {
-            used.envelopes -= 1;
-            used.bytes -= entry.bytes;
+        give_back(&mut self.used, entry.account, entry.bytes);
+        if entry.account.is_of_guests() {
+            let by_key = (entry.account, entry.envelope.signer);
+            give_back(&mut self.used_by_key, by_key, entry.bytes);
         }
         Some(entry)
     }
@@ -235,7 +317,7 @@ impl Mempool {
             .map(|(&arrival, _)| arrival)
             .collect();
         let removed = expired.into_iter().filter_map(|arrival| self.remove(arrival));
-        removed.filter(|entry| entry.own).map(|entry| entry.envelope).collect()
+        removed.filter(|entry| entry.account.is_own()).map(|entry| entry.envelope).collect()
     }
 
     /// The oldest of our own envelopes that stand in none of the blocks whose envelopes are
@@ -244,7 +326,7 @@ impl Mempool {
         let mut room = MAX_SENT_BYTES;
         self.entries
             .values()
-            .filter(|entry| entry.own && !taken.contains(&entry.id))
+            .filter(|entry| entry.account.is_own() && !taken.contains(&entry.id))
             .take_while(|entry| {
                 let fits = entry.bytes <= room;
                 room = room.saturating_sub(entry.bytes);
@@ -269,7 +351,8 @@ impl Mempool {
                     room -= entry.bytes;
                     entry.patience = entry.patience.saturating_mul(2).min(MAX_PATIENCE);
                     next = now.plus(entry.patience);
-                    let list = if entry.own { &mut overdue.own } else { &mut overdue.others };
+                    let own = entry.account.is_own();
+                    let list = if own { &mut overdue.own } else { &mut overdue.others };
                     list.push(Arc::clone(&entry.envelope));
                 } else {
                     next = now.plus(SEND_PAUSE);
@@ -285,6 +368,22 @@ impl Mempool {
     /// When the next envelope is due to be sent on.
     pub fn next_overdue(&self) -> Option<Instant> {
         self.by_due.first().map(|(due, _)| *due)
+    }
+}
+
+fn take<K: Ord>(used: &mut BTreeMap<K, Share>, by: K, bytes: usize) {
+    let used = used.entry(by).or_default();
+    used.envelopes += 1;
+    used.bytes += bytes;
+}
+
+fn give_back<K: Ord>(used: &mut BTreeMap<K, Share>, by: K, bytes: usize) {
+    if let btree_map::Entry::Occupied(mut used) = used.entry(by) {
+        used.get_mut().envelopes -= 1;
+        used.get_mut().bytes -= bytes;
+        if used.get().envelopes == 0 {
+            used.remove();
+        }
     }
 }
 
@@ -329,7 +428,12 @@ mod tests {
             .map(|(i, &expiry)| {
                 let salt = u8::try_from(i).unwrap();
                 mempool
-                    .insert(envelope(salt, expiry), true, &Parameters::default(), Instant(0))
+                    .insert(
+                        envelope(salt, expiry),
+                        Account::Own,
+                        &Parameters::default(),
+                        Instant(0),
+                    )
                     .unwrap()
             })
             .collect();
@@ -338,7 +442,7 @@ mod tests {
         mempool.remove_final([ids[1]]);
         assert_eq!(select(&mempool, &taken, 11), [3]);
         assert_eq!(
-            mempool.insert(envelope(1, 20), false, &Parameters::default(), Instant(0)),
+            mempool.insert(envelope(1, 20), MEMBER, &Parameters::default(), Instant(0)),
             Err(NotTaken::Known),
             "a late copy of a final envelope"
         );
@@ -352,8 +456,8 @@ mod tests {
         let limits = Parameters { slot_timeout_ms: 300, ..Parameters::default() };
         let at = |milliseconds: u64| Instant(milliseconds * 1000);
         let mut mempool = Mempool::new(4);
-        let id = mempool.insert(envelope(1, 9), true, &limits, at(0)).unwrap();
-        mempool.insert(envelope(2, 9), false, &limits, at(0)).unwrap();
+        let id = mempool.insert(envelope(1, 9), Account::Own, &limits, at(0)).unwrap();
+        mempool.insert(envelope(2, 9), MEMBER, &limits, at(0)).unwrap();
         let none = BTreeSet::new();
         assert!(mempool.take_overdue(&none, at(149)).own.is_empty());
         let in_a_block = mempool.take_overdue(&BTreeSet::from([id]), at(150));
@@ -364,28 +468,68 @@ mod tests {
         assert_eq!(mempool.next_overdue(), Some(at(600)));
     }
 
-    #[test]
-    fn a_peer_cannot_shut_out_the_others() {
-        let limits = Parameters::default();
-        let mut mempool = Mempool::new(4);
-        let flood = |mempool: &mut Mempool, signer: u8| {
-            let mut taken = 0_usize;
-            for salt in 0..MAX_ENVELOPES as u64 {
-                let mut envelope = Arc::unwrap_or_clone(envelope(1, 9));
-                envelope.signer = PublicKey([signer; 32]);
-                envelope.transactions[0].salt[..8].copy_from_slice(&salt.to_le_bytes());
-                match mempool.insert(Arc::new(envelope), false, &limits, Instant(0)) {
-                    Ok(_) => taken += 1,
-                    Err(why) => {
-                        assert_eq!(why, NotTaken::Full);
-                        break;
-                    }
+    const MEMBER: Account = Account::Member(PublicKey([7; 32]));
+    const OTHER_MEMBER: Account = Account::Member(PublicKey([8; 32]));
+    const GUEST: Account = Account::Guest(PublicKey([7; 32]));
+    const OTHER_GUEST: Account = Account::Guest(PublicKey([8; 32]));
+    const PASSED_ON: Account = Account::PassedOn(PublicKey([7; 32]));
+
+    /// Fills an account with small envelopes of so many signers in turn; how many were taken.
+    fn flood(mempool: &mut Mempool, account: Account, signers: u64) -> usize {
+        let mut taken = 0;
+        for number in 0..(MAX_ENVELOPES + MAX_GUEST_ENVELOPES) as u64 {
+            let mut envelope = Arc::unwrap_or_clone(envelope(1, 9));
+            envelope.signer.0[..8].copy_from_slice(&(number % signers).to_le_bytes());
+            envelope.transactions[0].salt[..8].copy_from_slice(&mempool.arrivals.to_le_bytes());
+            envelope.transactions[0].user = format!("{account:?}");
+            match mempool.insert(Arc::new(envelope), account, &Parameters::default(), Instant(0)) {
+                Ok(_) => taken += 1,
+                Err(why) => {
+                    assert_eq!(why, NotTaken::Full);
+                    break;
                 }
             }
-            taken
+        }
+        taken
+    }
+
+    #[test]
+    fn a_peer_cannot_shut_out_the_others() {
+        let mut mempool = Mempool::new(4);
+        assert_eq!(flood(&mut mempool, MEMBER, 1), MAX_ENVELOPES / 8);
+        assert_eq!(flood(&mut mempool, OTHER_MEMBER, 1), MAX_ENVELOPES / 8, "a share of its own");
+        assert_eq!(flood(&mut mempool, Account::Own, 1), MAX_ENVELOPES / 2);
+    }
+
+    #[test]
+    fn a_thousand_fresh_keys_take_no_more_than_the_part_of_the_member_that_forwards_them() {
+        let mut mempool = Mempool::new(4);
+        let part = MAX_GUEST_ENVELOPES / 16;
+        assert_eq!(flood(&mut mempool, GUEST, 100_000), part);
+        assert_eq!(flood(&mut mempool, PASSED_ON, 100_000), part, "apart from its own clients'");
+        assert_eq!(flood(&mut mempool, OTHER_GUEST, 100_000), part, "another member's");
+        assert_eq!(flood(&mut mempool, MEMBER, 1), MAX_ENVELOPES / 8, "members' are apart");
+        assert_eq!(flood(&mut mempool, Account::OwnGuest, 100_000), MAX_GUEST_ENVELOPES / 2);
+        assert_eq!(flood(&mut mempool, Account::Own, 1), MAX_ENVELOPES / 2);
+        let all = mempool.by_id.keys().copied().collect::<Vec<_>>();
+        mempool.remove_final(all);
+        assert!(mempool.used.is_empty() && mempool.used_by_key.is_empty(), "no trace of the keys");
+        assert_eq!(flood(&mut mempool, GUEST, 1), part / 8, "room again, but not all for one key");
+    }
+
+    #[test]
+    fn with_many_members_the_largest_envelope_still_finds_room_once_for_each_account() {
+        let mut mempool = Mempool::new(64);
+        let limits = Parameters::default();
+        let large = |salt: u8| {
+            let mut envelope = Arc::unwrap_or_clone(envelope(salt, 9));
+            envelope.transactions[0].statements[0].sql = "x".repeat(2_900_000);
+            Arc::new(envelope)
         };
-        assert_eq!(flood(&mut mempool, 7), MAX_ENVELOPES / 8);
-        assert_eq!(flood(&mut mempool, 8), MAX_ENVELOPES / 8, "another signer has its own share");
-        assert!(mempool.insert(envelope(1, 9), true, &limits, Instant(0)).is_ok());
+        for (salt, account) in (0..).zip([MEMBER, GUEST, PASSED_ON]) {
+            let mut insert = |salt| mempool.insert(large(salt), account, &limits, Instant(0));
+            assert!(insert(salt).is_ok(), "{account:?}");
+            assert_eq!(insert(salt + 10), Err(NotTaken::Full), "{account:?}");
+        }
     }
 }

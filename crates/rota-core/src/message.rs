@@ -18,7 +18,7 @@ pub const MAX_ANSWER_BYTES: usize = 4 << 20;
 /// One message. Bytes that do not decode to one, canonically, cost their sender (`error::Invalid`).
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Message {
-    /// Envelopes for whoever leads next.
+    /// Envelopes of the sender's own clients, for whoever leads next.
     Envelopes(Vec<Arc<Envelope>>),
     /// A leader's block.
     Proposal(Proposal),
@@ -46,6 +46,8 @@ pub enum Message {
         /// The slot.
         slot: Slot,
     },
+    /// Envelopes of other members' clients, which the leader may have been kept from.
+    PassedOn(Vec<Arc<Envelope>>),
 }
 
 /// What is missing.

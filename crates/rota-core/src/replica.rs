@@ -31,7 +31,7 @@ use crate::error::{Fault, Refusal};
 use crate::genesis::{Genesis, Parameters};
 use crate::journal::{Record, Recovered};
 use crate::members::Members;
-use crate::mempool::Mempool;
+use crate::mempool::{Account, Mempool};
 use crate::message::{Fetch, Message, Recipient};
 use crate::time::{Instant, Now, Time};
 use crate::transaction::Envelope;
@@ -302,7 +302,12 @@ impl Replica {
 
     fn on_message(&mut self, from: NodeId, message: Message) {
         match message {
-            Message::Envelopes(envelopes) => self.admit_from_peer(from, envelopes),
+            Message::Envelopes(envelopes) => {
+                self.admit_from_peer(from, Account::Guest(from), envelopes);
+            }
+            Message::PassedOn(envelopes) => {
+                self.admit_from_peer(from, Account::PassedOn(from), envelopes);
+            }
             Message::Fetch(fetch) => self.on_fetch(from, fetch),
             Message::FinalizingWhat { nonce } => self.answer_barrier(from, nonce),
             Message::Finalizing { nonce, slot } => self.on_barrier_answer(from, nonce, slot),

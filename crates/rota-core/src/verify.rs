@@ -94,7 +94,7 @@ impl Verifier {
     /// Whether the message is well formed, and the signatures that it stands on.
     fn form(&self, message: &Message) -> Result<Vec<Signed>, Invalid> {
         match message {
-            Message::Envelopes(envelopes) => {
+            Message::Envelopes(envelopes) | Message::PassedOn(envelopes) => {
                 envelopes.iter().map(|envelope| self.envelope(envelope)).collect()
             }
             Message::Proposal(proposal) => self.proposal(proposal),

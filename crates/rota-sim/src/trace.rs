@@ -70,6 +70,7 @@ impl fmt::Display for Brief<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Message::Envelopes(envelopes) => write!(f, "{} envelopes", envelopes.len()),
+            Message::PassedOn(envelopes) => write!(f, "{} envelopes passed on", envelopes.len()),
             Message::Proposal(proposal) => {
                 let header = &proposal.block.header;
                 let body = &header.body.0[..3];

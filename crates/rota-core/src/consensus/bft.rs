@@ -182,6 +182,7 @@ impl Bft {
             Message::Final(answer) => self.on_final(answer),
             Message::Pending(block) => self.on_pending(block),
             Message::Envelopes(_)
+            | Message::PassedOn(_)
             | Message::Fetch(_)
             | Message::FinalizingWhat { .. }
             | Message::Finalizing { .. } => {}

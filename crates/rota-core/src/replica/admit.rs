@@ -2,13 +2,16 @@
 //! and the next. Nobody floods everybody: the schedule is known to all. Only an envelope that
 //! stands in no proposal after half a slot time-out is sent to all members, so that they notice if
 //! the leader is gone.
+//!
+//! Who may sign is decided at apply: here a signature is a signature. What no member has signed
+//! counts against the member that sent it (`mempool`).
 
 use std::sync::Arc;
 
 use super::{Output, Replica};
 use crate::consensus::Event;
 use crate::error::{Refusal, sqlstate};
-use crate::mempool::NotTaken;
+use crate::mempool::{Account, NotTaken};
 use crate::message::{Message, Recipient};
 use crate::transaction::Envelope;
 use crate::types::{NodeId, TransactionId};
@@ -16,7 +19,9 @@ use crate::types::{NodeId, TransactionId};
 impl Replica {
     pub(super) fn admit_own(&mut self, envelope: Arc<Envelope>) {
         let (limits, now) = (&self.parameters, self.now.instant);
-        match self.mempool.insert(Arc::clone(&envelope), true, limits, now) {
+        let signed_here = envelope.signer == self.me;
+        let account = if signed_here { Account::Own } else { Account::OwnGuest };
+        match self.mempool.insert(Arc::clone(&envelope), account, limits, now) {
             Ok(_) => {
                 self.outputs.push(Output::Admitted(Arc::clone(&envelope)));
                 self.events.push_back(Event::Load(self.load));
@@ -36,21 +41,28 @@ impl Replica {
         }
     }
 
-    pub(super) fn admit_from_peer(&mut self, from: NodeId, envelopes: Vec<Arc<Envelope>>) {
+    /// `guests`: against whom counts what no member has signed.
+    pub(super) fn admit_from_peer(
+        &mut self,
+        from: NodeId,
+        guests: Account,
+        envelopes: Vec<Arc<Envelope>>,
+    ) {
         let last = &self.chain.last().block.header;
         let (height, time) = (last.height, last.time);
         let chain_time = time.plus(self.now.instant.since(self.final_at));
         let (mut admitted, mut refused) = (false, 0);
         for envelope in envelopes {
-            let known_signer = self.members.index_of(&envelope.signer).is_some();
             let expiry = envelope.expiry;
-            let timely = !expiry.has_passed(height, time) && !expiry.is_too_far(height, chain_time);
-            if known_signer && timely {
-                let (limits, now) = (&self.parameters, self.now.instant);
-                admitted |= self.mempool.insert(envelope, false, limits, now).is_ok();
-            } else {
+            if expiry.has_passed(height, time) || expiry.is_too_far(height, chain_time) {
                 refused += 1;
+                continue;
             }
+            let signer = envelope.signer;
+            let by_member = self.members.index_of(&signer).is_some();
+            let account = if by_member { Account::Member(signer) } else { guests };
+            let (limits, now) = (&self.parameters, self.now.instant);
+            admitted |= self.mempool.insert(envelope, account, limits, now).is_ok();
         }
         if refused > 0 {
             self.report(format!("{from} forwarded {refused} envelopes that no block can hold"));
@@ -80,8 +92,12 @@ impl Replica {
     }
 
     fn send_envelopes(&mut self, to: &[NodeId], envelopes: Vec<Arc<Envelope>>) {
+        self.send_to(to, &Message::Envelopes(envelopes));
+    }
+
+    fn send_to(&mut self, to: &[NodeId], message: &Message) {
         for &leader in to.iter().filter(|&&leader| leader != self.me) {
-            let message = Message::Envelopes(envelopes.clone());
+            let message = message.clone();
             self.outputs.push(Output::Send { to: Recipient::One(leader), message });
         }
     }
@@ -122,7 +138,7 @@ impl Replica {
             // Whoever gave them to us may have kept them from the leader, so that we would vote to
             // skip a slot whose leader knows of nothing to do.
             let leaders = self.leaders();
-            self.send_envelopes(&leaders, overdue.others);
+            self.send_to(&leaders, &Message::PassedOn(overdue.others));
         }
     }
 }

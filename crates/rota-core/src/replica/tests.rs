@@ -178,3 +178,86 @@ fn clients_are_told_of_a_notarized_block_once() {
     assert!(first.is_some_and(|first| first > 0), "not by one vote, with or without our own");
     assert_eq!(told_by.concat(), [one], "once");
 }
+
+/// A new server of the four.
+fn new_replica(member: u16) -> Replica {
+    let (recovered, now) = (Recovered::default(), Now::default());
+    Replica::new(&genesis(), key(member), recovered, Applied::default(), now).unwrap().0
+}
+
+/// Small, and signed by nobody that core knows.
+fn strangers_envelope(stranger: u8) -> Arc<Envelope> {
+    use crate::transaction::{Expiry, Parameters, Settings, Statement, Transaction};
+    let parameters = Parameters::Positional(Vec::new());
+    let transaction = Transaction {
+        salt: [stranger; 16],
+        user: "alice".into(),
+        statements: vec![Statement { sql: "DELETE FROM t".into(), parameters }],
+        settings: Settings::default(),
+        interactive: None,
+    };
+    let expiry = Expiry { height: Height(1_000), time: Time(3_000_000) };
+    let key = SecretKey::from_bytes([stranger; 32]);
+    Arc::new(Envelope::sign(genesis().chain_id(), &key, expiry, vec![transaction]))
+}
+
+#[test]
+fn an_envelope_signed_by_a_client_s_own_key_becomes_final_like_a_server_s() {
+    let (genesis, now) = (genesis(), Now::default());
+    let envelope = strangers_envelope(99);
+    let mut on_their_way = VecDeque::new();
+    let mut replicas: Vec<Replica> = (0..4)
+        .map(|member| {
+            let start = Recovered::default();
+            let new = Replica::new(&genesis, key(member), start, Applied::default(), now);
+            let (replica, outputs) = new.unwrap();
+            on_their_way.extend(outputs.into_iter().map(|output| (usize::from(member), output)));
+            replica
+        })
+        .collect();
+    let submitted = replicas[2].step(now, Input::Submit(Arc::clone(&envelope)));
+    on_their_way.extend(submitted.into_iter().map(|output| (2, output)));
+    let mut executed_by = std::collections::BTreeSet::new();
+    while executed_by.len() < 4 {
+        let (from, output) = on_their_way.pop_front().expect("it becomes final everywhere");
+        let sent_by = replicas[from].me;
+        let mut step = |to: usize, input| {
+            let outputs = replicas[to].step(now, input);
+            on_their_way.extend(outputs.into_iter().map(|output| (to, output)));
+        };
+        match output {
+            Output::Send { to, message } => {
+                for other in (0..4).filter(|&other| other != from) {
+                    let member = key(u16::try_from(other).unwrap()).public();
+                    if to == Recipient::Members || to == Recipient::One(member) {
+                        step(other, Input::Message { from: sent_by, message: message.clone() });
+                    }
+                }
+            }
+            Output::Apply(block) => {
+                if block.body.envelopes == [Arc::clone(&envelope)] {
+                    executed_by.insert(from);
+                }
+                let height = block.header.height;
+                step(from, Input::Applied(Applied { height, root: root(1) }));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn what_another_server_s_client_signed_is_passed_on_as_such() {
+    let server = &mut new_replica(3);
+    let from = key(2).public();
+    let message = Message::Envelopes(vec![strangers_envelope(99)]);
+    server.step(Now::default(), Input::Message { from, message });
+    let later = Now { instant: Instant(200_000), ..Now::default() };
+    let sent = server.step(later, Input::Woken).into_iter().find_map(|output| match output {
+        Output::Send { to: Recipient::One(to), message: Message::PassedOn(envelopes) } => {
+            Some((to, envelopes.len()))
+        }
+        _ => None,
+    });
+    assert_eq!(sent, Some((key(0).public(), 1)));
+}

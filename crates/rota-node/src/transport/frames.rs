@@ -31,9 +31,11 @@ pub fn kind(message: &Message) -> Kind {
         | Message::Fetch(_)
         | Message::FinalizingWhat { .. }
         | Message::Finalizing { .. } => Kind::Votes,
-        Message::Envelopes(_) | Message::Proposal(_) | Message::Final(_) | Message::Pending(_) => {
-            Kind::Blocks
-        }
+        Message::Envelopes(_)
+        | Message::PassedOn(_)
+        | Message::Proposal(_)
+        | Message::Final(_)
+        | Message::Pending(_) => Kind::Blocks,
     }
 }
 
