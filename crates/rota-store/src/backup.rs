@@ -84,7 +84,7 @@ fn open_target(home: &Path, target: &Path, wanted: &Wanted) -> rusqlite::Result<
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_URI;
-    let connection = Connection::open_with_flags(target, flags)?;
+    let mut connection = Connection::open_with_flags(target, flags)?;
     connection.busy_timeout(BUSY)?;
     // Generated columns and indexes may call any of our functions.
     functions::register(&connection, None)?;
@@ -100,7 +100,7 @@ fn open_target(home: &Path, target: &Path, wanted: &Wanted) -> rusqlite::Result<
     // Schemas that were made through a door where double quotes may mean a string.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, true)?;
     connection.execute("ATTACH ?1 AS state", [read_only_uri(&home.join(STATE_FILE))])?;
-    stop_when(&connection, &wanted.cancelled)?;
+    stop_when(&mut connection, &wanted.cancelled)?;
     Ok(connection)
 }
 
@@ -125,7 +125,7 @@ fn height(connection: &Connection, database: &str) -> rusqlite::Result<Height> {
     Ok(Height(u64::try_from(height).unwrap_or_default()))
 }
 
-fn stop_when(connection: &Connection, cancelled: &Arc<AtomicBool>) -> rusqlite::Result<()> {
+fn stop_when(connection: &mut Connection, cancelled: &Arc<AtomicBool>) -> rusqlite::Result<()> {
     let cancelled = Arc::clone(cancelled);
     let is_over = move || cancelled.load(Ordering::Relaxed);
     connection.progress_handler(STEPS_PER_LOOK, Some(is_over))

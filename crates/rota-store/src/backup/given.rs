@@ -274,7 +274,7 @@ fn leave_log_mode(path: &Path) -> std::io::Result<()> {
 
 fn connect(path: &Path, cancelled: &Arc<AtomicBool>) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let mut connection = Connection::open_with_flags(path, flags)?;
     for (limit, value) in [
         (Limit::SQLITE_LIMIT_LENGTH, LONGEST_READ),
         (Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_SQL_BYTES),
@@ -297,7 +297,7 @@ fn connect(path: &Path, cancelled: &Arc<AtomicBool>) -> rusqlite::Result<Connect
     connection.pragma_update(None, "ignore_check_constraints", true)?;
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    stop_when(&connection, cancelled)?;
+    stop_when(&mut connection, cancelled)?;
     Ok(connection)
 }
 
