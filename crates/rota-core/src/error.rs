@@ -56,6 +56,14 @@ pub mod sqlstate {
     pub const OUTCOME_UNKNOWN: &str = "40003";
     /// SQL that SQLite does not understand.
     pub const SYNTAX_ERROR: &str = "42601";
+    /// No such user, or not any more.
+    pub const INVALID_AUTHORIZATION: &str = "28000";
+    /// A password that is wrong, or a user that is not there: the answer is the same.
+    pub const INVALID_PASSWORD: &str = "28P01";
+    /// No such role.
+    pub const UNDEFINED_OBJECT: &str = "42704";
+    /// The role is there already.
+    pub const DUPLICATE_OBJECT: &str = "42710";
     /// Not allowed.
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
     /// No such column.

@@ -1,7 +1,7 @@
 //! The cluster that this crate's tests are about: four equal members, with keys that are no secret.
 
 use crate::crypto::SecretKey;
-use crate::genesis::{FORMAT, Genesis, Method, Parameters};
+use crate::genesis::{Administrator, FORMAT, Genesis, Method, Parameters};
 use crate::members::Member;
 use crate::types::Digest;
 
@@ -19,6 +19,7 @@ pub(crate) fn genesis() -> Genesis {
         method: Method::Poa,
         seed: Digest::default(),
         trusted_servers: true,
+        administrators: vec![Administrator::open("rota")],
         sqlite: String::new(),
         parameters: Parameters::default(),
         members: (0..4).map(|i| Member { key: key(i).public(), weight: 1 }).collect(),

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::codec::encode;
 use crate::members::{Member, Members};
 use crate::time::Time;
-use crate::types::{ChainId, Digest};
+use crate::types::{ChainId, Digest, PublicKey};
 
 /// The version of everything that is signed, hashed or encoded. A server with another one does not
 /// start.
-pub const FORMAT: u16 = 2;
+pub const FORMAT: u16 = 3;
 
 /// The last millisecond of the year 9999, where SQLite's dates end.
 pub const MAX_TIME_MS: u64 = 253_402_300_799_999;
@@ -50,6 +50,29 @@ pub struct Genesis {
     pub parameters: Parameters,
     /// The first epoch's members. Their order is the round-robin's.
     pub members: Vec<Member>,
+    /// The first users, who may do everything: at least one.
+    pub administrators: Vec<Administrator>,
+}
+
+/// A user that there is from the beginning, and who may do everything.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+pub struct Administrator {
+    /// As it logs in.
+    pub name: String,
+    /// With this key it signs for itself.
+    #[serde(default)]
+    pub key: Option<PublicKey>,
+    /// What tells whether a password is its own (`rota_store::access::Verifier`); any member then
+    /// signs for whoever knows it.
+    #[serde(default)]
+    pub verifier: Option<String>,
+}
+
+impl Administrator {
+    /// One without password and key: any member may sign for it.
+    pub fn open(name: &str) -> Self {
+        Self { name: name.into(), key: None, verifier: None }
+    }
 }
 
 /// How long one server leads, how much it decides, and what a transaction may cost. Durations in
@@ -144,6 +167,9 @@ impl Genesis {
             if !(least..=most).contains(&value) {
                 return Err(format!("{name} is {value}; it must be from {least} to {most}"));
             }
+        }
+        if self.administrators.is_empty() {
+            return Err("administrators is empty; nobody could do anything".into());
         }
         Members::new(self.members.clone())
     }

@@ -21,6 +21,7 @@ use rota_core::codec::encode;
 use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::{self as core, Settings, Statement};
 use rota_core::types::{Height, TransactionId};
+use rota_store::access::{Access as Users, View};
 use rota_store::draft::Drafts;
 use rota_store::query::Description;
 use rota_store::sql::{Access, classify, forbidden};
@@ -28,6 +29,7 @@ use rota_store::staged::is_reserved;
 use rota_store::{Rows, StatementResult};
 use tokio::sync::oneshot;
 
+use crate::auth::seal;
 use crate::board::Board;
 use crate::pending::Pending;
 use crate::queues;
@@ -69,6 +71,7 @@ struct Inner {
     reads: Sender<ReadJob>,
     limits: EnvelopeLimits,
     drafts: Arc<Drafts>,
+    access: View,
     /// One reservation of numbers at a time.
     reserving: tokio::sync::Mutex<()>,
     /// Bytes of the writes that are queued or in flight.
@@ -121,12 +124,32 @@ impl Driver {
         writes: Sender<QueuedWrite>,
         reads: Sender<ReadJob>,
         limits: EnvelopeLimits,
-        drafts: Arc<Drafts>,
+        (drafts, access): (Arc<Drafts>, View),
     ) -> Self {
         let (bytes, reserving) = (AtomicUsize::new(0), tokio::sync::Mutex::default());
-        let inner =
-            Inner { board, pending, unfinal, writes, reads, limits, drafts, reserving, bytes };
+        let inner = Inner {
+            board,
+            pending,
+            unfinal,
+            writes,
+            reads,
+            limits,
+            drafts,
+            access,
+            reserving,
+            bytes,
+        };
         Self(Arc::new(inner))
+    }
+
+    /// Users and grants as of the newest block that is executed here.
+    pub fn access(&self) -> Arc<Users> {
+        self.0.access.current()
+    }
+
+    /// Refuses what this server cannot sign: `user` is not bound to it.
+    pub(crate) fn check_user(&self, user: &str) -> Result<(), Refusal> {
+        self.access().is_bound(&self.0.board.key, user)
     }
 
     /// Executes statements as one transaction, in the name of `user`; answers when it is final and
@@ -142,6 +165,8 @@ impl Driver {
         settings: Settings,
         options: &WriteOptions,
     ) -> Result<Written, WriteError> {
+        self.check_user(user)?;
+        let statements = sealed(statements)?;
         check_statements(&statements)?;
         let salt = salt()?;
         let transaction =
@@ -185,6 +210,7 @@ impl Driver {
     /// Executes a statement that only reads, on a state as new as `options` ask for.
     pub async fn read(
         &self,
+        user: &str,
         statement: Statement,
         settings: Settings,
         options: &ReadOptions,
@@ -195,21 +221,27 @@ impl Driver {
             ReadLevel::Local => {}
             ReadLevel::Linearizable => drop(self.linearizable(options.deadline).await?),
             ReadLevel::Latest => {
-                if let Some(rows) = self.read_latest(&statement, &settings, options).await? {
+                if let Some(rows) = self.read_latest(user, &statement, &settings, options).await? {
                     return Ok(rows);
                 }
             }
         }
         let (reply, answer) = oneshot::channel();
-        self.send(ReadJob::Query { statement, settings, options: options.clone(), reply })?;
+        let (user, options) = (user.into(), options.clone());
+        self.send(ReadJob::Query { user, statement, settings, options, reply })?;
         answer.await.map_err(|_| stopping())?
     }
 
     /// What a statement takes and gives, without executing it.
-    pub async fn describe(&self, sql: String, settings: Settings) -> Result<Description, Refusal> {
+    pub async fn describe(
+        &self,
+        user: &str,
+        sql: String,
+        settings: Settings,
+    ) -> Result<Description, Refusal> {
         self.0.board.refuse_if_diverged()?;
         let (reply, answer) = oneshot::channel();
-        self.send(ReadJob::Describe { sql, settings, reply })?;
+        self.send(ReadJob::Describe { user: user.into(), sql, settings, reply })?;
         answer.await.map_err(|_| stopping())?
     }
 
@@ -331,6 +363,16 @@ impl Drop for Room<'_> {
 fn early_results(wait: Wait, statements: &[Statement]) -> Vec<StatementResult> {
     let nothing = |statement: &Statement| StatementResult::nothing(classify(&statement.sql).kind);
     if wait == Wait::Final { Vec::new() } else { statements.iter().map(nothing).collect() }
+}
+
+/// Passwords become verifiers before anything is signed.
+fn sealed(mut statements: Vec<Statement>) -> Result<Vec<Statement>, Refusal> {
+    for statement in &mut statements {
+        if let Some(sealed) = seal(&statement.sql)? {
+            statement.sql = sealed;
+        }
+    }
+    Ok(statements)
 }
 
 /// What is refused for sure, at once; everything is checked again at apply.

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use rota_core::error::{Fault, Refusal};
 use rota_core::transaction::{Settings, Statement};
+use rota_core::types::TransactionId;
 use rota_store::Rows;
+use rota_store::access::View;
 use rota_store::query::{Description, ReadLimits, Reader};
 use tokio::sync::oneshot;
 
@@ -33,6 +35,7 @@ pub const READ_BYTES: usize = 128 << 20;
 pub(crate) enum ReadJob {
     /// Execute a statement that only reads.
     Query {
+        user: Arc<str>,
         statement: Statement,
         settings: Settings,
         options: ReadOptions,
@@ -40,6 +43,7 @@ pub(crate) enum ReadJob {
     },
     /// Say what a statement takes and gives.
     Describe {
+        user: Arc<str>,
         sql: String,
         settings: Settings,
         reply: oneshot::Sender<Result<Description, Refusal>>,
@@ -53,11 +57,13 @@ pub(crate) fn start(
     home: &Path,
     jobs: &Receiver<ReadJob>,
     unfinal: &Arc<Unfinal>,
+    access: &View,
 ) -> Result<Vec<JoinHandle<()>>, Fault> {
     (0..READERS)
         .map(|number| {
             let unfinal = Arc::clone(unfinal);
-            let mut reader = Reader::informed(home, Arc::new(move |id| unfinal.knows(id)))?;
+            let on_its_way = Arc::new(move |id: &TransactionId| unfinal.knows(id));
+            let mut reader = Reader::informed(home, on_its_way, access.clone())?;
             let jobs = jobs.clone();
             std::thread::Builder::new()
                 .name(format!("reader-{number}"))
@@ -69,7 +75,7 @@ pub(crate) fn start(
 
 fn run(reader: &mut Reader, job: ReadJob) {
     match job {
-        ReadJob::Query { statement, settings, options, reply } => {
+        ReadJob::Query { user, statement, settings, options, reply } => {
             if reply.is_closed() {
                 return;
             }
@@ -80,10 +86,10 @@ fn run(reader: &mut Reader, job: ReadJob) {
                 max_bytes: READ_BYTES,
             };
             // A client that went away does not mind.
-            let _ = reply.send(reader.query(&statement, &settings, &limits));
+            let _ = reply.send(reader.query(&user, &statement, &settings, &limits));
         }
-        ReadJob::Describe { sql, settings, reply } => {
-            let _ = reply.send(reader.describe(&sql, &settings));
+        ReadJob::Describe { user, sql, settings, reply } => {
+            let _ = reply.send(reader.describe(&user, &sql, &settings));
         }
         ReadJob::Draft(run) => run(),
     }

@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::auth::{Credentials, Entrance};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::config::{ConfigError, HomeLock, ServerConfig, load_genesis, load_key};
@@ -32,6 +33,7 @@ use crate::pending::Pending;
 use crate::replica_thread::{Outside, ReplicaThread};
 use crate::signer::{EnvelopeLimits, Signer};
 use crate::threads::{Faults, StopSender};
+use crate::tls::Tls;
 use crate::transport::{Inboxes, Peer, Transport, TransportError};
 use crate::unfinal::Unfinal;
 use crate::{checker, http, pg, queues, readers, threads};
@@ -43,7 +45,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How a server is started.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RunOptions {
-    /// Accept clients from other machines, although there are no passwords and no TLS yet.
+    /// Accept clients without TLS from other machines.
     pub insecure: bool,
 }
 
@@ -54,7 +56,7 @@ pub enum ServerError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A door's address cannot be had.
-    #[error("cannot listen for {what} on {address} (TCP): {error}{}", taken(error))]
+    #[error("cannot listen for {what} clients on {address} (TCP): {error}{}", taken(error))]
     Listen {
         /// Which door.
         what: &'static str,
@@ -65,8 +67,9 @@ pub enum ServerError {
     },
     /// An address that other machines can reach.
     #[error(
-        "{what} would listen on {address}, which other machines can reach, and there are no \
-         passwords and no TLS yet: use 127.0.0.1, or --insecure if the network can be trusted"
+        "{what} would be served on {address}, which other machines can reach, and the home has no \
+         certificate: make one with `rota certificate`, or listen on 127.0.0.1, or use --insecure \
+         if the whole network can be trusted with passwords and data in the clear"
     )]
     NotLoopback {
         /// Which door.
@@ -152,10 +155,13 @@ impl Server {
         if members.index_of(&key.public()).is_none() {
             return Err(ServerError::NotAMember(key.public()));
         }
-        let pg = bind("PostgreSQL clients", config.pg, options).await?;
-        let http = bind("HTTP clients", config.http, options).await?;
+        let tls = Tls::load(home)?;
+        let bare = tls.is_none() && !options.insecure;
+        let pg = bind("PostgreSQL", config.pg, bare).await?;
+        let http = bind("HTTP", config.http, bare).await?;
+        let doors = Doors { pg, http, tls, insecure: options.insecure };
         let opened = open(home.into(), genesis.clone(), key.clone()).await?;
-        let parts = Parts { home, genesis, members, key, config, pg, http, lock };
+        let parts = Parts { home, genesis, members, key, config, doors, lock };
         parts.assemble(opened).await
     }
 
@@ -191,9 +197,9 @@ impl Server {
 async fn bind(
     what: &'static str,
     address: SocketAddr,
-    options: RunOptions,
+    bare: bool,
 ) -> Result<TcpListener, ServerError> {
-    if !address.ip().is_loopback() && !options.insecure {
+    if bare && !address.ip().is_loopback() {
         return Err(ServerError::NotLoopback { what, address });
     }
     let listener = TcpListener::bind(address).await;
@@ -259,9 +265,55 @@ struct Parts<'a> {
     members: Members,
     key: SecretKey,
     config: ServerConfig,
+    doors: Doors,
+    lock: HomeLock,
+}
+
+/// Where clients come in.
+struct Doors {
     pg: TcpListener,
     http: TcpListener,
-    lock: HomeLock,
+    tls: Option<Tls>,
+    /// Whether other machines may do without TLS.
+    insecure: bool,
+}
+
+impl Doors {
+    /// Opens them; they are served until the tasks are aborted.
+    fn open(
+        self,
+        addresses: [SocketAddr; 2],
+        driver: &Driver,
+        credentials: Credentials,
+        faults: &Faults,
+    ) -> Vec<AbortHandle> {
+        let credentials = Arc::new(credentials);
+        let [pg, http] = addresses.map(|address| Entrance {
+            credentials: credentials.clone(),
+            tls: self.tls.clone(),
+            plain: self.insecure || address.ip().is_loopback(),
+        });
+        let mut serving = vec![
+            door("PostgreSQL", pg::serve(self.pg, driver.clone(), pg), faults),
+            door("HTTP", http::serve(self.http, driver.clone(), http), faults),
+        ];
+        if let Some(tls) = self.tls {
+            serving.push(tokio::spawn(tls.keep()).abort_handle());
+        }
+        serving
+    }
+}
+
+/// Whether users without password need none: only where nobody comes from elsewhere.
+fn is_open(config: &ServerConfig, addresses: [SocketAddr; 2]) -> bool {
+    let elsewhere = addresses.into_iter().find(|address| !address.ip().is_loopback());
+    if let Some(address) = elsewhere.filter(|_| config.open) {
+        tracing::warn!(
+            "`open = true` in server.toml is not honoured, since {address} can be reached by other \
+             machines: every user needs a password"
+        );
+    }
+    config.open && elsewhere.is_none()
 }
 
 impl Parts<'_> {
@@ -317,7 +369,8 @@ impl Parts<'_> {
             inputs: inputs.clone(),
             limits,
         };
-        let drafts = Drafts::new(self.home, &self.genesis);
+        let access = state.access();
+        let drafts = Drafts::new(self.home, &self.genesis, access.clone());
         let executor = Executor {
             state,
             drafts: drafts.clone(),
@@ -327,7 +380,7 @@ impl Parts<'_> {
             results: executed,
             stop: stop.clone(),
         };
-        readers::start(self.home, &reader_jobs, &unfinal)?;
+        readers::start(self.home, &reader_jobs, &unfinal, &access)?;
         for (name, inbox) in [("check-votes", votes), ("check-blocks", blocks)] {
             let verifier = Verifier::new(&self.genesis, self.members.clone());
             let (inputs, transport) = (inputs.clone(), transport.clone());
@@ -340,15 +393,22 @@ impl Parts<'_> {
             threads::spawn("execute", &faults, move || executor.run())?,
             threads::spawn("replica", &faults, move || replica_thread.run(first))?,
         ];
-        let driver = Driver::new(board, pending.clone(), unfinal, writes, reads, limits, drafts);
+        let driver = Driver::new(
+            board,
+            pending.clone(),
+            unfinal,
+            writes,
+            reads,
+            limits,
+            (drafts, access.clone()),
+        );
         let peer = transport.address;
-        let pg = local("PostgreSQL clients", self.config.pg, &self.pg)?;
-        let http = local("HTTP clients", self.config.http, &self.http)?;
-        let doors = vec![
-            door("PostgreSQL", pg::serve(self.pg, driver.clone()), &faults),
-            door("HTTP", http::serve(self.http, driver.clone()), &faults),
-        ];
-        tracing::info!(name = self.config.name, %pg, %http, %peer, "serving");
+        let pg = local("PostgreSQL", self.config.pg, &self.doors.pg)?;
+        let http = local("HTTP", self.config.http, &self.doors.http)?;
+        let (tls, open) = (self.doors.tls.is_some(), is_open(&self.config, [pg, http]));
+        let credentials = Credentials::new(access, open, &self.genesis);
+        let doors = self.doors.open([pg, http], &driver, credentials, &faults);
+        tracing::info!(name = self.config.name, %pg, %http, tls, %peer, "serving");
         Ok(Server {
             driver,
             pg,

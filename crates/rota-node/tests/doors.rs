@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use futures::{SinkExt, TryStreamExt};
 use rota_core::crypto::SecretKey;
-use rota_core::genesis::{FORMAT, Genesis, Method, Parameters};
+use rota_core::genesis::{Administrator, FORMAT, Genesis, Method, Parameters};
 use rota_core::members::Member;
 use rota_core::types::Digest;
 use rota_node::{RunOptions, Server, ServerConfig, create_home};
@@ -33,6 +33,7 @@ async fn start() -> Running {
         method: Method::Poa,
         seed: Digest([0; 32]),
         trusted_servers: true,
+        administrators: vec![Administrator::open("rota")],
         sqlite: rota_store::sqlite::identity(),
         parameters: Parameters::default(),
         members: vec![Member { key: key.public(), weight: 1 }],

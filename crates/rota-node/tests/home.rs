@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use rota_core::genesis::{FORMAT, Genesis, Method, Parameters};
+use rota_core::genesis::{Administrator, FORMAT, Genesis, Method, Parameters};
 use rota_core::members::Member;
 use rota_core::types::Digest;
 use rota_node::config::{
@@ -19,6 +19,7 @@ fn genesis(members: Vec<Member>) -> Genesis {
         method: Method::Poa,
         seed: Digest([7; 32]),
         trusted_servers: true,
+        administrators: vec![Administrator::open("rota")],
         sqlite: "any".into(),
         parameters: Parameters::default(),
         members,

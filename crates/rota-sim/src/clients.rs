@@ -178,6 +178,7 @@ impl Clients {
         let signer = client.signer.public();
         let begin = Begin {
             id: Transaction::id_of(chain, signer, &salt),
+            user: "rota".into(),
             begun: time,
             settings: Settings::default(),
             read_only: false,

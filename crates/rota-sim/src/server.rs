@@ -256,11 +256,12 @@ impl Server {
         let mut outbox = Outbox { effects: Vec::new(), fuse: self.fuse.clone() };
         let mut host = Host::new(replica, journal);
         host.carry_out(outputs, &mut outbox)?;
+        let drafts = Drafts::new(&self.home, genesis, state.access());
         self.running = Some(Running {
             host,
             chain_db,
             state,
-            drafts: Drafts::new(&self.home, genesis),
+            drafts,
             to_apply: VecDeque::new(),
             inbox: Vec::new(),
             scheduled: false,

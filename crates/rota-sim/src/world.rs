@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rota_core::block::Block;
 use rota_core::crypto::SecretKey;
 use rota_core::error::Fault as RealFault;
-use rota_core::genesis::{FORMAT, Genesis, Method};
+use rota_core::genesis::{Administrator, FORMAT, Genesis, Method};
 use rota_core::members::Member;
 use rota_core::message::{Message, Recipient};
 use rota_core::replica::Input;
@@ -744,6 +744,7 @@ fn genesis(plan: &Plan, keys: &[SecretKey]) -> Genesis {
         method: Method::Poa,
         seed: Digest::default(),
         trusted_servers: true,
+        administrators: vec![Administrator::open("rota")],
         sqlite: identity(),
         parameters: plan.parameters.clone(),
         members: keys.iter().map(|key| Member { key: key.public(), weight: 1 }).collect(),

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use rota_core::block::{Applied, Block, Body, Header, Kind, Turn};
 use rota_core::crypto::{SecretKey, Signature};
-use rota_core::genesis::{FORMAT, Genesis, Method, Parameters as Knobs};
+use rota_core::genesis::{Administrator, FORMAT, Genesis, Method, Parameters as Knobs};
 use rota_core::members::Member;
 use rota_core::time::Time;
 use rota_core::transaction::{
@@ -108,6 +108,7 @@ fn main() {
         method: Method::Poa,
         seed: Digest::default(),
         trusted_servers: true,
+        administrators: vec![Administrator::open("rota")],
         sqlite: rota_store::sqlite::identity(),
         parameters: Knobs::default(),
         members: vec![Member { key: key.public(), weight: 1 }],

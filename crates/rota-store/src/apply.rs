@@ -22,6 +22,7 @@ use rota_core::time::Time;
 use rota_core::transaction::{Envelope, Interactive, Transaction};
 use rota_core::types::{Height, PublicKey};
 
+use crate::access::Access;
 use crate::engine::Budget;
 use crate::merkle::TableId;
 use crate::run::Failure;
@@ -61,6 +62,7 @@ pub(crate) struct Mark {
     events: usize,
     sequences: usize,
     staged: Staged,
+    access: Arc<Access>,
 }
 
 impl StateDb {
@@ -99,16 +101,18 @@ impl StateDb {
             for transaction in &envelope.transactions {
                 let id = transaction.id(self.chain, envelope.signer);
                 if !self.remembered.contains(&id) {
-                    let refused = self
-                        .check(envelope, transaction, height, time)
-                        .and_then(|()| check_broken_out(broken_out, index, envelope.signer));
-                    let remembered = refused.as_ref().map_or_else(|no| no.remembered, |()| true);
-                    let outcome = match refused {
+                    let signer = envelope.signer;
+                    let checked =
+                        self.check(envelope, transaction, height, time).and_then(|own_key| {
+                            check_broken_out(broken_out, index, signer).map(|()| own_key)
+                        });
+                    let remembered = checked.as_ref().map_or_else(|no| no.remembered, |_| true);
+                    let outcome = match checked {
                         Err(no) => Err(no.refusal),
-                        Ok(()) => match self.run(transaction, id, envelope.signer, &mut budget)? {
+                        Ok(own) => match self.run(transaction, id, (signer, own), &mut budget)? {
                             Err(Failure::BrokeOut(refusal)) => {
                                 self.abandon(&start)?;
-                                return Ok(Attempt::BrokeOut(index, envelope.signer, refusal));
+                                return Ok(Attempt::BrokeOut(index, signer, refusal));
                             }
                             Err(Failure::Refused(refusal)) => Err(refusal),
                             Ok(results) => Ok(results),
@@ -127,14 +131,15 @@ impl StateDb {
         Ok(Attempt::Done(AppliedBlock { applied, receipts }))
     }
 
-    /// What every server must find wrong with a transaction before running it.
+    /// What every server must find wrong with a transaction before running it; else whether its
+    /// user's own key has signed it.
     fn check(
         &self,
         envelope: &Envelope,
         transaction: &Transaction,
         height: Height,
         time: Time,
-    ) -> Result<(), No> {
+    ) -> Result<bool, No> {
         let expiry = &envelope.expiry;
         if expiry.has_passed(height, time) {
             return Err(No::forgotten(sqlstate::SERIALIZATION_FAILURE, "expired; send it again"));
@@ -143,14 +148,10 @@ impl StateDb {
             let message = "its expiry is further ahead than transaction ids are remembered";
             return Err(No::forgotten(sqlstate::PROTOCOL_VIOLATION, message));
         }
-        if !self.signers.contains(&envelope.signer) {
-            let message = format!("{} may not sign transactions", envelope.signer);
-            return Err(No::remembered(sqlstate::INSUFFICIENT_PRIVILEGE, message));
-        }
-        if transaction.user != USER {
-            let message = format!("there is no user {:?}", truncated(&transaction.user));
-            return Err(No::remembered(sqlstate::INSUFFICIENT_PRIVILEGE, message));
-        }
+        let access = &self.engine.access;
+        let own_key = access
+            .may_sign(&envelope.signer, &transaction.user)
+            .map_err(|refusal| No { refusal, remembered: true })?;
         if let Some(Interactive { begun, .. }) = transaction.interactive
             && (time.since(begun) > MAX_AGE || begun.since(time) > MAX_AHEAD)
         {
@@ -163,7 +164,7 @@ impl StateDb {
                 "the time zone must be UTC",
             ));
         }
-        Ok(())
+        Ok(own_key)
     }
 
     /// Leaves, hashes, root and height, and then everything at once into the file.
@@ -184,6 +185,7 @@ impl StateDb {
         })?;
         self.settle_remembered();
         self.applied = applied;
+        self.view.publish(&self.engine.access);
         self.count_log()?;
         Ok(applied)
     }
@@ -196,6 +198,7 @@ impl StateDb {
             events: self.capture().events.len(),
             sequences: self.engine.context.sequences().mark(),
             staged: self.staged,
+            access: Arc::clone(&self.engine.access),
         }
     }
 
@@ -206,6 +209,7 @@ impl StateDb {
         self.next_transaction = mark.next_transaction;
         self.engine.context.sequences().restore(mark.sequences);
         self.staged = mark.staged;
+        self.engine.access = Arc::clone(&mark.access);
         // SQLite forgets what it knows of the schema when a change of it is rolled back, also of
         // one that we had not taken note of yet.
         if self.schema_touched || !Arc::ptr_eq(&self.schema, &mark.schema) {
@@ -234,7 +238,7 @@ impl StateDb {
     pub(crate) fn set_schema(&mut self, schema: Arc<Schema>) -> Result<(), Fault> {
         self.capture().set_schema(Arc::clone(&schema));
         self.schema = schema;
-        self.engine.database.connection().flush_prepared_statement_cache();
+        self.engine.forget_statements();
         self.ours("reading the schema", |connection| {
             connection.prepare("SELECT 1 FROM rota_meta")?.exists([]).map(drop)
         })
@@ -244,9 +248,6 @@ impl StateDb {
         self.ours(sql, |connection| connection.prepare_cached(sql)?.execute([]).map(drop))
     }
 }
-
-/// The only user there is.
-const USER: &str = "rota";
 
 /// Not run at all.
 struct No {
@@ -278,6 +279,3 @@ fn check_broken_out(broken_out: &BrokenOut, index: u32, signer: PublicKey) -> Re
     Ok(())
 }
 
-fn truncated(text: &str) -> String {
-    text.chars().take(64).collect()
-}

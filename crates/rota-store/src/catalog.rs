@@ -3,8 +3,9 @@
 //!
 //! ```text
 //!   main.sqlite_schema, its pragmas ─► model ─► fill ─► pg_catalog.pg_class, pg_attribute, …
-//!          words: what CREATE said          │                  └► information_schema.columns, …
-//!                                           └► functions: to_regclass(), pg_get_indexdef(), …
+//!          words: what CREATE said       │  │                  └► information_schema.columns, …
+//!   main.rota_users, rota_grants ─► roles ┘  └► functions: to_regclass(), pg_get_indexdef(), …
+//!                                               privileges: has_table_privilege(), …
 //! ```
 //!
 //! `pg_catalog` and `information_schema` are databases in memory, attached to a connection when a
@@ -16,10 +17,14 @@ mod arrays;
 mod fill;
 mod functions;
 mod model;
+mod privileges;
+mod roles;
 mod types;
 mod words;
 
 use rota_hash::Hasher;
+use crate::access::Caller;
+use roles::Roles;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 
@@ -37,7 +42,8 @@ const TABLES: [&str; 3] = [
 const INFORMATION: &str = include_str!("catalog/information.sql");
 
 /// Parts of names by which a statement mentions the catalog or one of its functions.
-const MENTIONS: [&str; 5] = ["pg_", "information_schema", "regclass", "_description", "regtype"];
+const MENTIONS: [&str; 7] =
+    ["pg_", "information_schema", "regclass", "_description", "regtype", "regrole", "_privilege"];
 
 /// Whether this is the name of one of the attached databases.
 #[must_use]
@@ -55,14 +61,14 @@ pub fn is_mentioned(sql: &str) -> bool {
 }
 
 /// Registers the functions that need no tables.
-pub fn register(connection: &Connection) -> rusqlite::Result<()> {
-    functions::register(connection)?;
+pub fn register(connection: &Connection, caller: &Caller) -> rusqlite::Result<()> {
+    functions::register(connection, caller)?;
     arrays::register(connection)
 }
 
 /// Makes the catalog tell of the schema as it is now: attaches, fills. Needs a connection that may
 /// attach two databases, whose authorizer lets this pass; `query_only` is switched off meanwhile.
-pub fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+pub fn prepare(connection: &Connection, caller: &Caller) -> rusqlite::Result<()> {
     let now = fingerprint(connection)?;
     attach(connection)?;
     let told = functions::told(connection);
@@ -72,29 +78,30 @@ pub fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     }
     let query_only: bool = connection.pragma_query_value(None, "query_only", |row| row.get(0))?;
     connection.pragma_update(None, "query_only", false)?;
-    let done = refill(connection, &now);
+    let done = refill(connection, caller, &now);
     connection.pragma_update(None, "query_only", query_only)?;
     done
 }
 
-/// All that CREATE made, as one short text.
+/// All that CREATE made, and all users and grants, as one short text.
 fn fingerprint(connection: &Connection) -> rusqlite::Result<String> {
-    let mut statement = connection.prepare_cached(
-        "SELECT rowid, name, tbl_name, sql FROM main.sqlite_schema ORDER BY rowid",
-    )?;
-    let mut rows = statement.query([])?;
+    const SCHEMA: &str =
+        "SELECT rowid, name, tbl_name, sql FROM main.sqlite_schema ORDER BY rowid";
     let mut hasher = Hasher::new("rota catalog");
-    while let Some(row) = rows.next()? {
-        let rowid: i64 = row.get(0)?;
-        hasher.update(&rowid.to_le_bytes());
-        for column in 1..4 {
-            let text = match row.get_ref(column)? {
-                ValueRef::Text(text) => text,
-                _ => &[],
-            };
-            hasher.update(&(text.len() as u64).to_le_bytes());
-            hasher.update(text);
+    for sql in [SCHEMA].into_iter().chain(roles::FINGERPRINTS) {
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query([])?;
+        let mut count = 0_u64;
+        while let Some(row) = rows.next()? {
+            for column in 0..4 {
+                let mut number = [0; 8];
+                let bytes = roles::bytes_of(row.get_ref(column)?, &mut number);
+                hasher.update(&(bytes.len() as u64).to_le_bytes());
+                hasher.update(bytes);
+            }
+            count += 1;
         }
+        hasher.update(&count.to_le_bytes());
     }
     Ok(hasher.finish().iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -121,9 +128,9 @@ fn filled(connection: &Connection) -> Option<String> {
     statement.query_row([], |row| row.get(0)).optional().ok()?
 }
 
-fn refill(connection: &Connection, now: &str) -> rusqlite::Result<()> {
+fn refill(connection: &Connection, caller: &Caller, now: &str) -> rusqlite::Result<()> {
     connection.execute_batch("SAVEPOINT rota_catalog")?;
-    let done = write(connection, now);
+    let done = write(connection, caller, now);
     if done.is_err() {
         connection.execute_batch("ROLLBACK TO rota_catalog")?;
     }
@@ -131,7 +138,7 @@ fn refill(connection: &Connection, now: &str) -> rusqlite::Result<()> {
     done
 }
 
-fn write(connection: &Connection, now: &str) -> rusqlite::Result<()> {
+fn write(connection: &Connection, caller: &Caller, now: &str) -> rusqlite::Result<()> {
     let is_new = !connection
         .prepare("SELECT 1 FROM pg_catalog.sqlite_schema WHERE name = 'rota_filled'")?
         .exists([])?;
@@ -139,11 +146,12 @@ fn write(connection: &Connection, now: &str) -> rusqlite::Result<()> {
         TABLES.iter().try_for_each(|sql| connection.execute_batch(sql))?;
     }
     let model = model::read(connection)?;
-    fill::fill(connection, &model)?;
+    let roles = Roles::read(connection)?;
+    fill::fill(connection, &model, &roles)?;
     connection.execute_batch(INFORMATION)?;
     connection.execute("DELETE FROM pg_catalog.rota_filled", [])?;
     connection.execute("INSERT INTO pg_catalog.rota_filled VALUES (?1)", [now])?;
-    functions::tell(connection, &model, now)
+    functions::tell(connection, caller, &model, roles, now)
 }
 
 #[cfg(test)]

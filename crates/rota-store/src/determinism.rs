@@ -18,13 +18,15 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rota_core::error::Refusal;
+use rota_core::error::{Refusal, sqlstate};
 use rota_core::types::TransactionId;
 use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
+use rusqlite::hooks::{AuthAction, AuthContext};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, Error};
 
+use crate::access::{Caller, Needs, Privilege};
 use crate::datetime::Timestamp;
 use crate::engine;
 use crate::functions::Meter;
@@ -70,6 +72,14 @@ pub struct Context {
     now_ms: AtomicI64,
     draw: Mutex<Draw>,
     denied: Mutex<Option<Refusal>>,
+    /// In whose name statements run.
+    pub(crate) caller: Caller,
+    /// What SQLite has asked for since a statement began to be prepared, if it was.
+    needs: Mutex<Option<Needs>>,
+    /// The tables and views that the statement would make.
+    made: Mutex<Vec<String>>,
+    /// Whether the statement is being run: what SQLite asks for then is answered at once.
+    running: AtomicBool,
     sequences: Mutex<Sequences>,
     /// Drafts only: at apply wall time decides nothing.
     watch: Mutex<Option<Watch>>,
@@ -131,7 +141,60 @@ impl Context {
         self.looking.store(false, Ordering::Relaxed);
         self.schema_change.store(schema_change, Ordering::Relaxed);
         self.steps_left.store(CHECKS_PER_PREPARE * STEPS_PER_CHECK, Ordering::Relaxed);
+        self.running.store(false, Ordering::Relaxed);
         *lock(&self.denied) = None;
+        *lock(&self.needs) = None;
+    }
+
+    /// From now on it runs: it is prepared, and its user may.
+    pub(crate) fn run(&self) {
+        self.running.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what is prepared is a CREATE, DROP or ALTER.
+    pub(crate) fn is_schema_change(&self) -> bool {
+        self.schema_change.load(Ordering::Relaxed)
+    }
+
+    /// Whose statement it is and how far it is, to come back to.
+    pub(crate) fn phase(&self) -> (bool, u64) {
+        let trusted = self.trusted.load(Ordering::Relaxed);
+        (trusted, self.steps_left.load(Ordering::Relaxed))
+    }
+
+    /// Comes back from something of our own.
+    pub(crate) fn resume(&self, (trusted, steps_left): (bool, u64)) {
+        self.trusted.store(trusted, Ordering::Relaxed);
+        self.steps_left.store(steps_left, Ordering::Relaxed);
+    }
+
+    /// What SQLite asked for, if it prepared the statement; else it was prepared before.
+    pub(crate) fn take_needs(&self) -> Option<Needs> {
+        lock(&self.needs).take()
+    }
+
+    /// The tables and views that the statement would make.
+    pub(crate) fn take_made(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.made))
+    }
+
+    /// Notes what SQLite asks for while it prepares a statement; while it runs one, which it then
+    /// prepares anew, it is refused at once.
+    fn note(&self, asked: &AuthContext<'_>) -> Result<(), Refusal> {
+        let schema_change = self.is_schema_change();
+        if let AuthAction::CreateTable { table_name: name }
+        | AuthAction::CreateView { view_name: name } = asked.action
+        {
+            lock(&self.made).push(name.to_owned());
+        }
+        if !self.running.load(Ordering::Relaxed) {
+            lock(&self.needs).get_or_insert_default().note(asked, schema_change);
+            return Ok(());
+        }
+        let mut needs = Needs::default();
+        needs.note(asked, schema_change);
+        let rights = self.caller.rights();
+        rights.lacks(&needs).map_or(Ok(()), |need| Err(need.refusal()))
     }
 
     /// From now on the prepared statement runs, with this many VM steps at most. It is stopped only
@@ -258,7 +321,8 @@ fn callbacks(database: &mut Database, context: &Arc<Context>) -> rusqlite::Resul
             let answer = if authorizer.looking.load(Ordering::Relaxed) {
                 query::authorize(&asked)
             } else {
-                policy::authorize(&asked, authorizer.schema_change.load(Ordering::Relaxed))
+                policy::authorize(&asked, authorizer.is_schema_change())
+                    .and_then(|()| authorizer.note(&asked))
             };
             match answer {
                 Ok(()) => rusqlite::hooks::Authorization::Allow,
@@ -353,11 +417,24 @@ fn functions(connection: &Connection, context: &Arc<Context>) -> rusqlite::Resul
         let Sequence { next, born } = reserved.map_err(|refusal| numbers.deny(refusal))?;
         Ok(format!("{next} {born}"))
     })?;
+    let numbers = Arc::clone(context);
+    connection.create_scalar_function(c"rota_setval", 2, flags, move |call| {
+        let (name, value): (String, i64) = (call.get(0)?, call.get(1)?);
+        let raised = match numbers.caller.rights().may_everywhere(Privilege::Create) {
+            true => numbers.sequences().raise(&name, value),
+            false => Err(Refusal::new(
+                sqlstate::INSUFFICIENT_PRIVILEGE,
+                format!("permission denied for sequence {name}"),
+            )),
+        };
+        raised.map(|()| value).map_err(|refusal| numbers.deny(refusal))
+    })?;
     let now = Arc::clone(context);
     connection.create_scalar_function(c"now", 0, flags, move |_| {
         Ok(timestamp(now.now_ms.load(Ordering::Relaxed)))
     })?;
     let draw = Arc::clone(context);
+    query::register_user(connection, &context.caller)?;
     crate::functions::register_random(connection, move || {
         let drawn = lock(&draw.draw).next();
         drawn.first_chunk().copied().unwrap_or_default()

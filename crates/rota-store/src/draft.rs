@@ -30,6 +30,7 @@ use rota_core::transaction::{Interactive, Settings, Statement};
 use rota_core::types::{ChainId, Height, TransactionId};
 use rusqlite::Connection;
 
+use crate::access::{self, View};
 use crate::catalog;
 use crate::determinism::{self, Context, Watch};
 use crate::engine::{Budget, Engine, MAX_SHOWN_BYTES, Running, is_schema_change, read_only};
@@ -94,6 +95,7 @@ pub struct Drafts {
     /// Bytes of statements that all drafts together hold.
     held: AtomicUsize,
     ranges: Arc<Ranges>,
+    access: View,
 }
 
 /// When drafts wait for others to end.
@@ -115,6 +117,8 @@ struct Session {
 pub struct Begin {
     /// The transaction that it will be; `random()` depends on it.
     pub id: TransactionId,
+    /// In whose name.
+    pub user: String,
     /// The time of BEGIN: `now()`.
     pub begun: Time,
     /// What the statements' meaning depends on.
@@ -143,6 +147,8 @@ pub struct Draft {
     session: Option<Session>,
     begin: Begin,
     height: Height,
+    /// Users and grants as it began.
+    access: Arc<access::Access>,
     budget: Budget,
     shown_bytes: u64,
     statements: Vec<Statement>,
@@ -191,8 +197,8 @@ pub struct Finished {
 }
 
 impl Drafts {
-    /// For the server whose files are in `home`.
-    pub fn new(home: &Path, genesis: &Genesis) -> Arc<Self> {
+    /// For the server whose files are in `home`, and whose users and grants `access` shows.
+    pub fn new(home: &Path, genesis: &Genesis, access: View) -> Arc<Self> {
         Arc::new(Self {
             home: home.into(),
             chain: genesis.chain_id(),
@@ -204,6 +210,7 @@ impl Drafts {
             count: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
             ranges: Arc::default(),
+            access,
         })
     }
 
@@ -224,6 +231,7 @@ impl Drafts {
             drafts: Arc::clone(self),
             session: None,
             height: Height::default(),
+            access: Arc::default(),
             budget: Budget::of_transaction(&self.parameters, &budget),
             shown_bytes: MAX_SHOWN_BYTES,
             statements: Vec::new(),
@@ -286,8 +294,8 @@ impl Drafts {
         // Something to read while the connection is prepared.
         lock(&pages).begin(self.base(Height::default())?);
         let mut database = Database::over(Arc::clone(&pages) as _).map_err(fault)?;
-        query::prepare_draft(database.connection(), &self.home).map_err(fault)?;
         let context = Arc::new(Context::default());
+        query::prepare_draft(database.connection(), &self.home, &context.caller).map_err(fault)?;
         determinism::prepare_draft(&mut database, &context).map_err(fault)?;
         database.connection().set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
         Ok(Session { engine: Engine::new(database, context), pages })
@@ -331,6 +339,8 @@ impl Draft {
         let mut session = self.drafts.session()?;
         lock(&session.pages).begin(Arc::clone(&base));
         session.ours("BEGIN")?;
+        self.access = self.drafts.access.current();
+        session.engine.access = Arc::clone(&self.access);
         for block in std::mem::take(&mut self.begin.unfinal) {
             if block.header.height > base.height {
                 let drafts = &self.drafts;
@@ -339,6 +349,7 @@ impl Draft {
                 }
             }
         }
+        self.access = Arc::clone(&session.engine.access);
         session.engine.begin_transaction();
         session.engine.set_time(self.begin.begun);
         let drawing = Drawing::new(Arc::clone(&self.drafts.ranges), base);
@@ -421,7 +432,10 @@ impl Draft {
             let step = self.savepoints.step(&statement.sql, kind)?;
             session.ours(&step.sql())?;
             if matches!(step, Step::Back(_)) {
-                session.engine.database.connection().flush_prepared_statement_cache();
+                session.engine.forget_statements();
+                if !Arc::ptr_eq(&session.engine.access, &self.access) {
+                    session.engine.read_access()?;
+                }
             }
             return Ok(StatementResult::nothing(kind));
         }
@@ -435,8 +449,9 @@ impl Draft {
         let settings = &self.begin.settings;
         let (id, budget) = (self.begin.id, self.budget);
         let (result_bytes, read_only) = (self.shown_bytes, self.begin.read_only);
-        let wrote = false;
-        let mut running = Running { id, settings, budget, result_bytes, read_only, wrote };
+        let (user, own_key, wrote) = (self.begin.user.as_str(), false, false);
+        let mut running =
+            Running { id, user, own_key, settings, budget, result_bytes, read_only, wrote };
         let result = session.engine.statement(statement, &mut running);
         self.called_off = result.is_err() && context.is_called_off();
         // What was called off is not sent.

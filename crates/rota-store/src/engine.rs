@@ -5,6 +5,8 @@
 //!   text ── check ── prepare, the authorizer listening ── bind ── run, steps counted ── result
 //! ```
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rota_core::error::{Refusal, sqlstate};
@@ -15,9 +17,11 @@ use rota_core::types::TransactionId;
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, StatementStatus};
 
+use crate::access::{self, Access, Need, Needs};
 use crate::bind;
 use crate::determinism::{self, Context};
 use crate::error::{Trouble, judge};
+use crate::sql;
 use crate::sqlite::Database;
 use crate::texts::{Text, Texts, no_explain};
 use crate::value::{Column, Rows, StatementKind, StatementResult};
@@ -38,6 +42,9 @@ pub(crate) const CLIENT_MARK: &str = "/*client*/ ";
 
 /// Longer statements are not kept prepared.
 const MAX_CACHED_SQL: usize = 4_096;
+
+/// Needs are kept for so many texts; with one more all are forgotten, and found anew.
+const MOST_KEPT_NEEDS: usize = 1_024;
 
 /// What is left of what a block, or a transaction, may cost.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +82,10 @@ fn too_many_steps() -> Refusal {
 /// What a transaction carries from statement to statement.
 pub(crate) struct Running<'a> {
     pub(crate) id: TransactionId,
+    /// In whose name.
+    pub(crate) user: &'a str,
+    /// Whether that user has signed it with its own key.
+    pub(crate) own_key: bool,
     pub(crate) settings: &'a Settings,
     pub(crate) budget: Budget,
     /// What is left of the bytes that it may be shown.
@@ -89,14 +100,31 @@ pub(crate) struct Running<'a> {
 pub(crate) struct Engine {
     pub(crate) database: Database,
     pub(crate) context: Arc<Context>,
+    /// Who there is and who may do what, in the state as it is here.
+    pub(crate) access: Arc<Access>,
+    /// What the prepared statements that are kept need, by their texts.
+    needs: RefCell<HashMap<Box<str>, Arc<Needs>>>,
     /// Whether strings may be in double quotes now.
     quoting: bool,
+    /// Whether violations of foreign keys count at the end of the running transaction only, ...
+    defers: Cell<bool>,
+    /// ... and what SQLite was told of it, if that still holds.
+    told_to_defer: Cell<Option<bool>>,
     texts: Texts,
 }
 
 impl Engine {
     pub(crate) fn new(database: Database, context: Arc<Context>) -> Self {
-        Self { database, context, quoting: false, texts: Texts::default() }
+        Self {
+            database,
+            context,
+            access: Arc::default(),
+            needs: RefCell::default(),
+            quoting: false,
+            defers: Cell::new(false),
+            told_to_defer: Cell::new(Some(false)),
+            texts: Texts::default(),
+        }
     }
 
     /// Runs a statement that is not about savepoints.
@@ -114,8 +142,19 @@ impl Engine {
         }
         let quoting = running.settings.double_quoted_strings && double_quotes;
         self.set_quoting(quoting)?;
+        if kind == StatementKind::Pragma && is_deferral(text) {
+            self.defers.set(true);
+            return Ok(StatementResult::nothing(kind));
+        }
+        self.defer_keys()?;
+        self.context.caller.set(running.user, &self.access)?;
         let result = match kind {
             StatementKind::Copy => self.copy(statement, running),
+            StatementKind::CreateUser
+            | StatementKind::AlterUser
+            | StatementKind::DropUser
+            | StatementKind::Grant
+            | StatementKind::Revoke => self.change_access(text, kind, running),
             _ => self.execute(statement, kind, running),
         };
         self.context.trust();
@@ -127,6 +166,10 @@ impl Engine {
 
     /// A transaction begins: nothing of the one before it is to be seen.
     pub(crate) fn begin_transaction(&self) {
+        if self.defers.replace(false) {
+            // SQLite forgets it when the block ends, which may have been meanwhile.
+            self.told_to_defer.set(None);
+        }
         self.database.set_last_insert_rowid(0);
         self.context.set_changes(0);
     }
@@ -143,15 +186,31 @@ impl Engine {
     }
 
     fn execute(
-        &self,
+        &mut self,
         statement: &Statement,
         kind: StatementKind,
         running: &mut Running<'_>,
     ) -> Result<StatementResult, Trouble> {
-        let connection = self.database.connection();
+        let mut made = Vec::new();
+        let result = self.run_one(statement, kind, running, &mut made)?;
+        if is_schema_change(kind) {
+            self.forget_statements();
+            self.grants_follow(&statement.sql, kind, &made, running)?;
+        }
+        Ok(result)
+    }
+
+    fn run_one(
+        &self,
+        statement: &Statement,
+        kind: StatementKind,
+        running: &mut Running<'_>,
+        made: &mut Vec<String>,
+    ) -> Result<StatementResult, Trouble> {
         self.context.distrust(is_schema_change(kind));
-        let mut prepared =
-            connection.prepare_cached(&client_text(&statement.sql)).map_err(judge)?;
+        let mut prepared = self.permitted(&client_text(&statement.sql))?;
+        *made = self.new_tables(is_schema_change(kind))?;
+        let connection = self.database.connection();
         check(&prepared, running)?;
         bind::bind(&mut prepared, &statement.parameters)?;
         prepared.reset_status(StatementStatus::VmStep);
@@ -180,15 +239,127 @@ impl Engine {
         Ok(StatementResult { kind, rows_affected, last_insert_rowid, rows })
     }
 
+    /// A statement, prepared, that the caller may run: what it needs is known of old, or SQLite has
+    /// just asked for it.
+    pub(crate) fn permitted(&self, text: &str) -> Result<CachedStatement<'_>, Trouble> {
+        let connection = self.database.connection();
+        let prepared = connection.prepare_cached(text).map_err(judge)?;
+        let rights = self.context.caller.rights();
+        let mut needs = self.needs_of(text);
+        if rights.administrator {
+            self.context.run();
+            return Ok(prepared);
+        }
+        let mut prepared = prepared;
+        if needs.is_none() {
+            prepared.discard();
+            prepared = connection.prepare_cached(text).map_err(judge)?;
+            needs = self.needs_of(text);
+        }
+        let needs = needs.unwrap_or_default();
+        let lacking = needs.iter().filter(|need| !rights.satisfies(need));
+        for need in lacking {
+            if !self.is_about_nothing(need)? {
+                return Err(need.refusal().into());
+            }
+        }
+        self.context.run();
+        Ok(prepared)
+    }
+
+    /// What a statement needs that was prepared just now, or kept; `None`: nobody knows.
+    fn needs_of(&self, text: &str) -> Option<Arc<Needs>> {
+        let Some(asked) = self.context.take_needs() else {
+            return self.needs.borrow().get(text).cloned();
+        };
+        let needs = Arc::new(asked);
+        if text.len() <= MAX_CACHED_SQL {
+            let mut kept = self.needs.borrow_mut();
+            if kept.len() >= MOST_KEPT_NEEDS {
+                kept.clear();
+            }
+            kept.insert(text.into(), Arc::clone(&needs));
+        }
+        Some(needs)
+    }
+
+    /// Whether a name is a subquery's: SQLite does not say, and there is no such table.
+    fn is_about_nothing(&self, need: &Need) -> Result<bool, Trouble> {
+        let Need::On(_, name, true) = need else { return Ok(false) };
+        Ok(!self.has_table(name)?)
+    }
+
+    /// Whether there is a table or view of that name. What runs is the client's again after it.
+    fn has_table(&self, name: &str) -> Result<bool, Trouble> {
+        let phase = self.context.phase();
+        self.context.trust();
+        let found = self
+            .database
+            .connection()
+            .prepare_cached(
+                "SELECT 1 FROM main.sqlite_schema
+                 WHERE type IN ('table', 'view') AND lower(name) = lower(?1)",
+            )
+            .and_then(|mut find| find.exists([name]));
+        self.context.resume(phase);
+        found.map_err(judge)
+    }
+
+    /// The tables and views that the statement which was just prepared will make.
+    fn new_tables(&self, schema_change: bool) -> Result<Vec<String>, Trouble> {
+        let mut new = Vec::new();
+        for name in self.context.take_made() {
+            if !schema_change || self.has_table(&name)? {
+                continue;
+            }
+            if access::FUNCTION_TABLES.iter().any(|taken| taken.eq_ignore_ascii_case(&name)) {
+                return Err(access::reserved_table(&name).into());
+            }
+            new.push(name);
+        }
+        Ok(new)
+    }
+
+    /// Nothing that is prepared is used again.
+    pub(crate) fn forget_statements(&self) {
+        self.database.connection().flush_prepared_statement_cache();
+        self.needs.borrow_mut().clear();
+    }
+
+    /// Tells SQLite what the transaction has said.
+    fn defer_keys(&self) -> Result<(), Trouble> {
+        let defers = self.defers.get();
+        if self.told_to_defer.get() != Some(defers) {
+            let connection = self.database.connection();
+            connection.pragma_update(None, "defer_foreign_keys", defers).map_err(judge)?;
+            self.told_to_defer.set(Some(defers));
+        }
+        Ok(())
+    }
+
     fn set_quoting(&mut self, allow: bool) -> Result<(), Trouble> {
         if self.quoting != allow {
             self.quoting = allow;
             let connection = self.database.connection();
             determinism::allow_double_quoted_strings(connection, allow).map_err(judge)?;
-            connection.flush_prepared_statement_cache();
+            self.forget_statements();
         }
         Ok(())
     }
+}
+
+/// `PRAGMA defer_foreign_keys = ON`, the one PRAGMA that a transaction may have: it is checked at
+/// the transaction's end whether all keys are kept, as deferrable ones always are.
+fn is_deferral(sql: &str) -> bool {
+    let words: Vec<String> = sql::Lexer::new(sql)
+        .map(|(_, token)| match token {
+            sql::Token::Word(word) => word.to_ascii_lowercase(),
+            sql::Token::Symbol(symbol) => symbol.to_string(),
+            _ => String::new(),
+        })
+        .collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    matches!(words.as_slice(), ["pragma", "defer_foreign_keys", "=", "on" | "true" | "1"])
 }
 
 pub(crate) fn is_schema_change(kind: StatementKind) -> bool {
@@ -298,6 +469,8 @@ mod tests {
             let mut running = Running {
                 id: TransactionId::default(),
                 settings: &Settings::default(),
+                user: "rota",
+                own_key: false,
                 budget: Budget { steps: 0, bytes: 0 },
                 result_bytes: 0,
                 read_only,

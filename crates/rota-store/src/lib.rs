@@ -15,7 +15,9 @@
 //! A block and its certificate are in `chain.db`, fsynced, before it is applied; so `state.db` is
 //! never ahead of it, and is rebuilt from it after a power loss.
 
+pub mod access;
 mod apply;
+pub mod backup;
 pub mod bind;
 mod capture;
 pub mod catalog;

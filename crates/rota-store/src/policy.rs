@@ -16,7 +16,7 @@ const PRIVATE_TABLES: [&str; 5] =
 
 /// SQLite's functions whose results depend on their arguments and the database only, or that
 /// `determinism` has replaced. PostgreSQL's are in `functions`.
-const FUNCTIONS: [&str; 120] = [
+const FUNCTIONS: [&str; 123] = [
     "->",
     "->>",
     "abs",
@@ -31,6 +31,7 @@ const FUNCTIONS: [&str; 120] = [
     "current_date",
     "current_time",
     "current_timestamp",
+    "current_user",
     "date",
     "datetime",
     "dense_rank",
@@ -100,7 +101,9 @@ const FUNCTIONS: [&str; 120] = [
     "replace",
     "rota_nextval",
     "rota_reserve",
+    "rota_setval",
     "round",
+    "session_user",
     "row_number",
     "rtrim",
     "sign",

@@ -4,7 +4,7 @@
 //! ```text
 //!   statement ──► authorizer: what is public ──► prepared once, kept ──► rows, within limits
 //!                   main    state.db, written by the executor meanwhile (WAL: neither waits)
-//!                   chain   chain.db, tables `blocks` and `receipts` only
+//!                   chain   chain.db: `blocks`, `receipts`, `transactions` (one's own) only
 //!                   pg_catalog, information_schema   in memory, see `catalog`
 //! ```
 //!
@@ -14,8 +14,10 @@
 
 mod describe;
 mod functions;
+mod told;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,13 +25,14 @@ use std::time::Instant;
 
 use rota_core::error::{Fault, Refusal, sqlstate};
 use rota_core::transaction::{Settings, Statement, Value};
-use rota_core::types::Height;
+use rota_core::types::{Height, TransactionId};
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, OpenFlags, Row};
 
+use crate::access::{Access as Users, Caller, Need, Needs, View};
 use crate::bind;
 use crate::catalog;
 use crate::chain_db;
@@ -130,7 +133,8 @@ pub struct Parameter {
     pub declared: Option<String>,
 }
 
-pub use functions::OnItsWay;
+pub(crate) use functions::register_user;
+pub use functions::{Fate, OnItsWay, Outcome};
 
 /// Read-only connections to one server's files. One per thread.
 pub struct Reader {
@@ -140,34 +144,53 @@ pub struct Reader {
     /// keeps the meaning that the setting had, and takes on another when the schema changes.
     quoting: Option<Session>,
     on_its_way: OnItsWay,
+    access: View,
+    lookup: functions::Lookup,
 }
 
 impl Reader {
-    /// Opens the files that the executor and the log have created in `home`.
-    pub fn open(home: &Path) -> Result<Self, Fault> {
-        Self::informed(home, functions::nothing_known())
+    /// Opens the files that the executor and the log have created in `home`. `access`: who there is
+    /// and who may read what.
+    pub fn open(home: &Path, access: View) -> Result<Self, Fault> {
+        Self::informed(home, functions::nothing_known(), access)
     }
 
     /// The same for a server that knows of transactions which are not final.
-    pub fn informed(home: &Path, on_its_way: OnItsWay) -> Result<Self, Fault> {
+    pub fn informed(home: &Path, on_its_way: OnItsWay, access: View) -> Result<Self, Fault> {
         let plain = Session::open(home, false, &on_its_way)?;
-        Ok(Self { home: home.into(), plain, quoting: None, on_its_way })
+        let lookup = functions::Lookup::new(home, Arc::clone(&on_its_way));
+        Ok(Self { home: home.into(), plain, quoting: None, on_its_way, access, lookup })
     }
 
-    /// Runs one statement that only reads. Refuses writes (25006), what is not public (42501), and
-    /// answers beyond `limits`.
+    /// Runs one statement that only reads, in the name of a user. Refuses writes (25006), what is
+    /// not public or not granted (42501), and answers beyond `limits`.
     pub fn query(
         &mut self,
+        user: &str,
         statement: &Statement,
         settings: &Settings,
         limits: &ReadLimits,
     ) -> Result<Rows, Refusal> {
-        self.session(settings)?.query(statement, limits)
+        let access = self.access.current();
+        self.session(settings)?.query((user, &access), statement, limits)
     }
 
     /// What a statement takes and gives, also for one that writes.
-    pub fn describe(&mut self, sql: &str, settings: &Settings) -> Result<Description, Refusal> {
-        self.session(settings)?.describe(sql)
+    pub fn describe(
+        &mut self,
+        user: &str,
+        sql: &str,
+        settings: &Settings,
+    ) -> Result<Description, Refusal> {
+        let access = self.access.current();
+        let session = self.session(settings)?;
+        session.caller.set(user, &access)?;
+        session.describe(sql)
+    }
+
+    /// What became of a transaction. Why it failed is for its sender and for administrators.
+    pub fn fate(&self, id: &TransactionId) -> Result<Fate, Refusal> {
+        self.lookup.fate(id).map_err(refuse)
     }
 
     /// The newest block in `state.db`.
@@ -202,6 +225,24 @@ struct Watch {
     denied: Mutex<Option<Refusal>>,
     /// Whether what runs is ours: the catalog being filled.
     trusted: AtomicBool,
+    /// What SQLite has asked for since a statement began to be prepared, if it was.
+    needs: Mutex<Option<Needs>>,
+    /// Whether the statement is being run: what SQLite asks for then is answered at once.
+    running: AtomicBool,
+}
+
+impl Watch {
+    /// What SQLite asks for is noted while it prepares a statement; while it runs one, which it
+    /// then prepares anew since the schema has changed, it is refused at once.
+    fn note(&self, asked: &AuthContext<'_>, caller: &Caller) -> Result<(), Refusal> {
+        if !self.running.load(Ordering::Relaxed) {
+            lock(&self.needs).get_or_insert_default().note(asked, false);
+            return Ok(());
+        }
+        let mut needs = Needs::default();
+        needs.note(asked, false);
+        caller.rights().lacks(&needs).map_or(Ok(()), |need| Err(need.refusal()))
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -211,6 +252,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 struct Session {
     connection: Connection,
     watch: Arc<Watch>,
+    caller: Caller,
+    /// What the prepared statements that are kept need, by their texts.
+    needs: RefCell<HashMap<Box<str>, Arc<Needs>>>,
 }
 
 impl Session {
@@ -222,15 +266,22 @@ impl Session {
         let fault =
             |error| Fault::storage(format!("reading the files in {}", home.display()), error);
         let mut connection = open_files(home).map_err(fault)?;
-        functions::register(&connection, home, on_its_way).map_err(fault)?;
-        catalog::register(&connection).map_err(fault)?;
+        let caller = Caller::default();
+        functions::register(&connection, home, on_its_way, &caller).map_err(fault)?;
+        catalog::register(&connection, &caller).map_err(fault)?;
+        told::register(&connection, home, &caller).map_err(fault)?;
         for setting in [DbConfig::SQLITE_DBCONFIG_DQS_DML, DbConfig::SQLITE_DBCONFIG_DQS_DDL] {
             connection.set_db_config(setting, double_quoted_strings).map_err(fault)?;
         }
         let watch = Arc::new(Watch::default());
+        let (authorizer, asks) = (Arc::clone(&watch), caller.clone());
+        let answer = move |asked: &AuthContext<'_>| {
+            authorize(asked)?;
+            authorizer.note(asked, &asks)
+        };
         let authorizer = Arc::clone(&watch);
         connection
-            .authorizer(Some(move |asked: AuthContext<'_>| match authorize(&asked) {
+            .authorizer(Some(move |asked: AuthContext<'_>| match answer(&asked) {
                 Ok(()) => Authorization::Allow,
                 Err(_) if authorizer.trusted.load(Ordering::Relaxed) => Authorization::Allow,
                 Err(refusal) => {
@@ -246,10 +297,16 @@ impl Session {
             })
         };
         connection.progress_handler(STEPS_PER_LOOK, Some(is_over)).map_err(fault)?;
-        Ok(Self { connection, watch })
+        Ok(Self { connection, watch, caller, needs: RefCell::default() })
     }
 
-    fn query(&self, statement: &Statement, limits: &ReadLimits) -> Result<Rows, Refusal> {
+    fn query(
+        &self,
+        (user, access): (&str, &Arc<Users>),
+        statement: &Statement,
+        limits: &ReadLimits,
+    ) -> Result<Rows, Refusal> {
+        self.caller.set(user, access)?;
         match classify(&statement.sql).access {
             Access::Empty => return Ok(Rows::default()),
             Access::Session => {
@@ -279,7 +336,7 @@ impl Session {
 
     fn run(&self, statement: &Statement, limits: &ReadLimits) -> Result<Rows, Refusal> {
         self.fill_catalog(&statement.sql)?;
-        let mut prepared = self.prepare(&statement.sql)?;
+        let mut prepared = self.permitted(&statement.sql)?;
         if !prepared.readonly() {
             return Err(Refusal::new(
                 sqlstate::READ_ONLY,
@@ -311,8 +368,64 @@ impl Session {
         filled.map_err(|error| self.refuse(error))
     }
 
+    /// A statement, prepared, that the caller may run: what it needs is known of old, or SQLite has
+    /// just asked for it. What is known may be of an older schema: then it is asked once more.
+    fn permitted(&self, sql: &str) -> Result<CachedStatement<'_>, Refusal> {
+        let prepared = self.prepare(sql)?;
+        let rights = self.caller.rights();
+        let needs = self.needs_of(sql);
+        if rights.administrator {
+            self.watch.running.store(true, Ordering::Relaxed);
+            return Ok(prepared);
+        }
+        let mut prepared = prepared;
+        let mut needs = needs.filter(|needs| rights.lacks(needs).is_none());
+        if needs.is_none() {
+            prepared.discard();
+            prepared = self.prepare(sql)?;
+            needs = self.needs_of(sql);
+        }
+        let needs = needs.unwrap_or_default();
+        for need in needs.iter().filter(|need| !rights.satisfies(need)) {
+            if !self.is_about_nothing(need)? {
+                return Err(need.refusal());
+            }
+        }
+        self.watch.running.store(true, Ordering::Relaxed);
+        Ok(prepared)
+    }
+
+    /// What a statement needs that was prepared just now, or kept; `None`: nobody knows.
+    fn needs_of(&self, sql: &str) -> Option<Arc<Needs>> {
+        let Some(asked) = lock(&self.watch.needs).take() else {
+            return self.needs.borrow().get(sql).cloned();
+        };
+        let needs = Arc::new(asked);
+        let mut kept = self.needs.borrow_mut();
+        if kept.len() >= CACHED_STATEMENTS {
+            kept.clear();
+        }
+        kept.insert(sql.into(), Arc::clone(&needs));
+        Some(needs)
+    }
+
+    /// Whether a name is a subquery's: SQLite does not say, and there is no such table.
+    fn is_about_nothing(&self, need: &Need) -> Result<bool, Refusal> {
+        let Need::On(_, name, true) = need else { return Ok(false) };
+        let found = self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM main.sqlite_schema
+                 WHERE type IN ('table', 'view') AND lower(name) = lower(?1)",
+            )
+            .and_then(|mut find| find.exists([name]));
+        found.map(|found| !found).map_err(|error| self.refuse(error))
+    }
+
     fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>, Refusal> {
         lock(&self.watch.denied).take();
+        lock(&self.watch.needs).take();
+        self.watch.running.store(false, Ordering::Relaxed);
         self.connection.prepare_cached(sql).map_err(|error| self.refuse(error))
     }
 
@@ -324,6 +437,7 @@ impl Session {
             .map_err(|error| self.refuse(error))?;
         self.fill_catalog(sql)?;
         lock(&self.watch.denied).take();
+        self.watch.running.store(false, Ordering::Relaxed);
         describe_on(&self.connection, sql).map_err(|refusal| self.denied(refusal))
     }
 
@@ -364,9 +478,13 @@ pub(crate) fn describe_on(connection: &Connection, sql: &str) -> Result<Descript
 }
 
 /// What a draft's connection has of a reader's, for questions about the schema.
-pub(crate) fn prepare_draft(connection: &Connection, home: &Path) -> rusqlite::Result<()> {
-    functions::register(connection, home, &functions::nothing_known())?;
-    catalog::register(connection)
+pub(crate) fn prepare_draft(
+    connection: &Connection,
+    home: &Path,
+    caller: &Caller,
+) -> rusqlite::Result<()> {
+    functions::register(connection, home, &functions::nothing_known(), caller)?;
+    catalog::register(connection, caller)
 }
 
 /// Makes the catalog of a draft's connection tell of the draft's schema.
@@ -573,7 +691,7 @@ fn public(table: &str) -> Result<(), Refusal> {
     if chain_db::PUBLIC_TABLES.iter().any(|public| public.eq_ignore_ascii_case(table)) {
         return Ok(());
     }
-    Err(denied(format!("chain.{table} is not for clients; chain.blocks and chain.receipts are")))
+    Err(denied(format!("chain.{table} is not for clients; chain.{} are", chain_db::PUBLIC_TABLES.join(", chain."))))
 }
 
 /// Not tables of SQLite's that show bytes of pages, whatever is in them, nor the log's own by a

@@ -90,7 +90,7 @@ impl StateDb {
         &mut self,
         transaction: &Transaction,
         id: TransactionId,
-        signer: PublicKey,
+        (signer, own_key): (PublicKey, bool),
         block: &mut Budget,
     ) -> Result<Result<Vec<StatementResult>, Failure>, Fault> {
         if block.steps == 0 || block.bytes == 0 {
@@ -106,7 +106,7 @@ impl StateDb {
         self.engine.begin_transaction();
         self.schema_touched = false;
         self.begin_capture(granted.bytes);
-        let (outcome, left) = self.outcome(transaction, id, signer, granted);
+        let (outcome, left) = self.outcome(transaction, id, (signer, own_key), granted);
         let bytes = self.capture().bytes;
         block.steps = block.steps.saturating_sub(granted.steps - left.steps);
         block.bytes = block.bytes.saturating_sub(bytes);
@@ -139,7 +139,7 @@ impl StateDb {
         &mut self,
         transaction: &Transaction,
         id: TransactionId,
-        signer: PublicKey,
+        (signer, own_key): (PublicKey, bool),
         mut budget: Budget,
     ) -> (Result<Vec<StatementResult>, Trouble>, Budget) {
         if let Some(taken) = self.take_part(transaction, signer, &mut budget) {
@@ -160,7 +160,9 @@ impl StateDb {
             Some(_) => MAX_SHOWN_BYTES,
         };
         let (read_only, wrote) = (false, false);
-        let mut running = Running { id, settings, budget, result_bytes, read_only, wrote };
+        let user = transaction.user.as_str();
+        let mut running =
+            Running { id, user, own_key, settings, budget, result_bytes, read_only, wrote };
         let Some(interactive) = &transaction.interactive else {
             self.engine.context.sequences().source = Source::State;
             let outcome = self.statements(transaction, &mut running);

@@ -135,6 +135,23 @@ impl Sequences {
         }
     }
 
+    /// The next number comes after this one; a sequence that is further already stays. On a draft
+    /// nothing happens: what it draws was reserved before.
+    pub(crate) fn raise(&mut self, name: &str, value: i64) -> Result<(), Refusal> {
+        check_name(name)?;
+        match self.source {
+            Source::State | Source::Carried(_) => {
+                let next = self.all.get(name).map_or(1, |sequence| sequence.next);
+                let count = value.saturating_add(1).saturating_sub(next);
+                if count > 0 { self.advance(name, count).map(drop) } else { Ok(()) }
+            }
+            Source::Draft(_) => Ok(()),
+            Source::Nothing => {
+                Err(Refusal::new(sqlstate::READ_ONLY, "a read may not move a sequence"))
+            }
+        }
+    }
+
     /// The sequence as it was before.
     fn advance(&mut self, name: &str, count: i64) -> Result<Sequence, Refusal> {
         let known = self.all.get(name).copied();
@@ -325,18 +342,24 @@ pub(crate) fn named(connection: &Connection) -> rusqlite::Result<BTreeSet<String
     let mut rows = statement.query([])?;
     let mut named = BTreeSet::new();
     while let Some(row) = rows.next()? {
-        let sql = row.get_ref(0)?.as_str()?;
-        let tokens: Vec<Token<'_>> = Lexer::new(sql).map(|(_, token)| token).collect();
-        for three in tokens.windows(3) {
-            if let [Token::Word(function), Token::Symbol('('), Token::Text(text)] = three
-                && function.eq_ignore_ascii_case("rota_nextval")
-            {
-                let inner = text.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
-                named.extend(inner.map(|name| name.replace("''", "'")));
-            }
-        }
+        named.extend(named_in(row.get_ref(0)?.as_str()?));
     }
     Ok(named)
+}
+
+/// The sequences that a CREATE TABLE, or a part of one, takes numbers from.
+pub(crate) fn named_in(sql: &str) -> Vec<String> {
+    let tokens: Vec<Token<'_>> = Lexer::new(sql).map(|(_, token)| token).collect();
+    let mut named = Vec::new();
+    for three in tokens.windows(3) {
+        if let [Token::Word(function), Token::Symbol('('), Token::Text(text)] = three
+            && function.eq_ignore_ascii_case("rota_nextval")
+        {
+            let inner = text.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+            named.extend(inner.map(|name| name.replace("''", "'")));
+        }
+    }
+    named
 }
 
 fn check_name(name: &str) -> Result<(), Refusal> {

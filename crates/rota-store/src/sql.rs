@@ -9,6 +9,7 @@
 
 use rota_core::error::{Refusal, sqlstate};
 
+use crate::access;
 use crate::value::StatementKind;
 
 /// What a statement does to the database.
@@ -51,11 +52,11 @@ pub enum Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    fn is(&self, keyword: &str) -> bool {
+    pub(crate) fn is(&self, keyword: &str) -> bool {
         matches!(self, Self::Word(word) if word.eq_ignore_ascii_case(keyword))
     }
 
-    fn is_any(&self, keywords: &[&str]) -> bool {
+    pub(crate) fn is_any(&self, keywords: &[&str]) -> bool {
         keywords.iter().any(|keyword| self.is(keyword))
     }
 }
@@ -245,6 +246,9 @@ pub fn classify(sql: &str) -> Classified {
         "DELETE" => (StatementKind::Delete, Access::Write),
         // What is sent is always FROM STDIN: COPY … TO is the front door's matter.
         "COPY" => (StatementKind::Copy, Access::Write),
+        "CREATE" | "ALTER" | "DROP" | "GRANT" | "REVOKE" if access::is_about(sql) => {
+            (access::kind_of(sql).unwrap_or(StatementKind::Other), Access::Write)
+        }
         "CREATE" => (create_kind(words), Access::Write),
         "DROP" => (drop_kind(words.next()), Access::Write),
         "ALTER" => (StatementKind::AlterTable, Access::Write),

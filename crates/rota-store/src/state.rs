@@ -5,7 +5,8 @@
 //!   users' tables        ┐
 //!   rota_transactions    │ under the root; ids that may not be applied again, until they expire
 //!   rota_sequences       │ the next number of each sequence
-//!   rota_staged          ┘ parts of large transactions that are on their way
+//!   rota_staged          │ parts of large transactions that are on their way
+//!   rota_users, rota_roles, rota_grants    ┘ who may do what (`access`)
 //!   rota_meta            one row: whose file this is; height, block and root that it holds
 //!   rota_tables          the number of each table: names change, numbers do not
 //!   rota_recent, rota_buckets, rota_hashes    the root's leaves and hashes (`recent`)
@@ -20,10 +21,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rota_core::block::{Applied, Block};
 use rota_core::error::Fault;
 use rota_core::genesis::{Genesis, Parameters};
-use rota_core::types::{ChainId, Height, PublicKey, StateRoot};
+use rota_core::types::{ChainId, Height, StateRoot};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
+use crate::access::{self, Access, View};
 use crate::capture::{Capture, RowHasher};
 use crate::determinism::{self, Context};
 use crate::engine::Engine;
@@ -49,14 +51,24 @@ pub const SEQUENCES_TABLE: &str = "rota_sequences";
 pub const STAGED_TABLE: &str = "rota_staged";
 
 /// The system tables under the root.
-pub const HASHED_NAMES: [&str; 3] = [TRANSACTIONS_TABLE, SEQUENCES_TABLE, STAGED_TABLE];
+pub const HASHED_NAMES: [&str; 6] = [
+    TRANSACTIONS_TABLE,
+    SEQUENCES_TABLE,
+    STAGED_TABLE,
+    "rota_users",
+    "rota_roles",
+    "rota_grants",
+];
 
 /// All that is in a new file.
-pub const SYSTEM_NAMES: [&str; 8] = [
+pub const SYSTEM_NAMES: [&str; 11] = [
     "rota_meta",
     TRANSACTIONS_TABLE,
     SEQUENCES_TABLE,
     STAGED_TABLE,
+    "rota_users",
+    "rota_roles",
+    "rota_grants",
     "rota_tables",
     "rota_buckets",
     "rota_hashes",
@@ -64,7 +76,7 @@ pub const SYSTEM_NAMES: [&str; 8] = [
 ];
 
 /// The layout of the file; another one is refused.
-const LAYOUT: i64 = 2;
+const LAYOUT: i64 = 3;
 
 /// The log is copied into the file each time that so many pages have been added to it: 16 MB, some
 /// milliseconds.
@@ -104,7 +116,8 @@ pub struct StateDb {
     pub(crate) applied: Applied,
     pub(crate) chain: ChainId,
     pub(crate) parameters: Parameters,
-    pub(crate) signers: BTreeSet<PublicKey>,
+    /// What readers and doors see of users and grants.
+    pub(crate) view: View,
     pub(crate) log: Log,
     /// Parts of large transactions that are waiting.
     pub(crate) staged: Staged,
@@ -179,11 +192,13 @@ impl StateDb {
             applied: Applied::default(),
             chain: genesis.chain_id(),
             parameters: genesis.parameters.clone(),
-            signers: genesis.members.iter().map(|member| member.key).collect(),
+            view: View::default(),
             log: Log::default(),
             staged: Staged::default(),
             schema_touched: false,
         };
+        let members = genesis.members.iter().map(|member| member.key).collect();
+        state.engine.access = Arc::new(Access::new(genesis.trusted_servers, members));
         if !state.is_made()? {
             state.create(genesis)?;
         }
@@ -195,6 +210,11 @@ impl StateDb {
     /// creation.
     pub fn applied(&self) -> Applied {
         self.applied
+    }
+
+    /// Users and grants as of the newest block that is applied.
+    pub fn access(&self) -> View {
+        self.view.clone()
     }
 
     /// How many pages the log of `state.db` has. It begins anew only when all of it is copied and
@@ -284,12 +304,21 @@ impl StateDb {
     fn create(&mut self, genesis: &Genesis) -> Result<(), Fault> {
         self.ours("creating state.db", |connection| {
             connection.execute_batch("BEGIN IMMEDIATE")?;
-            connection.execute_batch(CREATE)
+            connection.execute_batch(CREATE)?;
+            connection.execute_batch(access::CREATE)
         })?;
         // The system's tables take the first numbers.
         self.schema = Arc::new(self.renumber()?);
+        self.capture().set_schema(Arc::clone(&self.schema));
         self.sequence = self.read_sequence()?;
         self.trees = self.schema.tables().map(|(_, table)| (table.id, Tree::default())).collect();
+        access::check_administrators(&genesis.administrators).map_err(Fault::WrongFiles)?;
+        self.begin_capture(u64::MAX);
+        self.captured("creating the first users", |connection| {
+            access::create(connection, &genesis.administrators)
+        })?;
+        self.end_capture()?;
+        self.fold()?;
         let root = self.root();
         let block = Block::genesis(genesis).id(self.chain);
         self.ours("creating state.db", |connection| {
@@ -342,6 +371,8 @@ impl StateDb {
         let sequences = self.ours("reading rota_sequences", sequences::read)?;
         self.engine.context.sequences().load(sequences);
         self.staged = self.read_staged()?;
+        self.engine.read_access()?;
+        self.view.publish(&self.engine.access);
         self.trees = self.read_trees()?;
         self.folded = Arc::clone(&self.schema);
         if self.root() != self.applied.root {

@@ -87,6 +87,16 @@ pub enum StatementKind {
     DropTrigger,
     /// ALTER TABLE.
     AlterTable,
+    /// CREATE USER, CREATE ROLE.
+    CreateUser,
+    /// ALTER USER, ALTER ROLE.
+    AlterUser,
+    /// DROP USER, DROP ROLE.
+    DropUser,
+    /// GRANT.
+    Grant,
+    /// REVOKE.
+    Revoke,
     /// EXPLAIN.
     Explain,
     /// BEGIN and START TRANSACTION.
@@ -131,6 +141,11 @@ impl StatementKind {
             Self::DropView => "DROP VIEW".into(),
             Self::DropTrigger => "DROP TRIGGER".into(),
             Self::AlterTable => "ALTER TABLE".into(),
+            Self::CreateUser => "CREATE ROLE".into(),
+            Self::AlterUser => "ALTER ROLE".into(),
+            Self::DropUser => "DROP ROLE".into(),
+            Self::Grant => "GRANT".into(),
+            Self::Revoke => "REVOKE".into(),
             Self::Explain => "EXPLAIN".into(),
             Self::Begin => "BEGIN".into(),
             Self::Commit => "COMMIT".into(),

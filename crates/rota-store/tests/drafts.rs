@@ -31,7 +31,7 @@ impl Bench {
     fn new(script: &str) -> Self {
         let mut pair = Pair::new();
         pair.run(script);
-        let drafts = Drafts::new(&pair.home(), pair.genesis());
+        let drafts = Drafts::new(&pair.home(), pair.genesis(), pair.warm.access());
         Self { pair, drafts, salt: 0 }
     }
 
@@ -41,6 +41,7 @@ impl Bench {
         let chain = self.pair.genesis().chain_id();
         let begin = Begin {
             id: Transaction::id_of(chain, key(1).public(), &salt),
+            user: "rota".into(),
             begun: Time(self.pair.maker.time.0 + 7),
             settings: Settings::default(),
             read_only,
@@ -469,6 +470,7 @@ fn blocks_that_are_not_final_can_be_seen_on_a_draft_and_nowhere_else() {
     bench.salt += 1;
     let begin = Begin {
         id: Transaction::id_of(bench.pair.genesis().chain_id(), key(1).public(), &[9; 16]),
+        user: "rota".into(),
         begun: bench.pair.maker.time,
         settings: Settings::default(),
         read_only: true,

@@ -4,12 +4,24 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rota_core::genesis::{FORMAT, Genesis, Method, Parameters};
+use rota_core::genesis::{Administrator, FORMAT, Genesis, Method, Parameters};
 use rota_core::members::Member;
 use rota_core::types::Digest;
 use rota_node::config::{PeerConfig, ServerConfig, create_home, new_key};
 
 use crate::failure::Failure;
+
+/// What the servers of a new database have in common, beside themselves.
+pub struct Founding<'a> {
+    /// The database's name, for people.
+    pub name: &'a str,
+    /// Who may do everything from the beginning.
+    pub administrator: Administrator,
+    /// Whether servers may sign changes of users and grants.
+    pub trusted_servers: bool,
+    /// Whether users without password need none, from the same machine.
+    pub open: bool,
+}
 
 /// Where a server will be.
 pub struct Place {
@@ -31,11 +43,15 @@ pub fn home_of(folder: &Path, number: usize) -> PathBuf {
 }
 
 /// Writes a genesis for new members with equal weights, and each one's home.
-pub fn create(folder: &Path, name: &str, places: &[Place]) -> Result<Genesis, Failure> {
+pub fn create(
+    folder: &Path,
+    founding: &Founding<'_>,
+    places: &[Place],
+) -> Result<Genesis, Failure> {
     let keys = places.iter().map(|_| new_key()).collect::<Result<Vec<_>, _>>();
     let keys = keys.map_err(Failure::doing("making keys"))?;
     let members = keys.iter().map(|key| Member { key: key.public(), weight: 1 }).collect();
-    let genesis = genesis(name, members)?;
+    let genesis = genesis(founding, members)?;
     let peers: Vec<PeerConfig> = places
         .iter()
         .zip(&keys)
@@ -46,7 +62,7 @@ pub fn create(folder: &Path, name: &str, places: &[Place]) -> Result<Genesis, Fa
         })
         .collect();
     for (number, (place, key)) in (1..).zip(places.iter().zip(&keys)) {
-        let config = config_of(place, &peers);
+        let config = config_of(place, &peers, founding.open);
         create_home(&home_of(folder, number), &genesis, key, &config)
             .map_err(Failure::doing("making a server's home"))?;
     }
@@ -54,27 +70,29 @@ pub fn create(folder: &Path, name: &str, places: &[Place]) -> Result<Genesis, Fa
 }
 
 /// A server's `server.toml`.
-pub fn config_of(place: &Place, peers: &[PeerConfig]) -> ServerConfig {
+pub fn config_of(place: &Place, peers: &[PeerConfig], open: bool) -> ServerConfig {
     ServerConfig {
         name: place.name.clone(),
         pg: place.pg,
         http: place.http,
         peer: place.peer,
+        open,
         peers: peers.to_vec(),
     }
 }
 
-fn genesis(name: &str, members: Vec<Member>) -> Result<Genesis, Failure> {
+fn genesis(founding: &Founding<'_>, members: Vec<Member>) -> Result<Genesis, Failure> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(Failure::doing("asking for randomness"))?;
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let genesis = Genesis {
         format: FORMAT,
-        name: name.to_owned(),
+        name: founding.name.to_owned(),
         time_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
         method: Method::Poa,
         seed: Digest(seed),
-        trusted_servers: true,
+        trusted_servers: founding.trusted_servers,
+        administrators: vec![founding.administrator.clone()],
         sqlite: rota_store::sqlite::identity(),
         parameters: Parameters::default(),
         members,

@@ -13,6 +13,7 @@ impl Driver {
     /// that the newest executed state is what it should see.
     pub(super) async fn read_latest(
         &self,
+        user: &str,
         statement: &Statement,
         settings: &Settings,
         options: &ReadOptions,
@@ -22,7 +23,7 @@ impl Driver {
         }
         let level = ReadLevel::Latest;
         let begin = BeginOptions { read_only: true, after: options.after, level };
-        let mut transaction = self.begin("rota", settings.clone(), begin)?;
+        let mut transaction = self.begin(user, settings.clone(), begin)?;
         let run = RunOptions { deadline: options.deadline, cancel: options.cancel.clone() };
         let refused = match transaction.run(statement.clone(), &run).await {
             Ok(result) => return Ok(Some(result.rows)),

@@ -7,6 +7,8 @@
 //!   commit() ─► the statements and what they showed ─► submit() ─► executed once more, everywhere
 //! ```
 
+mod attempt;
+
 use std::time::{Duration, Instant};
 
 use rota_core::codec::encode;
@@ -23,6 +25,7 @@ use tokio::sync::oneshot;
 
 use super::levels::{BeginOptions, ReadLevel, RunOptions, WriteOptions};
 use super::{Driver, WRITE_TIMEOUT, WriteError, Written, salt, stopping};
+use crate::auth::seal;
 use crate::readers::{READ_TIME, ReadJob};
 
 /// How often a statement may come back for more numbers of its sequences: each time it gets twice
@@ -72,11 +75,15 @@ impl Driver {
         options: BeginOptions,
     ) -> Result<Transaction, Refusal> {
         self.0.board.refuse_if_diverged()?;
+        if !options.read_only {
+            self.check_user(user)?;
+        }
         let salt = salt()?;
         let (_, begun) = self.0.board.chain_now();
         let id = core::Transaction::id_of(self.0.board.chain, self.0.board.key, &salt);
         let begin = Begin {
             id,
+            user: user.to_owned(),
             begun,
             settings,
             read_only: options.read_only,
@@ -183,6 +190,9 @@ impl Transaction {
         options: &RunOptions,
     ) -> Result<StatementResult, Refusal> {
         let mut statement = statement;
+        if let Some(sealed) = seal(&statement.sql)? {
+            statement.sql = sealed;
+        }
         for _ in 0..MOST_RESERVATIONS {
             let until = until(options);
             let ran = self.on_draft(move |draft| draft.run(statement, &until)).await?;

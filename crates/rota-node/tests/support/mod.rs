@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rota_core::crypto::SecretKey;
-use rota_core::genesis::{FORMAT, Genesis, Method, Parameters};
+use rota_core::genesis::{Administrator, FORMAT, Genesis, Method, Parameters};
 use rota_core::members::Member;
 use rota_core::transaction::{Parameters as Bound, Settings, Statement, Value};
 use rota_core::types::{Digest, Height};
@@ -40,6 +40,7 @@ fn genesis(servers: usize) -> Genesis {
         method: Method::Poa,
         seed: Digest([0; 32]),
         trusted_servers: true,
+        administrators: vec![Administrator::open("rota")],
         sqlite: rota_store::sqlite::identity(),
         parameters: Parameters::default(),
         members: (0..servers).map(|i| Member { key: key(i).public(), weight: 1 }).collect(),

@@ -1,14 +1,14 @@
 //! Rows of the catalog's tables for what users made: the model, written down. Step 1.
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, ToSql, params};
 
 use super::model::{Column, Constraint, Index, Model, Relation, quoted};
+use super::roles::{self, Acl, FIRST_ADMINISTRATOR, Roles};
 
 /// The number of the schema `public`.
 const PUBLIC: i64 = 2_200;
-
-/// The number of the role that owns everything.
-const OWNER: i64 = 10;
 
 /// The catalog's own numbers of `pg_class`, `pg_constraint` and `pg_attrdef`.
 const CLASS: i64 = 1_259;
@@ -18,7 +18,7 @@ const DEFAULT: i64 = 2_604;
 /// The operator class that is told of every index's columns.
 const INT4_OPS: i64 = 1_978;
 
-/// Takes away what users' schema put in.
+/// Takes away what users and their schema put in.
 const CLEAR: &str = "
 DELETE FROM pg_catalog.pg_class WHERE relnamespace = 2200;
 DELETE FROM pg_catalog.pg_type WHERE typnamespace = 2200;
@@ -32,16 +32,25 @@ DELETE FROM pg_catalog.pg_trigger;
 DELETE FROM pg_catalog.rota_definition;
 DELETE FROM pg_catalog.rota_key;
 DELETE FROM pg_catalog.rota_index_key;
+DELETE FROM pg_catalog.rota_acl;
+DELETE FROM pg_catalog.pg_authid;
+DELETE FROM pg_catalog.pg_auth_members;
+DELETE FROM information_schema.rota_privilege;
+DELETE FROM information_schema.rota_membership;
 ";
 
-/// Replaces what users' schema put in.
-pub(super) fn fill(connection: &Connection, model: &Model) -> rusqlite::Result<()> {
+/// Replaces what users and their schema put in.
+pub(super) fn fill(connection: &Connection, model: &Model, roles: &Roles) -> rusqlite::Result<()> {
     connection.execute_batch(CLEAR)?;
+    roles::fill(connection, roles)?;
+    let acls: HashMap<i64, Acl> =
+        model.relations.iter().map(|found| (found.oid, roles.acl(&found.name))).collect();
+    let owner = |table: i64| acls.get(&table).map_or(FIRST_ADMINISTRATOR, |acl| acl.owner);
     for relation in &model.relations {
-        put_relation(connection, model, relation)?;
+        put_relation(connection, model, relation, roles, &acls)?;
     }
     for index in &model.indexes {
-        put_index(connection, model, index)?;
+        put_index(connection, model, index, owner(index.table))?;
     }
     for constraint in &model.constraints {
         put_constraint(connection, constraint)?;
@@ -57,7 +66,8 @@ pub(super) fn fill(connection: &Connection, model: &Model) -> rusqlite::Result<(
         )?;
     }
     for sequence in &model.sequences {
-        put_class(connection, &Class { kind: "S", ..Class::new(sequence.oid, &sequence.name) })?;
+        let class = Class::new(sequence.oid, &sequence.name, owner(sequence.table));
+        put_class(connection, &Class { kind: "S", ..class })?;
         run(
             connection,
             "INSERT INTO pg_catalog.pg_sequence \
@@ -70,7 +80,7 @@ pub(super) fn fill(connection: &Connection, model: &Model) -> rusqlite::Result<(
     Ok(())
 }
 
-fn run(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> rusqlite::Result<()> {
+pub(super) fn run(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute(values).map(drop)
 }
 
@@ -78,6 +88,8 @@ fn run(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> rusqlite::R
 struct Class<'a> {
     oid: i64,
     name: &'a str,
+    owner: i64,
+    acl: Option<String>,
     kind: &'a str,
     row_type: i64,
     access: i64,
@@ -88,10 +100,20 @@ struct Class<'a> {
 }
 
 impl<'a> Class<'a> {
-    fn new(oid: i64, name: &'a str) -> Self {
-        let (row_type, access, columns, checks) = (0, 0, 0, 0);
-        let (has_index, has_triggers, kind) = (false, false, "r");
-        Self { oid, name, kind, row_type, access, columns, checks, has_index, has_triggers }
+    fn new(oid: i64, name: &'a str, owner: i64) -> Self {
+        Self {
+            oid,
+            name,
+            owner,
+            acl: None,
+            kind: "r",
+            row_type: 0,
+            access: 0,
+            columns: 0,
+            checks: 0,
+            has_index: false,
+            has_triggers: false,
+        }
     }
 }
 
@@ -102,15 +124,15 @@ fn put_class(connection: &Connection, class: &Class<'_>) -> rusqlite::Result<()>
          relowner, relam, relfilenode, reltablespace, relpages, reltuples, relallvisible, \
          reltoastrelid, relhasindex, relisshared, relpersistence, relkind, relnatts, relchecks, \
          relhasrules, relhastriggers, relhassubclass, relrowsecurity, relforcerowsecurity, \
-         relispopulated, relreplident, relispartition, relrewrite, relfrozenxid, relminmxid) \
-         VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?1, 0, 0, iif(?8 = 'r', -1, 0), 0, 0, ?7, 0, 'p', ?8, \
-         ?9, ?10, ?11, ?12, 0, 0, 0, 1, ?13, 0, 0, 0, 0)",
+         relispopulated, relreplident, relispartition, relrewrite, relfrozenxid, relminmxid, \
+         relacl) VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?1, 0, 0, iif(?8 = 'r', -1, 0), 0, 0, ?7, 0, 'p', ?8, \
+         ?9, ?10, ?11, ?12, 0, 0, 0, 1, ?13, 0, 0, 0, 0, ?14)",
         params![
             class.oid,
             class.name,
             PUBLIC,
             class.row_type,
-            OWNER,
+            class.owner,
             class.access,
             class.has_index,
             class.kind,
@@ -119,6 +141,7 @@ fn put_class(connection: &Connection, class: &Class<'_>) -> rusqlite::Result<()>
             class.kind == "v",
             class.has_triggers,
             if class.kind == "r" { "d" } else { "n" },
+            class.acl,
         ],
     )
 }
@@ -127,12 +150,21 @@ fn put_relation(
     connection: &Connection,
     model: &Model,
     relation: &Relation,
+    roles: &Roles,
+    acls: &HashMap<i64, Acl>,
 ) -> rusqlite::Result<()> {
+    let acl = acls.get(&relation.oid);
+    let owner = acl.map_or(FIRST_ADMINISTRATOR, |acl| acl.owner);
+    if let Some(acl) = acl {
+        roles::fill_acl(connection, roles, (relation.oid, &relation.name), acl)?;
+    }
     let checks = model.constraints.iter();
     let checks = checks.filter(|found| found.table == relation.oid && found.kind == "c").count();
     let class = Class {
         oid: relation.oid,
         name: &relation.name,
+        owner,
+        acl: acl.and_then(|acl| roles.acl_text(acl)),
         kind: if relation.is_view { "v" } else { "r" },
         row_type: relation.row_type,
         access: if relation.is_view { 0 } else { 2 },
@@ -151,7 +183,7 @@ fn put_relation(
          typcollation) VALUES (?1, ?2, ?3, ?4, -1, 0, 'c', 'C', 0, 1, ',', ?5, '-', 0, 0, \
          'record_in', 'record_out', 'record_recv', 'record_send', '-', '-', '-', 'd', 'x', 0, 0, \
          -1, 0, 0)",
-        params![relation.row_type, relation.name, PUBLIC, OWNER, relation.oid],
+        params![relation.row_type, relation.name, PUBLIC, owner, relation.oid],
     )?;
     if let Some(definition) = &relation.definition {
         define(connection, relation.oid, definition)?;
@@ -207,11 +239,15 @@ fn attribute(connection: &Connection, values: &[&dyn ToSql]) -> rusqlite::Result
     )
 }
 
-fn put_index(connection: &Connection, model: &Model, index: &Index) -> rusqlite::Result<()> {
+fn put_index(
+    connection: &Connection,
+    model: &Model,
+    index: &Index,
+    owner: i64,
+) -> rusqlite::Result<()> {
     let count = index.columns.len();
-    let class =
-        Class { kind: "i", access: 403, columns: count, ..Class::new(index.oid, &index.name) };
-    put_class(connection, &class)?;
+    let class = Class::new(index.oid, &index.name, owner);
+    put_class(connection, &Class { kind: "i", access: 403, columns: count, ..class })?;
     define(connection, index.oid, &index.definition)?;
     let options: Vec<i64> = index.descending.iter().map(|&desc| if desc { 3 } else { 0 }).collect();
     let expressions: Vec<&str> = index

@@ -11,7 +11,9 @@ use rusqlite::{Connection, Result};
 
 use super::fill::qualified;
 use super::model::{Model, quoted};
-use super::types;
+use super::roles::Roles;
+use super::{privileges, types};
+use crate::access::Caller;
 
 pub(super) const FLAGS: FunctionFlags = FunctionFlags::SQLITE_UTF8
     .union(FunctionFlags::SQLITE_DETERMINISTIC)
@@ -20,8 +22,8 @@ pub(super) const FLAGS: FunctionFlags = FunctionFlags::SQLITE_UTF8
 /// Any number of arguments: PostgreSQL has several functions of most names.
 pub(super) const ANY: i32 = -1;
 
-/// What one may do, everyone may: there is one role.
-const TRUE: [&str; 22] = [
+/// What is so of all that there is.
+const TRUE: [&str; 13] = [
     "pg_table_is_visible",
     "pg_type_is_visible",
     "pg_function_is_visible",
@@ -35,15 +37,6 @@ const TRUE: [&str; 22] = [
     "pg_ts_dict_is_visible",
     "pg_ts_parser_is_visible",
     "pg_ts_template_is_visible",
-    "has_table_privilege",
-    "has_schema_privilege",
-    "has_database_privilege",
-    "has_column_privilege",
-    "has_any_column_privilege",
-    "has_sequence_privilege",
-    "has_function_privilege",
-    "has_type_privilege",
-    "pg_has_role",
 ];
 
 /// What there is none of.
@@ -102,7 +95,6 @@ pub(super) fn register(connection: &Connection) -> Result<()> {
         (&FALSE[..], Value::Integer(0)),
         (&NOTHING[..], Value::Null),
         (&ZERO[..], Value::Integer(0)),
-        (&["pg_get_userbyid"][..], Value::Text("rota".into())),
         (&["pg_encoding_to_char", "getdatabaseencoding"][..], Value::Text("UTF8".into())),
         (&["pg_char_to_encoding"][..], Value::Integer(UTF8)),
         (&["pg_client_encoding"][..], Value::Text("UTF8".into())),
@@ -206,7 +198,7 @@ fn setting(call: &Context<'_>) -> Result<Option<&'static str>> {
 
 /// What the functions know of the users' schema.
 #[derive(Default)]
-struct Names {
+pub(super) struct Names {
     /// Of relations and indexes, as they are written.
     oids: HashMap<String, i64>,
     names: HashMap<i64, String>,
@@ -223,8 +215,15 @@ pub(super) fn told(connection: &Connection) -> Option<String> {
 }
 
 /// Lets the functions know the users' schema.
-pub(super) fn tell(connection: &Connection, model: &Model, fingerprint: &str) -> Result<()> {
+pub(super) fn tell(
+    connection: &Connection,
+    caller: &Caller,
+    model: &Model,
+    roles: Roles,
+    fingerprint: &str,
+) -> Result<()> {
     let names = Arc::new(names(connection, model)?);
+    privileges::tell(connection, caller, &names, roles)?;
     let fingerprint = fingerprint.to_owned();
     connection
         .create_scalar_function("rota_catalog_told", 0, FLAGS, move |_| Ok(fingerprint.clone()))?;
@@ -301,9 +300,14 @@ fn names(connection: &Connection, model: &Model) -> Result<Names> {
 }
 
 impl Names {
+    /// The name of a number, with that.
+    pub(super) fn name(&self, oid: i64) -> Option<(i64, &str)> {
+        self.names.get(&oid).map(|name| (oid, name.as_str()))
+    }
+
     /// The number of a relation's name as SQL writes it, perhaps with its schema; SQLite does not
     /// tell small letters from capitals, so neither does this where nothing else fits.
-    fn find(&self, written: &str) -> Option<i64> {
+    pub(super) fn find(&self, written: &str) -> Option<i64> {
         let name = last_part(written.trim());
         let same = |found: &&String| found.eq_ignore_ascii_case(&name);
         self.oids
@@ -348,7 +352,7 @@ pub(super) fn integer(call: &Context<'_>, place: usize) -> Option<i64> {
 }
 
 /// An integer that is one.
-fn number(call: &Context<'_>, place: usize) -> Option<i64> {
+pub(super) fn number(call: &Context<'_>, place: usize) -> Option<i64> {
     match argument(call, place)? {
         ValueRef::Integer(number) => Some(number),
         _ => None,

@@ -19,7 +19,7 @@ CREATE VIEW titles AS SELECT title, name FROM book JOIN author ON author.id = au
 
 fn database(schema: &str) -> Connection {
     let connection = Connection::open_in_memory().unwrap();
-    register(&connection).unwrap();
+    register(&connection, &crate::access::Caller::default()).unwrap();
     for name in ["pg_backend_pid", "rota_nextval"] {
         connection
             .create_scalar_function(name, -1, rusqlite::functions::FunctionFlags::default(), |_| {

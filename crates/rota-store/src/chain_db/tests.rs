@@ -3,7 +3,7 @@
 use rota_core::block::{Applied, Body, Header, Kind, Turn};
 use rota_core::crypto::SecretKey;
 use rota_core::error::Refusal;
-use rota_core::genesis::{Method, Parameters};
+use rota_core::genesis::{Administrator, Method, Parameters};
 use rota_core::members::Member;
 use rota_core::time::Time;
 use rota_core::transaction::{self, Envelope, Expiry, Settings, Statement, Transaction};
@@ -20,6 +20,7 @@ pub(crate) fn genesis(name: &str) -> Genesis {
         method: Method::Poa,
         seed: Digest::default(),
         trusted_servers: true,
+        administrators: vec![Administrator::open("rota")],
         sqlite: String::new(),
         parameters: Parameters::default(),
         members: vec![Member { key: SecretKey::from_bytes([1; 32]).public(), weight: 1 }],

@@ -68,8 +68,7 @@ impl Engine {
         let columns = copy.columns(all)?;
         self.context.distrust(false);
         let connection = self.database.connection();
-        let mut insert =
-            connection.prepare_cached(&client_text(&copy.insert_sql(&columns))).map_err(judge)?;
+        let mut insert = self.permitted(&client_text(&copy.insert_sql(&columns)))?;
         let mut records = Records::new(&copy, &columns, lines);
         let mut rows = 0;
         while let Some((line, values)) = records.row()? {

@@ -5,6 +5,8 @@
 //! and stands in one of them once more is run again here. Whatever the client then writes is
 //! checked at apply like any other transaction.
 
+use std::sync::Arc;
+
 use rota_core::block::Block;
 use rota_core::error::{Fault, Refusal};
 use rota_core::genesis::Parameters;
@@ -42,7 +44,14 @@ impl Session {
                 self.engine.set_time(block.header.time);
                 let id = transaction.id(chain, envelope.signer);
                 self.ours(&format!("SAVEPOINT {AROUND}"))?;
-                let ran = self.foresee_one(transaction, id, parameters, &mut budget);
+                let access = Arc::clone(&self.engine.access);
+                let ran = access.may_sign(&envelope.signer, &transaction.user).map_err(Trouble::from);
+                let ran = ran.and_then(|own_key| {
+                    self.foresee_one(transaction, (id, own_key), parameters, &mut budget)
+                });
+                if ran.is_err() {
+                    self.engine.access = access;
+                }
                 match ran {
                     Err(Trouble::Fault(fault)) => return Err(fault),
                     Err(Trouble::Refusal(_)) if self.is_lost() => {
@@ -61,7 +70,7 @@ impl Session {
     fn foresee_one(
         &mut self,
         transaction: &Transaction,
-        id: TransactionId,
+        (id, own_key): (TransactionId, bool),
         parameters: &Parameters,
         block: &mut Budget,
     ) -> Result<(), Trouble> {
@@ -69,7 +78,9 @@ impl Session {
         let settings = &transaction.settings;
         let result_bytes = MAX_SHOWN_BYTES;
         let (budget, read_only, wrote) = (granted, false, false);
-        let mut running = Running { id, settings, budget, result_bytes, read_only, wrote };
+        let user = transaction.user.as_str();
+        let mut running =
+            Running { id, user, own_key, settings, budget, result_bytes, read_only, wrote };
         let engine = &mut self.engine;
         engine.begin_transaction();
         let outcome = match &transaction.interactive {
@@ -120,7 +131,11 @@ impl Stage for Bare<'_> {
     fn savepoint(&mut self, step: Step) -> Result<(), Fault> {
         self.0.context.trust();
         let run = self.0.database.connection().execute(&step.sql(), []);
-        run.map(drop).map_err(|error| Fault::storage("a savepoint on a draft", error))
+        run.map(drop).map_err(|error| Fault::storage("a savepoint on a draft", error))?;
+        match step {
+            Step::Back(_) => self.0.read_access(),
+            Step::Set(_) | Step::Release(_) => Ok(()),
+        }
     }
 
     fn goes_on(&self) -> Result<(), Refusal> {

@@ -6,11 +6,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rota_core::types::TransactionId;
+use rota_core::error::Refusal;
+use rota_core::types::{Height, TransactionId};
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, Error, OptionalExtension, Row};
 
 use super::open_files;
+use super::told::Blocks;
+use crate::access::Caller;
 use crate::chain_db::FIND_RECEIPT;
 use crate::determinism::timestamp;
 use crate::functions;
@@ -36,6 +39,7 @@ pub(super) fn register(
     connection: &Connection,
     home: &Path,
     on_its_way: &OnItsWay,
+    caller: &Caller,
 ) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
     connection.create_scalar_function(c"now", 0, flags, |_| Ok(timestamp(unix_ms())))?;
@@ -51,93 +55,151 @@ pub(super) fn register(
         (c"version", VERSION),
         (c"current_schema", "public"),
         (c"current_database", "rota"),
-        (c"current_user", "rota"),
-        (c"session_user", "rota"),
     ] {
         connection.create_scalar_function(name, 0, fixed, move |_| Ok(text))?;
     }
+    register_user(connection, caller)?;
     connection.create_scalar_function(c"pg_backend_pid", 0, fixed, |_| Ok(std::process::id()))?;
     let on_its_way = Arc::clone(on_its_way);
-    let lookup = Lookup { home: home.into(), connection: RefCell::new(None), on_its_way };
+    let (caller, blocks) = (caller.clone(), Blocks::new(home));
+    let lookup = Lookup::new(home, on_its_way);
     connection.create_scalar_function(c"rota_transaction", 1, flags, move |call| {
         let id = call.get_raw(0);
         let id = id.as_str_or_null().map_err(|error| Error::UserFunctionError(error.into()))?;
-        id.map(|id| lookup.tell(id)).transpose()
+        let Some(id) = id else { return Ok(None) };
+        let Ok(id) = id.trim().parse::<TransactionId>() else {
+            let message = "rota_transaction() takes the 64 hex digits of a transaction's id";
+            return Err(Error::UserFunctionError(message.into()));
+        };
+        lookup.fate(&id)?.text(|height, index| blocks.message_for(&caller, height, index)).map(Some)
     })
+}
+
+/// In whose name a statement runs.
+pub(crate) fn register_user(connection: &Connection, caller: &Caller) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
+    for name in [c"current_user", c"session_user"] {
+        let caller = caller.clone();
+        connection.create_scalar_function(name, 0, flags, move |_| Ok(caller.name().to_string()))?;
+    }
+    Ok(())
+}
+
+/// What became of a transaction, as far as a server knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It stood in a block that is executed.
+    Executed(Outcome),
+    /// It waits, or stands in a block that is not executed yet.
+    OnItsWay,
+    /// Nothing is known of it.
+    Unknown,
+}
+
+/// What became of a transaction in a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The block.
+    pub height: Height,
+    /// Its place among the block's transactions.
+    pub index: u32,
+    /// Why it did nothing, if so. The message may quote rows: it is for whoever sent it and for
+    /// administrators; and empty for a moment, until it is in `chain.db`.
+    pub refusal: Option<Refusal>,
+}
+
+impl Fate {
+    /// As `rota_transaction` says it, with a message where there is one for who asks.
+    fn text(
+        &self,
+        message: impl FnOnce(i64, i64) -> rusqlite::Result<Option<String>>,
+    ) -> rusqlite::Result<String> {
+        let outcome = match self {
+            Self::Executed(outcome) => outcome,
+            Self::OnItsWay => return Ok("pending".into()),
+            Self::Unknown => return Ok("unknown".into()),
+        };
+        let Outcome { height, index, refusal } = outcome;
+        let Some(refusal) = refusal else { return Ok(format!("final at ({height}, {index})")) };
+        let at = (i64::try_from(height.0).unwrap_or(i64::MAX), i64::from(*index));
+        let message = match refusal.message.is_empty() {
+            true => None,
+            false => message(at.0, at.1)?,
+        };
+        let message = message.map(|message| format!(" {message}")).unwrap_or_default();
+        Ok(format!("failed {}{message} at ({height}, {index})", refusal.code()))
+    }
 }
 
 /// What became of transactions, looked up on a connection of its own: a function cannot use the one
 /// that calls it.
-struct Lookup {
+pub(super) struct Lookup {
     home: PathBuf,
     connection: RefCell<Option<Connection>>,
     on_its_way: OnItsWay,
 }
 
 impl Lookup {
-    fn tell(&self, id: &str) -> rusqlite::Result<String> {
-        let Ok(id) = id.trim().parse::<TransactionId>() else {
-            let message = "rota_transaction() takes the 64 hex digits of a transaction's id";
-            return Err(Error::UserFunctionError(message.into()));
-        };
+    pub(super) fn new(home: &Path, on_its_way: OnItsWay) -> Self {
+        Self { home: home.into(), connection: RefCell::new(None), on_its_way }
+    }
+
+    pub(super) fn fate(&self, id: &TransactionId) -> rusqlite::Result<Fate> {
         let mut connection = self.connection.borrow_mut();
         let connection = match connection.as_mut() {
             Some(connection) => connection,
             None => connection.insert(open_files(&self.home)?),
         };
-        if let Some(found) = executed(connection, &id)? {
-            return Ok(found);
+        if let Some(found) = executed(connection, id)? {
+            return Ok(Fate::Executed(found));
         }
-        if (self.on_its_way)(&id) {
-            return Ok("pending".into());
+        if (self.on_its_way)(id) {
+            return Ok(Fate::OnItsWay);
         }
         // It may have been executed between the two questions.
-        Ok(executed(connection, &id)?.unwrap_or_else(|| "unknown".into()))
+        Ok(executed(connection, id)?.map_or(Fate::Unknown, Fate::Executed))
     }
 }
 
-fn executed(connection: &Connection, id: &TransactionId) -> rusqlite::Result<Option<String>> {
+fn executed(connection: &Connection, id: &TransactionId) -> rusqlite::Result<Option<Outcome>> {
     let receipt =
         connection.prepare_cached(FIND_RECEIPT)?.query_row([&id.0], outcome).optional()?;
     if receipt.is_some() {
         return Ok(receipt);
     }
-    connection
+    let remembered = connection
         .prepare_cached(FIND_TRANSACTION)?
-        .query_row([&id.0], |row| remembered(id, row.get(0)?, row.get_ref(1)?.as_blob()?))
-        .optional()
+        .query_row([&id.0], |row| Ok(remembered(id, row.get(0)?, row.get_ref(1)?.as_blob()?)))
+        .optional()?;
+    Ok(remembered.flatten())
 }
 
 /// The outcome of a transaction among those that its block added.
-fn remembered(id: &TransactionId, height: i64, outcomes: &[u8]) -> rusqlite::Result<String> {
-    for outcome in outcomes.chunks_exact(OUTCOME_BYTES) {
-        let (found, rest) = outcome.split_at(id.0.len());
-        if found == id.0
-            && let Some((position, sqlstate)) = rest.split_first_chunk::<4>()
-        {
-            let position = u32::from_le_bytes(*position);
-            return Ok(if sqlstate == SUCCESS {
-                format!("final at ({height}, {position})")
-            } else {
-                let sqlstate = String::from_utf8_lossy(sqlstate);
-                format!("failed {sqlstate} at ({height}, {position})")
-            });
-        }
-    }
-    Ok("unknown".into())
+fn remembered(id: &TransactionId, height: i64, outcomes: &[u8]) -> Option<Outcome> {
+    outcomes.chunks_exact(OUTCOME_BYTES).find_map(|outcome| {
+        let rest = outcome.strip_prefix(&id.0)?;
+        let (index, sqlstate) = rest.split_first_chunk::<4>()?;
+        let sqlstate: [u8; 5] = sqlstate.try_into().ok()?;
+        let failed = sqlstate != *SUCCESS;
+        Some(Outcome {
+            height: Height(u64::try_from(height).unwrap_or_default()),
+            index: u32::from_le_bytes(*index),
+            refusal: failed.then(|| Refusal { sqlstate, message: String::new() }),
+        })
+    })
 }
 
 /// From height, position, SQLSTATE and message.
-fn outcome(row: &Row<'_>) -> rusqlite::Result<String> {
-    let (height, position): (i64, i64) = (row.get(0)?, row.get(1)?);
+fn outcome(row: &Row<'_>) -> rusqlite::Result<Outcome> {
     let sqlstate: Option<String> = row.get(2)?;
     let message: Option<String> = row.get(3)?;
-    Ok(match sqlstate {
-        None => format!("final at ({height}, {position})"),
-        Some(sqlstate) => {
-            let message = message.unwrap_or_default();
-            format!("failed {sqlstate} {message} at ({height}, {position})")
-        }
+    Ok(Outcome {
+        height: Height(u64::try_from(row.get::<_, i64>(0)?).unwrap_or_default()),
+        index: row.get(1)?,
+        refusal: sqlstate.and_then(|sqlstate| {
+            let sqlstate = sqlstate.as_bytes().try_into().ok()?;
+            Some(Refusal { sqlstate, message: message.unwrap_or_default() })
+        }),
     })
 }
 

@@ -35,7 +35,7 @@ impl Fixture {
             .unwrap();
         let genesis = genesis("reads");
         let chain = ChainDb::open(home.path(), &genesis).unwrap();
-        let reader = Reader::open(home.path()).unwrap();
+        let reader = Reader::open(home.path(), View::of_administrator("rota")).unwrap();
         Self { maker: Maker::new(&genesis), writer, chain, reader, _home: home }
     }
 
@@ -51,7 +51,7 @@ impl Fixture {
 
     fn ask(&mut self, sql: &str, values: Vec<Value>, limits: &ReadLimits) -> Result<Rows, Refusal> {
         let statement = Statement { sql: sql.into(), parameters: Parameters::Positional(values) };
-        self.reader.query(&statement, &Settings::default(), limits)
+        self.reader.query("rota", &statement, &Settings::default(), limits)
     }
 
     fn one(&mut self, sql: &str) -> Value {
@@ -66,7 +66,7 @@ impl Fixture {
     }
 
     fn types(&mut self, sql: &str) -> Vec<String> {
-        let described = self.reader.describe(sql, &Settings::default()).unwrap();
+        let described = self.reader.describe("rota", sql, &Settings::default()).unwrap();
         let text = |p: Parameter| p.declared.unwrap_or_else(|| "-".into());
         described.parameters.into_iter().map(text).collect()
     }
@@ -197,19 +197,19 @@ fn limits_of_rows_bytes_and_time_are_kept() {
 fn a_changed_schema_is_noticed_by_kept_statements_and_by_descriptions() {
     let mut t = Fixture::new();
     let columns = |t: &mut Fixture| {
-        let described = t.reader.describe("SELECT * FROM t", &Settings::default()).unwrap();
+        let described = t.reader.describe("rota", "SELECT * FROM t", &Settings::default()).unwrap();
         (t.query("SELECT * FROM t").unwrap().columns.len(), described.columns.len())
     };
     assert_eq!(columns(&mut t), (5, 5));
     t.writer.execute_batch("ALTER TABLE t ADD COLUMN more").unwrap();
-    let described = t.reader.describe("SELECT * FROM t", &Settings::default()).unwrap();
+    let described = t.reader.describe("rota", "SELECT * FROM t", &Settings::default()).unwrap();
     assert_eq!(described.columns.len(), 6);
     assert_eq!(columns(&mut t), (6, 6));
     t.writer.execute_batch("DELETE FROM t; ALTER TABLE t DROP COLUMN raw").unwrap();
     assert_eq!(t.query("SELECT * FROM t").unwrap().columns.len(), 5);
     t.writer.execute_batch("DROP TABLE t").unwrap();
     assert_eq!(t.code("SELECT * FROM t"), "42P01");
-    assert!(t.reader.describe("SELECT * FROM t", &Settings::default()).is_err());
+    assert!(t.reader.describe("rota", "SELECT * FROM t", &Settings::default()).is_err());
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn double_quoted_words_are_strings_for_those_who_want_them() {
     let quoting = Settings { double_quoted_strings: true, ..Settings::default() };
     for _ in 0..2 {
         assert_eq!(t.code(sql), "42703");
-        let rows = t.reader.query(&statement, &quoting, &limits()).unwrap();
+        let rows = t.reader.query("rota", &statement, &quoting, &limits()).unwrap();
         assert_eq!(rows.rows, [[text("nothing")]]);
     }
 }
@@ -272,7 +272,7 @@ fn parameters_have_the_types_of_the_columns_they_meet() {
 fn writes_are_described_though_they_cannot_be_run() {
     let mut t = Fixture::new();
     let sql = "INSERT INTO t (name) VALUES (:name) RETURNING id, price, now() AS at";
-    let described = t.reader.describe(sql, &Settings::default()).unwrap();
+    let described = t.reader.describe("rota", sql, &Settings::default()).unwrap();
     assert!(!described.read_only);
     assert_eq!(described.kind, StatementKind::Insert);
     let declared: Vec<_> = described.columns.iter().map(|c| c.declared.as_deref()).collect();
@@ -282,7 +282,7 @@ fn writes_are_described_though_they_cannot_be_run() {
     for (sql, read_only) in
         [("CREATE TABLE u (a)", false), ("ALTER TABLE t ADD COLUMN z", false), ("SELECT 1", true)]
     {
-        let described = t.reader.describe(sql, &Settings::default()).unwrap();
+        let described = t.reader.describe("rota", sql, &Settings::default()).unwrap();
         assert_eq!(described.read_only, read_only, "{sql}");
     }
     assert_eq!(t.one("SELECT count(*) FROM t"), Value::Integer(2));
@@ -319,7 +319,7 @@ fn any_server_tells_what_became_of_a_transaction() {
     assert!(t.query("SELECT rota_transaction('zz')").is_err());
     assert_eq!(t.one("SELECT rota_transaction(NULL)"), Value::Null);
     // What a server knows to be on its way is pending, unless it is executed by now.
-    t.reader = Reader::informed(t._home.path(), std::sync::Arc::new(|_| true)).unwrap();
+    t.reader = Reader::informed(t._home.path(), Arc::new(|_| true), View::of_administrator("rota")).unwrap();
     assert_eq!(t.one(&format!("SELECT rota_transaction('{}')", "33".repeat(32))), text("pending"));
     assert_eq!(
         t.one(&format!("SELECT rota_transaction('{}')", "11".repeat(32))),
@@ -359,12 +359,12 @@ fn the_executors_file_is_what_readers_expect() {
     let home = tempfile::tempdir().unwrap();
     let genesis =
         rota_core::genesis::Genesis { sqlite: crate::sqlite::identity(), ..genesis("whole") };
-    let _state = crate::StateDb::open(home.path(), &genesis).unwrap();
+    let state = crate::StateDb::open(home.path(), &genesis).unwrap();
     let _chain = ChainDb::open(home.path(), &genesis).unwrap();
-    let mut reader = Reader::open(home.path()).unwrap();
+    let mut reader = Reader::open(home.path(), state.access()).unwrap();
     assert_eq!(reader.height().unwrap(), Height(0));
     let sql = format!("SELECT rota_transaction('{}')", "11".repeat(32));
     let statement = Statement { sql, parameters: Parameters::Positional(Vec::new()) };
-    let rows = reader.query(&statement, &Settings::default(), &limits()).unwrap();
+    let rows = reader.query("rota", &statement, &Settings::default(), &limits()).unwrap();
     assert_eq!(rows.rows, [[text("unknown")]]);
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rota_core::block::{Applied, Block, Body, Header, Kind, Turn};
 use rota_core::crypto::SecretKey;
 use rota_core::error::{Fault, Refusal};
-use rota_core::genesis::{FORMAT, Genesis, Method, Parameters as Knobs};
+use rota_core::genesis::{Administrator, FORMAT, Genesis, Method, Parameters as Knobs};
 use rota_core::members::Member;
 use rota_core::time::Time;
 use rota_core::transaction::{
@@ -33,6 +33,7 @@ pub fn genesis_with(parameters: Knobs) -> Genesis {
         method: Method::Poa,
         seed: Digest::default(),
         trusted_servers: true,
+        administrators: vec![Administrator::open("rota")],
         sqlite: rota_store::sqlite::identity(),
         parameters,
         members: (1..=4).map(|n| Member { key: key(n).public(), weight: 1 }).collect(),
