@@ -4,6 +4,8 @@
 //! home/genesis.json   what all servers of the database have in common
 //!      server.toml    this server's name and addresses, and where its peers are
 //!      key            its secret key, 64 hex digits, readable by the owner only
+//!      tls.crt        its certificate for clients, if they are to speak TLS (tls)
+//!      tls.key        the key of that, readable by the owner only
 //!      lock           held, with the process id in it, while a server runs
 //!      state.db       the users' database     (rota-store)
 //!      chain.db       blocks, votes, receipts (rota-store)
@@ -77,11 +79,11 @@ fn hint(path: &Path, error: &std::io::Error) -> &'static str {
     }
 }
 
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ConfigError {
+pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ConfigError {
     move |error| ConfigError::Io { path: path.into(), error }
 }
 
-fn content(path: &Path, wrong: impl std::fmt::Display) -> ConfigError {
+pub(crate) fn content(path: &Path, wrong: impl std::fmt::Display) -> ConfigError {
     ConfigError::Content { path: path.into(), wrong: wrong.to_string() }
 }
 
@@ -97,6 +99,10 @@ pub struct ServerConfig {
     pub http: SocketAddr,
     /// Where other servers reach this one (UDP, QUIC).
     pub peer: SocketAddr,
+    /// Whether clients of this machine may be users that have neither password nor key. Honoured
+    /// only where both doors listen on loopback addresses; `rota dev` sets it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open: bool,
     /// Where the other members are. This server itself may be listed; it is skipped.
     #[serde(default)]
     pub peers: Vec<PeerConfig>,

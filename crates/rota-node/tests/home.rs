@@ -34,6 +34,7 @@ fn make(home: &Path) -> (Genesis, ServerConfig, [u8; 32]) {
         pg: "127.0.0.1:5441".parse().unwrap(),
         http: "127.0.0.1:4001".parse().unwrap(),
         peer: "127.0.0.1:7001".parse().unwrap(),
+        open: false,
         peers: vec![PeerConfig {
             name: "server-2".into(),
             key: new_key().unwrap().public(),

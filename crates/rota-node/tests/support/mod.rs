@@ -58,7 +58,7 @@ impl Cluster {
             let home = tempfile::tempdir().unwrap();
             let any = "127.0.0.1:0".parse().unwrap();
             let name = format!("server-{}", number + 1);
-            let config = ServerConfig { name, pg: any, http: any, peer: any, peers: Vec::new() };
+            let config = ServerConfig { name, pg: any, http: any, peer: any, open: true, peers: Vec::new() };
             create_home(home.path(), &cluster.genesis, &key(number), &config).unwrap();
             cluster.homes.push(home);
             cluster.servers.push(None);
