@@ -49,8 +49,7 @@ impl Hrana {
 
     /// Requests on a stream; the baton for the next ones, and the results.
     async fn ask(&self, baton: &Json, requests: Json) -> (Json, Vec<Json>) {
-        let (code, answer) =
-            self.pipeline(&json!({ "baton": baton, "requests": requests })).await;
+        let (code, answer) = self.pipeline(&json!({ "baton": baton, "requests": requests })).await;
         assert_eq!(code, 200, "{answer}");
         assert_eq!(answer["base_url"], Json::Null);
         let results = answer["results"].as_array().unwrap().clone();
@@ -174,7 +173,8 @@ async fn errors_have_sqlite_s_codes_and_ours() {
     ] {
         assert_eq!(hrana.execute(sql).await.map(drop), Err(code.to_owned()), "{sql}");
     }
-    let (_, results) = hrana.ask(&Json::Null, json!([execute("INSERT INTO p(id) VALUES (1)")])).await;
+    let (_, results) =
+        hrana.ask(&Json::Null, json!([execute("INSERT INTO p(id) VALUES (1)")])).await;
     assert_eq!(
         results[0]["error"],
         json!({"message": "UNIQUE constraint failed: p.id",
@@ -200,7 +200,10 @@ async fn a_transaction_lasts_over_requests_and_survives_errors_in_it() {
     let (_cluster, hrana) = start().await;
     hrana.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b)").await.unwrap();
     let (baton, results) = hrana
-        .ask(&Json::Null, json!([execute("BEGIN IMMEDIATE"), execute("INSERT INTO t(b) VALUES (1)")]))
+        .ask(
+            &Json::Null,
+            json!([execute("BEGIN IMMEDIATE"), execute("INSERT INTO t(b) VALUES (1)")]),
+        )
         .await;
     assert_eq!(codes(&results), ["ok", "ok"]);
     assert_eq!(results[1]["response"]["result"]["last_insert_rowid"], "1");
@@ -225,15 +228,22 @@ async fn a_transaction_lasts_over_requests_and_survives_errors_in_it() {
     assert_eq!(outcome(&results[1]).unwrap()["rows"][0][0], integer(1));
     assert_eq!(results[8]["response"]["is_autocommit"], false);
 
-    let (baton, results) = hrana.ask(&baton, json!([execute("COMMIT"), {"type": "get_autocommit"}])).await;
+    let (baton, results) =
+        hrana.ask(&baton, json!([execute("COMMIT"), {"type": "get_autocommit"}])).await;
     assert_eq!(codes(&results), ["ok", "ok"]);
     assert_eq!(results[1]["response"]["is_autocommit"], true);
     assert_eq!(hrana.first("SELECT group_concat(a) FROM t").await["value"], "1,3");
 
     // Without COMMIT nothing is left: neither after ROLLBACK, nor when the stream is closed.
-    let undone = json!([execute("BEGIN"), execute("DELETE FROM t"), execute("ROLLBACK"),
-                        execute("SAVEPOINT a"), execute("DELETE FROM t"), close(),
-                        execute("SELECT 1")]);
+    let undone = json!([
+        execute("BEGIN"),
+        execute("DELETE FROM t"),
+        execute("ROLLBACK"),
+        execute("SAVEPOINT a"),
+        execute("DELETE FROM t"),
+        close(),
+        execute("SELECT 1")
+    ]);
     let (baton, results) = hrana.ask(&baton, undone).await;
     assert_eq!(baton, Json::Null);
     assert_eq!(codes(&results)[6], "STREAM_CLOSED");
@@ -246,8 +256,12 @@ async fn a_transaction_lasts_over_requests_and_survives_errors_in_it() {
     assert_eq!(results[3]["response"]["is_autocommit"], true);
     assert_eq!(hrana.first("SELECT count(*) FROM t").await, integer(1));
 
-    let read_only = json!([execute("BEGIN TRANSACTION READONLY"), execute("SELECT count(*) FROM t"),
-                           execute("DELETE FROM t"), execute("COMMIT")]);
+    let read_only = json!([
+        execute("BEGIN TRANSACTION READONLY"),
+        execute("SELECT count(*) FROM t"),
+        execute("DELETE FROM t"),
+        execute("COMMIT")
+    ]);
     let (_, results) = hrana.ask(&Json::Null, read_only).await;
     assert_eq!(codes(&results), ["ok", "ok", "SQLITE_READONLY", "ok"]);
 }
@@ -362,8 +376,15 @@ async fn batches_run_what_their_conditions_say() {
         .iter()
         .map(|line| format!("{} {}", line["type"].as_str().unwrap(), line["step"]))
         .collect();
-    let wanted = ["step_begin 0", "row null", "row null", "step_end null", "step_error 1",
-                  "step_begin 3", "step_end null"];
+    let wanted = [
+        "step_begin 0",
+        "row null",
+        "row null",
+        "step_end null",
+        "step_error 1",
+        "step_begin 3",
+        "step_end null",
+    ];
     assert_eq!(said, wanted);
     assert_eq!(lines[2]["row"], json!([integer(1)]));
     assert_eq!(lines[7]["last_insert_rowid"], "4");
@@ -384,9 +405,8 @@ async fn scripts_texts_and_descriptions() {
 
     let by_id = |id: i32| json!({"type": "execute", "stmt": {"sql_id": id}});
     let store = |id: i32, sql: &str| json!({"type": "store_sql", "sql_id": id, "sql": sql});
-    let (baton, results) = hrana
-        .ask(&Json::Null, json!([store(7, "SELECT 7"), store(7, "SELECT 8"), by_id(7)]))
-        .await;
+    let (baton, results) =
+        hrana.ask(&Json::Null, json!([store(7, "SELECT 7"), store(7, "SELECT 8"), by_id(7)])).await;
     assert_eq!(codes(&results), ["ok", "SQL_EXISTS", "ok"]);
     let drop_7 = json!({"type": "close_sql", "sql_id": 7});
     let (_, results) = hrana.ask(&baton, json!([by_id(7), drop_7, by_id(7), drop_7])).await;
@@ -399,9 +419,12 @@ async fn scripts_texts_and_descriptions() {
     let (_, results) = hrana
         .ask(
             &Json::Null,
-            json!([describe("SELECT a, b AS c FROM t WHERE a = ? AND b = :b"),
-                   describe("EXPLAIN QUERY PLAN SELECT 1"), describe("INSERT INTO t VALUES (?2, 1)"),
-                   describe("SELECT absent")]),
+            json!([
+                describe("SELECT a, b AS c FROM t WHERE a = ? AND b = :b"),
+                describe("EXPLAIN QUERY PLAN SELECT 1"),
+                describe("INSERT INTO t VALUES (?2, 1)"),
+                describe("SELECT absent")
+            ]),
         )
         .await;
     let first = outcome(&results[0]).unwrap();
