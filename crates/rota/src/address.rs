@@ -1,28 +1,66 @@
-//! Where a server is, as people write it: `http://host:4001`, `postgres://rota@host:5441/rota`, or
-//! just `host:port`. Every server has both doors, so each kind of address leads to the other: over
-//! HTTP `/status` names the PostgreSQL port, and over PostgreSQL `SHOW rota.http` names the HTTP
-//! port.
+//! Where a server is, as people write it: `https://user:password@host:4001`,
+//! `postgres://rota@host:5441/rota`, or just `host:port`. Every server has both doors, so each kind
+//! of address leads to the other: over HTTP `/status` names the PostgreSQL port, and over PostgreSQL
+//! `SHOW rota.http` names the HTTP port.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use tokio_postgres::config::Host;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Client, Config};
 
 use crate::failure::{Failure, database};
-use crate::http;
+use crate::http::Web;
+use crate::postgres::{Postgres, first_host};
+use crate::trust::{Check, Secret, Trust};
 
-/// What `rota dev` makes and needs no password for.
+/// What `rota dev` makes and needs no password for; the first user of any cluster, unless another
+/// was asked for.
 pub const USER_AND_DATABASE: &str = "rota";
 
 /// A server's address on the command line.
 #[derive(Clone, Debug)]
 pub enum Address {
-    /// `http://host:port`
-    Http(HostPort),
+    /// `http://…` or `https://…`
+    Http(Http),
     /// `postgres://…`
-    Postgres(Box<tokio_postgres::Config>),
+    Postgres(Box<Asked>),
     /// `host:port`: whichever the command would rather have.
     Either(HostPort),
+}
+
+/// An HTTP address.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// The machine and port.
+    pub at: HostPort,
+    /// Whether over TLS.
+    pub tls: bool,
+    /// As whom; else the first user.
+    pub user: Option<String>,
+    /// With which password.
+    pub password: Option<Secret>,
+}
+
+/// A PostgreSQL address.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    config: Config,
+    /// `sslmode`, where it was said.
+    mode: Option<Mode>,
+    /// `sslrootcert`.
+    ca: Option<PathBuf>,
+}
+
+/// What is to be with TLS (libpq's `sslmode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Disable,
+    Prefer,
+    Require,
+    VerifyFull,
 }
 
 /// A machine and a TCP port.
@@ -32,6 +70,19 @@ pub struct HostPort {
     pub host: String,
     /// The port.
     pub port: u16,
+}
+
+impl From<SocketAddr> for HostPort {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+impl HostPort {
+    /// Whether it is this very machine, where nobody is in between.
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
 }
 
 impl fmt::Display for HostPort {
@@ -67,61 +118,169 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            let mut config: tokio_postgres::Config =
-                text.parse().map_err(|error| format!("`{text}`: {error}"))?;
-            if config.get_user().is_none() {
-                config.user(USER_AND_DATABASE);
+            return text.parse().map(|asked| Self::Postgres(Box::new(asked)));
+        }
+        for (scheme, tls) in [("http://", false), ("https://", true)] {
+            if let Some(rest) = text.strip_prefix(scheme) {
+                return http(rest, tls).map(Self::Http);
             }
-            if config.get_dbname().is_none() {
-                config.dbname(USER_AND_DATABASE);
+        }
+        text.parse().map(Self::Either).map_err(|error| {
+            format!("{error}, https://HOST:PORT or postgres://USER@HOST:PORT/DATABASE")
+        })
+    }
+}
+
+/// What comes after `http://`. Errors do not repeat the address: a password may be in it.
+fn http(rest: &str, tls: bool) -> Result<Http, String> {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let (who, at) = match authority.rsplit_once('@') {
+        Some((who, at)) => (Some(who), at),
+        None => (None, authority),
+    };
+    let (user, password) = match who.map(|who| who.split_once(':').unwrap_or((who, ""))) {
+        None => (None, None),
+        Some((user, "")) => (Some(decoded(user)?), None),
+        Some((user, password)) => (Some(decoded(user)?), Some(Secret(decoded(password)?))),
+    };
+    Ok(Http { at: at.parse()?, tls, user, password })
+}
+
+/// Without `%20` and the like.
+fn decoded(text: &str) -> Result<String, String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    let wrong = || "a `%` in a user or password is written %25".to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2).ok_or_else(wrong)?;
+        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| wrong())?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).map_err(|_| "user and password must be UTF-8".into())
+}
+
+impl FromStr for Asked {
+    type Err = String;
+
+    /// tokio-postgres knows fewer modes than libpq: TLS is taken out of the address first.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (base, query) = text.split_once('?').unwrap_or((text, ""));
+        let (mut mode, mut ca) = (None, None);
+        let mut rest = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("sslmode", value)) => mode = Some(value.parse()?),
+                Some(("sslrootcert", value)) => ca = Some(PathBuf::from(decoded(value)?)),
+                _ => rest.push(pair),
             }
-            return Ok(Self::Postgres(Box::new(config)));
         }
-        if text.starts_with("https://") {
-            return Err(format!("`{text}`: servers speak http, without TLS"));
+        let plain = match rest.is_empty() {
+            true => base.to_owned(),
+            false => format!("{base}?{}", rest.join("&")),
+        };
+        let mut config: Config =
+            plain.parse().map_err(|error: tokio_postgres::Error| database(&error))?;
+        if config.get_user().is_none() {
+            config.user(USER_AND_DATABASE);
         }
-        match text.strip_prefix("http://") {
-            Some(rest) => rest.split(['/', '?']).next().unwrap_or(rest).parse().map(Self::Http),
-            None => text.parse().map(Self::Either).map_err(|error| {
-                format!("{error}, http://HOST:PORT or postgres://USER@HOST:PORT/DATABASE")
-            }),
+        if config.get_dbname().is_none() {
+            config.dbname(USER_AND_DATABASE);
         }
+        Ok(Self { config, mode, ca })
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "disable" => Ok(Self::Disable),
+            "prefer" => Ok(Self::Prefer),
+            "require" => Ok(Self::Require),
+            "verify-full" => Ok(Self::VerifyFull),
+            other => Err(format!(
+                "sslmode={other} is not known: disable, prefer, require and verify-full are"
+            )),
+        }
+    }
+}
+
+impl Asked {
+    /// Logs in. What TLS is to be, unless it was said: everything is checked where an authority is
+    /// known; on this very machine none is needed; else the connection is encrypted, and the
+    /// password's proof bound to the certificate.
+    async fn log_in(&self, trust: &Trust) -> Result<(Postgres, Client), Failure> {
+        let ca = self.ca.as_deref().or(trust.ca());
+        let mode = self.mode.unwrap_or(match ca {
+            Some(_) => Mode::VerifyFull,
+            None if first_host(&self.config).is_loopback() => Mode::Prefer,
+            None => Mode::Require,
+        });
+        let mut config = self.config.clone();
+        let (ssl, check) = match mode {
+            Mode::Disable => (SslMode::Disable, Check::Dates),
+            Mode::Prefer => (SslMode::Prefer, Check::Dates),
+            // As libpq has it: who names an authority wants to be sure.
+            Mode::Require if ca.is_some() => (SslMode::Require, Check::All),
+            Mode::Require => (SslMode::Require, Check::Dates),
+            Mode::VerifyFull => (SslMode::Require, Check::All),
+        };
+        config.ssl_mode(ssl);
+        Postgres::log_in(config, check, ca, trust).await
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Http(at) | Self::Either(at) => at.fmt(f),
-            Self::Postgres(config) => first_host(config).fmt(f),
+            Self::Http(Http { at, .. }) | Self::Either(at) => at.fmt(f),
+            Self::Postgres(asked) => first_host(&asked.config).fmt(f),
         }
     }
 }
 
 impl Address {
-    /// How to log in. Asks the server for its PostgreSQL port when the address is for HTTP.
-    pub async fn postgres(&self) -> Result<tokio_postgres::Config, Failure> {
-        let at = match self {
-            Self::Postgres(config) => return Ok((**config).clone()),
-            Self::Either(at) => at.clone(),
-            Self::Http(at) => {
-                let status = http::status(at).await?;
-                HostPort { host: at.host.clone(), port: status.pg.port() }
-            }
-        };
-        let mut config = tokio_postgres::Config::new();
-        config.host(&at.host).port(at.port).user(USER_AND_DATABASE).dbname(USER_AND_DATABASE);
-        Ok(config)
+    /// The authority that it names itself.
+    pub fn ca(&self) -> Option<&Path> {
+        match self {
+            Self::Postgres(asked) => asked.ca.as_deref(),
+            _ => None,
+        }
     }
 
-    /// Where to ask for `/status`. Asks the server for its HTTP port when the address is for
-    /// PostgreSQL.
-    pub async fn http(&self) -> Result<HostPort, Failure> {
+    /// Logs in by PostgreSQL's protocol. Asks the server for its port when the address is for HTTP.
+    pub async fn postgres(&self, trust: &Trust) -> Result<(Postgres, Client), Failure> {
+        let (at, http) = match self {
+            Self::Postgres(asked) => return asked.log_in(trust).await,
+            Self::Either(at) => (at.clone(), None),
+            Self::Http(http) => {
+                let status = self.http(trust).await?.status().await?;
+                let at = HostPort { host: http.at.host.clone(), port: status.pg.port() };
+                (at, Some(http))
+            }
+        };
+        let mut config = Config::new();
+        let user = http.and_then(|http| http.user.as_deref()).unwrap_or(USER_AND_DATABASE);
+        config.host(&at.host).port(at.port).user(user).dbname(USER_AND_DATABASE);
+        if let Some(Secret(password)) = http.and_then(|http| http.password.as_ref()) {
+            config.password(password);
+        }
+        let mode = http.map(|http| if http.tls { Mode::VerifyFull } else { Mode::Disable });
+        Asked { config, mode, ca: None }.log_in(trust).await
+    }
+
+    /// The HTTP door. Asks the server for its port when the address is for PostgreSQL.
+    pub async fn http(&self, trust: &Trust) -> Result<Web, Failure> {
         match self {
-            Self::Http(at) | Self::Either(at) => Ok(at.clone()),
-            Self::Postgres(config) => {
-                let client = connect(config).await?;
-                http_of(&client, &first_host(config)).await
+            Self::Http(http) => Web::new(http, trust),
+            Self::Either(at) => {
+                let tls = trust.ca().is_some();
+                Web::new(&Http { at: at.clone(), tls, user: None, password: None }, trust)
+            }
+            Self::Postgres(asked) => {
+                let (postgres, client) = asked.log_in(trust).await?;
+                http_of(&postgres, &client, self.ca(), trust).await
             }
         }
     }
@@ -129,9 +288,11 @@ impl Address {
 
 /// The HTTP door of the server that a connection leads to.
 pub async fn http_of(
-    client: &tokio_postgres::Client,
-    postgres: &HostPort,
-) -> Result<HostPort, Failure> {
+    postgres: &Postgres,
+    client: &Client,
+    ca: Option<&Path>,
+    trust: &Trust,
+) -> Result<Web, Failure> {
     let messages = client
         .simple_query("SHOW rota.http")
         .await
@@ -140,35 +301,17 @@ pub async fn http_of(
         tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,
     });
-    let at: HostPort = answer
-        .ok_or_else(|| Failure::new(format!("{postgres} does not say where its HTTP door is")))?
-        .parse()
-        .map_err(Failure::new)?;
-    Ok(HostPort { host: postgres.host.clone(), port: at.port })
-}
-
-/// Logs in. The connection's task ends when the client is dropped.
-pub async fn connect(config: &tokio_postgres::Config) -> Result<tokio_postgres::Client, Failure> {
-    let at = first_host(config);
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(|error| {
-        Failure::new(format!(
-            "cannot connect to {at}: {}; is the server running? \
-             (`rota status` takes its HTTP address)",
-            database(&error)
-        ))
-    })?;
-    tokio::spawn(connection);
-    Ok(client)
-}
-
-/// The first machine that a configuration names.
-pub fn first_host(config: &tokio_postgres::Config) -> HostPort {
-    let host = match config.get_hosts().first() {
-        Some(Host::Tcp(name)) => name.clone(),
-        Some(other) => format!("{other:?}"),
-        None => config.get_hostaddrs().first().map_or_else(String::new, ToString::to_string),
+    let (host, silent) = (postgres.at().host, || {
+        Failure::new(format!("{} does not say where its HTTP door is", postgres.at()))
+    });
+    let at: HostPort = answer.ok_or_else(silent)?.parse().map_err(Failure::new)?;
+    let http = Http {
+        at: HostPort { host, port: at.port },
+        tls: postgres.is_encrypted(),
+        user: Some(postgres.user().to_owned()),
+        password: postgres.password(),
     };
-    HostPort { host, port: config.get_ports().first().copied().unwrap_or(5432) }
+    Web::new(&http, &trust.with_ca(ca))
 }
 
 #[cfg(test)]
@@ -180,11 +323,13 @@ mod tests {
         for (text, shown) in [
             ("http://127.0.0.1:4001", Some("127.0.0.1:4001")),
             ("http://127.0.0.1:4001/status", Some("127.0.0.1:4001")),
+            ("https://ada:a%40b@db.example.org:4001/", Some("db.example.org:4001")),
             ("db.example.org:5441", Some("db.example.org:5441")),
             ("[::1]:4001", Some("[::1]:4001")),
             ("postgres://me@localhost:5441/rota", Some("localhost:5441")),
             ("postgresql://localhost:5441", Some("localhost:5441")),
-            ("https://127.0.0.1:4001", None),
+            ("postgres://localhost:5441?sslmode=verify-full&sslrootcert=a", Some("localhost:5441")),
+            ("postgres://localhost:5441?sslmode=allow", None),
             ("::1:4001", None),
             ("localhost", None),
             ("localhost:99999", None),
@@ -196,10 +341,29 @@ mod tests {
     }
 
     #[test]
+    fn user_and_password_are_read_and_never_shown() {
+        let Ok(Address::Http(http)) = "https://ada:a%40b%3a@db:4001".parse() else {
+            panic!("an HTTP address")
+        };
+        assert_eq!((http.user.as_deref(), http.tls), (Some("ada"), true));
+        assert_eq!(http.password, Some(Secret("a@b:".into())));
+        for text in ["https://ada:geheim@db:4001", "postgres://ada:geheim@db:5441"] {
+            let address: Address = text.parse().unwrap();
+            assert!(!format!("{address:?} {address}").contains("geheim"), "{text}");
+        }
+        for text in ["https://ada:geheim@db:x", "postgres://ada:geheim@db:x", "http://a:geheim%"] {
+            assert!(!text.parse::<Address>().unwrap_err().contains("geheim"), "{text}");
+        }
+    }
+
+    #[test]
     fn user_and_database_need_not_be_said() {
-        let Ok(Address::Postgres(config)) = "postgres://localhost:5441".parse() else {
+        let Ok(Address::Postgres(asked)) = "postgres://localhost:5441?sslmode=require".parse()
+        else {
             panic!("a PostgreSQL address")
         };
+        let Asked { config, mode, .. } = *asked;
         assert_eq!((config.get_user(), config.get_dbname()), (Some("rota"), Some("rota")));
+        assert_eq!(mode, Some(Mode::Require));
     }
 }

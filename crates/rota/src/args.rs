@@ -40,6 +40,9 @@ pub enum Command {
     /// Write a genesis and one home folder per server, for real machines
     #[command(after_help = INIT_HELP)]
     Init(Init),
+    /// Make a new certificate for a server: before the old one ends, or for other names
+    #[command(after_help = CERTIFICATE_HELP)]
+    Certificate(Certificate),
     /// Run one server
     #[command(after_help = START_HELP)]
     Start(Start),
@@ -52,6 +55,15 @@ pub enum Command {
     /// Measure how many transactions a cluster takes, and how fast it answers
     #[command(after_help = BENCH_HELP)]
     Bench(Bench),
+}
+
+/// Whom to trust, for commands that talk to servers.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Authority {
+    /// The certificate of the cluster's authority: servers over TLS must have theirs from it [env:
+    /// ROTA_CA]
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 }
 
 const DEV_HELP: &str = "\
@@ -91,10 +103,11 @@ pub struct Dev {
 }
 
 const INIT_HELP: &str = "\
-A host that is named several times gets several servers, each with ports of its own. PostgreSQL's \
-protocol and HTTP are served on 127.0.0.1 only, unless --listen says otherwise: there are no \
-passwords and no TLS for clients yet. Between servers everything is encrypted and only members \
-are let in.
+Beside a home for each server, --out gets a certificate authority (ca.crt for clients, ca.key to \
+be kept), and the first user's key and password. PostgreSQL's protocol and HTTP are served on \
+127.0.0.1, or where --listen says, over TLS. A host that is named several times gets several \
+servers, each with ports of its own. Between servers everything is encrypted and only members are \
+let in.
 
 Examples:
   rota init --servers db1.example.org,db2.example.org,db3.example.org,db4.example.org --out cluster
@@ -130,6 +143,42 @@ pub struct Init {
     /// The UDP port for the other servers
     #[arg(long, default_value_t = 7001, value_name = "PORT")]
     pub peer_port: u16,
+    /// The first user, who may do everything
+    #[arg(long, default_value = "rota", value_name = "NAME")]
+    pub administrator: String,
+    /// Let servers change users and grants for administrators that log in by password; otherwise
+    /// only their own keys can
+    #[arg(long)]
+    pub trusted_servers: bool,
+}
+
+const CERTIFICATE_HELP: &str = "\
+Run it where ca.key is. The server's home gets a new tls.crt, tls.key and ca.crt; a running server \
+uses them within a minute, without a restart. Without names, the certificate that is there is made \
+anew for the names in it.
+
+Examples:
+  rota certificate --ca cluster --home rota                  renew, on a machine with both
+  rota certificate --ca cluster --home new db1.example.org 10.0.0.1
+  scp new/tls.key new/tls.crt db1.example.org:rota           the key first
+
+Exit codes:
+  0  written
+  1  it failed: the last line says why and what to do
+  2  the command line was not understood";
+
+/// `rota certificate`.
+#[derive(Debug, Args)]
+pub struct Certificate {
+    /// The folder with ca.crt and ca.key, as `rota init` wrote it
+    #[arg(long, value_name = "DIR")]
+    pub ca: PathBuf,
+    /// The server's home folder, or any other to write to
+    #[arg(long, value_name = "DIR")]
+    pub home: PathBuf,
+    /// The names and addresses by which clients know the server; localhost is always added
+    #[arg(value_name = "HOST")]
+    pub names: Vec<String>,
 }
 
 const START_HELP: &str = "\
@@ -150,7 +199,8 @@ pub struct Start {
     /// The server's home folder, as `rota init` or `rota dev` wrote it
     #[arg(long, value_name = "DIR")]
     pub home: PathBuf,
-    /// Serve clients on other addresses than this machine's own, without passwords or encryption
+    /// Serve clients without TLS on other addresses than this machine's own: whoever is in between
+    /// reads and changes what they send
     #[arg(long)]
     pub insecure: bool,
     /// Stop when standard input closes: so no server outlives the `rota dev` that started it
@@ -180,6 +230,8 @@ pub struct Status {
     /// Print JSON, for programs
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub authority: Authority,
 }
 
 const SQL_HELP: &str = "\
@@ -211,6 +263,8 @@ pub struct Sql {
     /// Print how long each statement took
     #[arg(long)]
     pub timer: bool,
+    #[command(flatten)]
+    pub authority: Authority,
 }
 
 /// How rows are printed.
@@ -268,6 +322,8 @@ pub struct Bench {
     /// Print JSON, for programs
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub authority: Authority,
 }
 
 /// What `rota bench` does over and over.

@@ -1,6 +1,6 @@
 //! A new cluster: fresh keys, a genesis, and one home folder per server.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -37,6 +37,23 @@ pub struct Place {
     pub dialled: String,
 }
 
+impl Place {
+    /// What clients of other servers are told of where this one serves HTTP: nothing, where it can
+    /// be reached from its own machine only and others are elsewhere.
+    pub fn told(&self, open: bool) -> Option<String> {
+        let host = self.dialled.rsplit_once(':').map_or("", |(host, _)| host);
+        let is_here = |host: &str| {
+            let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+            host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+        };
+        if self.http.ip().is_loopback() && !is_here(host) {
+            return None;
+        }
+        let scheme = if open { "http" } else { "https" };
+        Some(format!("{scheme}://{host}:{}", self.http.port()))
+    }
+}
+
 /// The home of the server of a number, counted from 1.
 pub fn home_of(folder: &Path, number: usize) -> PathBuf {
     folder.join(format!("server-{number}"))
@@ -59,6 +76,7 @@ pub fn create(
             name: place.name.clone(),
             key: key.public(),
             address: place.dialled.clone(),
+            http: place.told(founding.open),
         })
         .collect();
     for (number, (place, key)) in (1..).zip(places.iter().zip(&keys)) {

@@ -1,59 +1,211 @@
-//! Asking servers where they stand, over HTTP.
+//! Asking servers over HTTP, as any client would: over TLS, with a password, where they want it.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{AUTHORIZATION, CONNECTION, HOST};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rota_node::status::ServerStatus;
+use rota_node::tls::HTTP_PROTOCOL;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
-use crate::address::HostPort;
+use crate::address::{HostPort, Http, USER_AND_DATABASE};
 use crate::failure::Failure;
+use crate::trust::{self, Check, Secret, Trust};
 
 /// How long a server may take for `/status`. It answers from memory: one that takes longer is as
 /// good as down.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The body of a GET, with its HTTP status.
-pub async fn get(at: &HostPort, path: &str) -> Result<(hyper::StatusCode, Bytes), Failure> {
-    let answer = tokio::time::timeout(PATIENCE, get_patiently(at, path)).await;
-    let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}").into()));
-    answer.map_err(Failure::doing(format!("http://{at}{path}")))
+/// How long a connection may take, hand-shake included.
+const CONNECTING: Duration = Duration::from_secs(10);
+
+/// What goes wrong between here and a server.
+type Trouble = Box<dyn std::error::Error + Send + Sync>;
+
+/// A server's HTTP door, and how to pass it.
+#[derive(Clone)]
+pub struct Web {
+    at: HostPort,
+    connector: Option<TlsConnector>,
+    user: String,
+    password: Arc<Mutex<Option<Secret>>>,
+    trust: Trust,
 }
 
-async fn get_patiently(
-    at: &HostPort,
-    path: &str,
-) -> Result<(hyper::StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TcpStream::connect((at.host.as_str(), at.port)).await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let request = hyper::Request::get(path)
-        .header(hyper::header::HOST, at.to_string())
-        .header(hyper::header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
-    let answer = sender.send_request(request).await?;
-    let status = answer.status();
-    let body = answer.into_body().collect().await?.to_bytes();
-    connection.abort();
-    Ok((status, body))
-}
-
-/// Where a server stands.
-pub async fn status(at: &HostPort) -> Result<ServerStatus, Failure> {
-    let (code, body) = get(at, "/status").await?;
-    if !code.is_success() {
-        return Err(Failure::new(format!("http://{at}/status answers {code}")));
+impl Web {
+    /// By an address.
+    pub fn new(http: &Http, trust: &Trust) -> Result<Self, Failure> {
+        let connector = match http.tls {
+            false => None,
+            true => {
+                let config = trust::client(Check::All, trust.ca(), HTTP_PROTOCOL)?;
+                Some(TlsConnector::from(Arc::new(config)))
+            }
+        };
+        // A password in the environment is not sent where others may read it on its way.
+        let private = http.tls || http.at.is_loopback();
+        let from_environment = || trust.password().filter(|_| private).cloned();
+        Ok(Self {
+            at: http.at.clone(),
+            connector,
+            user: http.user.clone().unwrap_or_else(|| USER_AND_DATABASE.into()),
+            password: Arc::new(Mutex::new(http.password.clone().or_else(from_environment))),
+            trust: trust.clone(),
+        })
     }
-    parse_status(&body).map_err(|error| {
-        Failure::new(format!(
-            "http://{at}/status is not a Rota server's of version {}: {error}",
-            env!("CARGO_PKG_VERSION")
-        ))
-    })
+
+    /// A server of `rota dev`, which wants no password.
+    pub fn open(at: HostPort) -> Self {
+        Self {
+            at,
+            connector: None,
+            user: USER_AND_DATABASE.into(),
+            password: Arc::default(),
+            trust: Trust::nothing(),
+        }
+    }
+
+    /// The machine and port.
+    pub fn at(&self) -> &HostPort {
+        &self.at
+    }
+
+    /// A path's whole address, for messages.
+    pub fn url(&self, path: &str) -> String {
+        let scheme = if self.connector.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.at)
+    }
+
+    /// The body of a GET, with its HTTP status.
+    pub async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), Failure> {
+        let answer = self.send(Method::GET, path, None, Bytes::new(), PATIENCE).await?;
+        let status = answer.status();
+        let body = tokio::time::timeout(PATIENCE, answer.into_body().collect()).await;
+        let late = Failure::doing(format!("{}: no whole answer within", self.url(path)));
+        let body = body.map_err(|_| late(format!("{PATIENCE:?}")))?;
+        Ok((status, body.map_err(Failure::doing(self.url(path)))?.to_bytes()))
+    }
+
+    /// Sends a request and waits for the beginning of its answer. Asks for a password where the
+    /// server wants one and none is known.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: Option<&str>,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Response<Incoming>, Failure> {
+        let attempt = async |password: Option<Secret>| {
+            let attempt = self.attempt(&method, path, content_type, body.clone(), password);
+            match tokio::time::timeout(patience, attempt).await {
+                Err(_) => {
+                    Err(Failure::new(format!("{}: no answer within {patience:?}", self.url(path))))
+                }
+                Ok(answer) => answer.map_err(|trouble| self.failed(path, &*trouble)),
+            }
+        };
+        let known = self.password();
+        let answer = attempt(known.clone()).await?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        let asked = if known.is_none() { self.trust.ask(&self.user) } else { None };
+        let Some(password) = asked else {
+            return Err(Failure::new(match known {
+                Some(_) => format!("{}: wrong user or password ({})", self.url(path), self.user),
+                None => format!(
+                    "{} wants a password of user {}: put it in ROTA_PASSWORD, or in the address: \
+                     https://USER:PASSWORD@HOST:PORT",
+                    self.url(path),
+                    self.user
+                ),
+            }));
+        };
+        *self.password.lock().unwrap_or_else(PoisonError::into_inner) = Some(password.clone());
+        let answer = attempt(Some(password)).await?;
+        match answer.status() {
+            StatusCode::UNAUTHORIZED => {
+                Err(Failure::new(format!("{}: wrong user or password", self.url(path))))
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    fn password(&self) -> Option<Secret> {
+        self.password.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn failed(&self, path: &str, trouble: &(dyn std::error::Error + 'static)) -> Failure {
+        let why = trust::explain(trouble).unwrap_or_else(|| trouble.to_string());
+        Failure::new(format!("{}: {why}", self.url(path)))
+    }
+
+    async fn attempt(
+        &self,
+        method: &Method,
+        path: &str,
+        content_type: Option<&str>,
+        body: Bytes,
+        password: Option<Secret>,
+    ) -> Result<Response<Incoming>, Trouble> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, self.at.to_string())
+            .header(CONNECTION, "close");
+        if let Some(content_type) = content_type {
+            request = request.header(hyper::header::CONTENT_TYPE, content_type);
+        }
+        if let Some(Secret(password)) = password {
+            let both = STANDARD.encode(format!("{}:{password}", self.user));
+            request = request.header(AUTHORIZATION, format!("Basic {both}"));
+        }
+        let request = request.body(Full::new(body))?;
+        let stream = tokio::time::timeout(CONNECTING, self.connect()).await;
+        let stream = stream.map_err(|_| format!("no connection within {CONNECTING:?}"))??;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(sender.send_request(request).await?)
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>, Trouble> {
+        let stream = TcpStream::connect((self.at.host.as_str(), self.at.port)).await?;
+        let Some(connector) = &self.connector else { return Ok(Box::new(stream)) };
+        let name = ServerName::try_from(self.at.host.clone())?;
+        Ok(Box::new(connector.connect(name, stream).await?))
+    }
+
+    /// Where the server stands.
+    pub async fn status(&self) -> Result<ServerStatus, Failure> {
+        let (code, body) = self.get("/status").await?;
+        let url = self.url("/status");
+        if !code.is_success() {
+            return Err(Failure::new(format!("{url} answers {code}")));
+        }
+        parse_status(&body).map_err(|error| {
+            Failure::new(format!(
+                "{url} is not a Rota server's of version {}: {error}",
+                env!("CARGO_PKG_VERSION")
+            ))
+        })
+    }
 }
+
+/// A connection, encrypted or not.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// `/status` keeps to rqlite's shape, one object per part; what Rota says of itself is the part
 /// `rota`.

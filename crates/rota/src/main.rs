@@ -3,18 +3,21 @@
 //!
 //! ```text
 //!   rota dev ──► starts `rota start` once per server ──► rota_node::run
-//!   rota init ─► writes the homes that `rota start` takes
+//!   rota init ─► writes the homes that `rota start` takes; rota certificate renews what is in them
 //!   rota status, sql, bench ──► ask running servers, as any other client would
 //! ```
 
 mod address;
 mod args;
+mod certificates;
 mod cluster;
 mod commands;
 mod failure;
 mod http;
+mod postgres;
 mod print;
 mod stop;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         match arguments.command {
             Command::Dev(asked) => commands::dev::run(asked).await,
             Command::Init(asked) => commands::init::run(&asked),
+            Command::Certificate(asked) => commands::certificate::run(&asked),
             Command::Start(asked) => commands::start::run(asked).await,
             Command::Status(asked) => commands::status::run(asked).await,
             Command::Sql(asked) => commands::sql::run(asked).await,

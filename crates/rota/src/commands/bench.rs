@@ -16,35 +16,36 @@ use std::time::Duration;
 
 use rota_node::status::ServerStatus;
 use serde_json::{Value, json};
-use tokio_postgres::Config;
 
-use crate::address::{HostPort, connect, first_host, http_of};
+use crate::address::{HostPort, http_of};
 use crate::args::{Bench, Workload};
 use crate::failure::Failure;
-use crate::http;
+use crate::http::Web;
+use crate::postgres::Postgres;
 use crate::print::{Align, columns, out};
+use crate::trust::Trust;
 use measure::Measured;
 use work::Extent;
 
 /// A server to load.
 pub struct Target {
-    config: Config,
+    config: Postgres,
     at: HostPort,
     /// Where to ask for blocks and flushes; servers that do not tell are loaded all the same.
-    http: Option<HostPort>,
+    http: Option<Web>,
 }
 
 /// Measures one workload after the other.
 pub async fn run(asked: Bench) -> Result<(), Failure> {
     let mut targets = Vec::new();
+    let trust = Trust::new(&asked.authority);
     for server in &asked.servers {
-        let config = server.postgres().await?;
-        let at = first_host(&config);
-        let client = connect(&config).await?;
-        let http = http_of(&client, &at).await.ok();
+        let (config, client) = server.postgres(&trust).await?;
+        let at = config.at();
+        let http = http_of(&config, &client, server.ca(), &trust).await.ok();
         targets.push(Target { config, at, http });
     }
-    let configs: Vec<Config> = targets.iter().map(|target| target.config.clone()).collect();
+    let configs: Vec<Postgres> = targets.iter().map(|target| target.config.clone()).collect();
     let run = rows::prepare(&configs, &asked.workload).await?;
     if asked.workload.contains(&Workload::Transfer) {
         accounts::prepare(&configs, run.mark).await?;
@@ -103,7 +104,7 @@ struct Server {
 async fn statuses(targets: &[Target]) -> Vec<Option<ServerStatus>> {
     let asked = targets.iter().map(|target| async {
         match &target.http {
-            Some(at) => http::status(at).await.ok(),
+            Some(web) => web.status().await.ok(),
             None => None,
         }
     });

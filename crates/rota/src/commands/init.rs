@@ -4,17 +4,40 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+use rota_core::genesis::{Administrator, Genesis};
+use rota_node::auth::scram;
+use rota_node::config::new_key;
+use rota_node::tls::CA_FILE;
+
 use crate::args::Init;
-use crate::cluster::{self, Place, home_of};
+use crate::certificates::{Authority, CA_KEY_FILE, write};
+use crate::cluster::{self, Founding, Place, home_of};
 use crate::failure::Failure;
 use crate::print::out;
+
+/// What the first user signs with: 64 hex digits, as a server's key.
+const KEY_FILE: &str = "administrator.key";
+
+/// What the first user logs in with.
+const PASSWORD_FILE: &str = "administrator.password";
+
+/// Of what passwords are made: 32 letters, five bits each.
+const PASSWORD_LETTERS: &[u8; 32] = b"abcdefghijkmnopqrstuvwxyz2345678";
 
 /// Writes the homes and says what to do with them.
 pub fn run(asked: &Init) -> Result<(), Failure> {
     check_out(&asked.out)?;
     let places = places(asked)?;
-    let genesis = cluster::create(&asked.out, &asked.name, &places)?;
-    out(&instructions(asked, &places, &genesis.chain_id().to_string()))
+    std::fs::create_dir_all(&asked.out).map_err(Failure::doing(asked.out.display()))?;
+    let founding = Founding {
+        name: &asked.name,
+        administrator: administrator(asked)?,
+        trusted_servers: asked.trusted_servers,
+        open: false,
+    };
+    let genesis = cluster::create(&asked.out, &founding, &places)?;
+    certify(asked, &places)?;
+    out(&instructions(asked, &places, &genesis))
 }
 
 fn check_out(folder: &Path) -> Result<(), Failure> {
@@ -80,19 +103,63 @@ fn check_host(host: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn instructions(asked: &Init, places: &[Place], chain: &str) -> String {
-    let out = asked.out.display();
-    let insecure = if asked.listen.is_loopback() { "" } else { " --insecure" };
+/// Makes the first user: a key to sign with, and a password to log in with.
+fn administrator(asked: &Init) -> Result<Administrator, Failure> {
+    let key = new_key().map_err(Failure::doing("making the administrator's key"))?;
+    let password = new_password()?;
+    let mut salt = [0; scram::SALT_BYTES];
+    getrandom::fill(&mut salt).map_err(Failure::doing("asking for randomness"))?;
+    let verifier = scram::derive(&password, &salt, scram::ITERATIONS);
+    write(&asked.out.join(KEY_FILE), &(hex::encode(key.to_bytes()) + "\n"), 0o600)?;
+    write(&asked.out.join(PASSWORD_FILE), &(password + "\n"), 0o600)?;
+    Ok(Administrator {
+        name: asked.administrator.clone(),
+        key: Some(key.public()),
+        verifier: Some(verifier.to_string()),
+    })
+}
+
+/// A hundred bits, in letters and digits that are not taken for one another.
+fn new_password() -> Result<String, Failure> {
+    let mut random = [0; 20];
+    getrandom::fill(&mut random).map_err(Failure::doing("asking for randomness"))?;
+    let letter = |byte: &u8| char::from(PASSWORD_LETTERS[usize::from(byte % 32)]);
+    let groups: Vec<String> =
+        random.chunks(5).map(|group| group.iter().map(letter).collect()).collect();
+    Ok(groups.join("-"))
+}
+
+/// Signs a certificate for each server, by the name that it is dialled by.
+fn certify(asked: &Init, places: &[Place]) -> Result<(), Failure> {
+    let authority = Authority::new(&asked.name)?;
+    for (number, host) in (1..=places.len()).zip(&asked.servers) {
+        let mut names = vec![host.trim().to_owned()];
+        if !asked.listen.is_unspecified() {
+            names.push(asked.listen.to_string());
+        }
+        authority.certify(&names, &home_of(&asked.out, number))?;
+    }
+    authority.save(&asked.out)
+}
+
+fn instructions(asked: &Init, places: &[Place], genesis: &Genesis) -> String {
+    let folder = asked.out.display();
+    let chain = genesis.chain_id();
     let mut text = format!("Database {} ({chain}), {} servers.\n\n", asked.name, places.len());
     for (number, (place, host)) in (1..).zip(places.iter().zip(&asked.servers)) {
         let home = home_of(&asked.out, number);
         text.push_str(&format!(
-            "{}\n  copy {} to {host}, readable by the server's user only (its key is secret)\n  \
-             open UDP port {} to the other servers\n  \
-             rota start --home <the copy>{insecure}\n",
+            "{}\n  copy {} to {host}, readable by the server's user only (its keys are secret)\n  \
+             open UDP port {} to the other servers{}\n  \
+             rota start --home <the copy>\n",
             place.name,
             home.display(),
             place.peer.port(),
+            match asked.listen.is_loopback() {
+                true => String::new(),
+                false =>
+                    format!(", TCP ports {} and {} to clients", place.pg.port(), place.http.port()),
+            }
         ));
     }
     let (tolerated, quorum) = ((places.len() - 1) / 3, places.len() * 2 / 3 + 1);
@@ -102,18 +169,52 @@ fn instructions(asked: &Init, places: &[Place], chain: &str) -> String {
     ));
     if asked.listen.is_loopback() {
         text.push_str(
-            "Clients are served on 127.0.0.1 of each machine; edit server.toml to change that, \
-             and see `rota start --help`.\n",
-        );
-    } else {
-        text.push_str(
-            "Clients are served without passwords and encryption: put this behind a firewall.\n",
+            "Clients are served on 127.0.0.1 of each machine; `--listen 0.0.0.0`, or `pg` and \
+             `http` in server.toml, let others in, over TLS.\n",
         );
     }
-    text.push_str(&format!(
-        "When all homes are copied, remove {out}: a key must be in one place only.\n"
-    ));
-    text
+    text + &for_clients(asked, places)
+        + &format!(
+            "\nWhen the server-… folders are copied, remove them here: a key must be in one place \
+         only.\nKeep {folder}/{CA_KEY_FILE} (it signs the servers' certificates, which end after \
+         825 days:\n`rota certificate --help`) and {folder}/{KEY_FILE} where nobody else gets \
+         at them.\n",
+        )
+}
+
+/// How to log in.
+fn for_clients(asked: &Init, places: &[Place]) -> String {
+    let (folder, user) = (asked.out.display(), &asked.administrator);
+    let host = match asked.servers.first() {
+        Some(host) if !asked.listen.is_loopback() => host.trim(),
+        _ => "localhost",
+    };
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let port = |of: fn(&Place) -> SocketAddr| places.first().map_or(0, |place| of(place).port());
+    let (pg, http) = (port(|place| place.pg), port(|place| place.http));
+    let changes = match asked.trusted_servers {
+        true => format!(
+            "Users are made like that too: CREATE USER ada PASSWORD '…'; GRANT SELECT ON ALL TO \
+             ada\nEvery server may act for all users (--trusted-servers). {folder}/{KEY_FILE} \
+             signs what\nthe administrator signs itself (`rota tx --help`).\n"
+        ),
+        false => format!(
+            "Users and grants are changed with the administrator's key, so that no server can by \
+             itself:\n  rota tx --key {folder}/{KEY_FILE} --ca {folder}/{CA_FILE} \
+             https://{user}@{host}:{http} \\\n      \"CREATE USER ada PASSWORD '…'\" \"GRANT \
+             SELECT ON ALL TO ada\"\n"
+        ),
+    };
+    format!(
+        "\nClients need {folder}/{CA_FILE} and a password. The first user is {user}, and may do \
+         everything; its password\nis in {folder}/{PASSWORD_FILE} and shown nowhere else:\n  \
+         export ROTA_PASSWORD=$(cat {folder}/{PASSWORD_FILE}) ROTA_CA={folder}/{CA_FILE}\n  \
+         rota status https://{user}@{host}:{http}\n  \
+         rota sql postgres://{user}@{host}:{pg}/rota\n  \
+         PGPASSWORD=$ROTA_PASSWORD psql \
+         'postgres://{user}@{host}:{pg}/rota?sslmode=verify-full&sslrootcert={folder}/{CA_FILE}'\n\
+         {changes}"
+    )
 }
 
 #[cfg(test)]
@@ -129,6 +230,8 @@ mod tests {
             postgres_port: 5441,
             http_port: 4001,
             peer_port: 7001,
+            administrator: "rota".into(),
+            trusted_servers: false,
         }
     }
 

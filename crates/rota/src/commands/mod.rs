@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod bench;
+pub mod certificate;
 pub mod dev;
 pub mod init;
 pub mod sql;

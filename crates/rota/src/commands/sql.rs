@@ -9,18 +9,19 @@ use std::io::{BufRead, IsTerminal};
 use std::time::Instant;
 
 use futures::{StreamExt, pin_mut};
-use tokio_postgres::{Client, Config, SimpleQueryMessage};
+use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::address::connect;
 use crate::args::{Mode, Sql};
 use crate::failure::{Failure, database};
+use crate::postgres::Postgres;
 use crate::print::out;
+use crate::trust::Trust;
 use script::Script;
 use show::{Kind, Printer};
 
 /// A connection with the way its answers are printed.
 pub struct Session {
-    config: Config,
+    server: Postgres,
     client: Client,
     mode: Mode,
     timer: bool,
@@ -28,9 +29,8 @@ pub struct Session {
 
 /// Runs what was asked for, or a shell.
 pub async fn run(asked: Sql) -> Result<(), Failure> {
-    let config = asked.server.postgres().await?;
-    let client = connect(&config).await?;
-    let mut session = Session { config, client, mode: asked.mode, timer: asked.timer };
+    let (server, client) = asked.server.postgres(&Trust::new(&asked.authority)).await?;
+    let mut session = Session { server, client, mode: asked.mode, timer: asked.timer };
     if !asked.command.is_empty() {
         for text in &asked.command {
             for statement in Script::whole(text) {
@@ -135,7 +135,7 @@ impl Session {
 
     /// A new connection in place of a lost one.
     pub async fn reconnect(&mut self) -> Result<(), Failure> {
-        self.client = connect(&self.config).await?;
+        self.client = self.server.connect().await?;
         Ok(())
     }
 

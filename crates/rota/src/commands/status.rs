@@ -7,11 +7,12 @@ use rota_core::types::StateRoot;
 use rota_node::status::{ServerStatus, State};
 use serde_json::json;
 
-use crate::address::{Address, HostPort};
+use crate::address::Address;
 use crate::args::Status;
 use crate::failure::Failure;
-use crate::http;
+use crate::http::Web;
 use crate::print::{Align, columns, out, thousands};
+use crate::trust::Trust;
 
 /// How long to look for a height that all servers have reached. Each tells its newest 256 roots, so
 /// only a server that is far behind, or was just restarted, shares none at once.
@@ -37,9 +38,10 @@ type Answer = Result<ServerStatus, Failure>;
 
 /// Asks, prints, compares.
 pub async fn run(asked: Status) -> Result<(), Failure> {
-    let addresses = asked.servers.iter().map(Address::http);
-    let addresses: Vec<Result<HostPort, Failure>> = futures::future::join_all(addresses).await;
-    let (answers, verdict) = ask(&addresses).await;
+    let trust = Trust::new(&asked.authority);
+    let doors = asked.servers.iter().map(|server| server.http(&trust));
+    let doors: Vec<Result<Web, Failure>> = futures::future::join_all(doors).await;
+    let (answers, verdict) = ask(&doors).await;
     let shown = match asked.json {
         true => as_json(&asked.servers, &answers, &verdict),
         false => as_text(&asked.servers, &answers, &verdict),
@@ -49,12 +51,12 @@ pub async fn run(asked: Status) -> Result<(), Failure> {
 }
 
 /// Asks all servers, again and again until they can be compared.
-async fn ask(addresses: &[Result<HostPort, Failure>]) -> (Vec<Answer>, Verdict) {
+async fn ask(doors: &[Result<Web, Failure>]) -> (Vec<Answer>, Verdict) {
     let begun = Instant::now();
     loop {
-        let asked = addresses.iter().map(|address| async move {
-            match address {
-                Ok(at) => http::status(at).await,
+        let asked = doors.iter().map(|door| async move {
+            match door {
+                Ok(door) => door.status().await,
                 Err(failure) => Err(Failure::new(failure.to_string())),
             }
         });

@@ -5,13 +5,13 @@
 //! that changed it, so that none can be lost or happen twice unnoticed either.
 
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Config, Error, Statement};
+use tokio_postgres::{Client, Error, Statement};
 
 use super::Results;
 use super::rows::{Run, first_row, until_so};
-use crate::address::connect;
 use crate::args::Workload;
 use crate::failure::{Failure, database};
+use crate::postgres::Postgres;
 
 /// How many accounts: few enough that transfers meet all the time.
 pub const ACCOUNTS: i64 = 100;
@@ -70,9 +70,9 @@ impl Statements {
 }
 
 /// Makes this run's accounts, and waits until all servers show them.
-pub async fn prepare(servers: &[Config], mark: i64) -> Result<(), Failure> {
+pub async fn prepare(servers: &[Postgres], mark: i64) -> Result<(), Failure> {
     let Some(config) = servers.first() else { return Err(Failure::new("no server is named")) };
-    let client = connect(config).await?;
+    let client = config.connect().await?;
     let values = (1..=ACCOUNTS).map(|id| format!("({mark}, {id}, {BALANCE}, 0)"));
     let values = values.collect::<Vec<_>>().join(", ");
     for sql in [
@@ -85,7 +85,7 @@ pub async fn prepare(servers: &[Config], mark: i64) -> Result<(), Failure> {
         done.map_err(|error| Failure::new(format!("making accounts: {}", database(&error))))?;
     }
     for config in servers {
-        let client = connect(config).await?;
+        let client = config.connect().await?;
         until_so(async || {
             let found = Found::on(&client, mark).await;
             Ok(found.is_ok_and(|found| found.accounts == ACCOUNTS).then_some(()))
@@ -143,7 +143,7 @@ pub async fn check(
     let expected = ACCOUNTS * BALANCE;
     let mut servers = 0;
     for target in targets {
-        let Ok(client) = connect(&target.config).await else {
+        let Ok(client) = target.config.connect().await else {
             eprintln!("{} is down: its balances are not added up", target.at);
             continue;
         };

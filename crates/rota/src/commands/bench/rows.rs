@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio_postgres::{Client, Config, Error, SimpleQueryMessage};
+use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use super::{Results, Target};
-use crate::address::connect;
 use crate::args::Workload;
 use crate::failure::{Failure, database};
+use crate::postgres::Postgres;
 
 /// Reading and updating need something to read and update.
 const ROWS: i64 = 10_000;
@@ -54,9 +54,9 @@ impl Workload {
 }
 
 /// Makes the table, fills it if a workload needs rows, and waits until all servers show them.
-pub async fn prepare(servers: &[Config], workloads: &[Workload]) -> Result<Run, Failure> {
+pub async fn prepare(servers: &[Postgres], workloads: &[Workload]) -> Result<Run, Failure> {
     let Some(config) = servers.first() else { return Err(Failure::new("no server is named")) };
-    let client = connect(config).await?;
+    let client = config.connect().await?;
     let failed = |error| Failure::new(format!("preparing the table: {}", database(&error)));
     client
         .batch_execute(
@@ -76,7 +76,7 @@ pub async fn prepare(servers: &[Config], workloads: &[Workload]) -> Result<Run, 
         rows = largest_key(&client).await.map_err(failed)?;
     }
     for config in servers {
-        let client = connect(config).await?;
+        let client = config.connect().await?;
         until_so(async || {
             Ok(largest_key(&client).await.is_ok_and(|key| key >= rows).then_some(()))
         })
@@ -125,7 +125,7 @@ pub async fn check(targets: &[Target], results: &Results, run: Run) -> Result<Ke
     let unknown: u64 = inserts().map(|(_, measured, _)| measured.unknown).sum();
     let mut servers = 0;
     for target in targets {
-        let Ok(client) = connect(&target.config).await else {
+        let Ok(client) = target.config.connect().await else {
             eprintln!("{} is down: its rows are not counted", target.at);
             continue;
         };

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Config, Error, Statement};
+use tokio_postgres::{Client, Error, Statement};
 
 use super::accounts::{self, ACCOUNTS, Statements, Transfer};
 use super::measure::{Measured, Shared};
 use super::rows::{Run, TEXT};
-use crate::address::connect;
 use crate::args::Workload;
 use crate::failure::{Failure, database};
+use crate::postgres::Postgres;
 
 /// Between attempts to connect again to a server that is gone.
 const RECONNECT: Duration = Duration::from_millis(100);
@@ -43,7 +43,7 @@ pub enum Extent {
 /// Loads the servers for a while.
 pub async fn load(
     workload: Workload,
-    servers: &[Config],
+    servers: &[Postgres],
     connections: u32,
     extent: Extent,
     run: Run,
@@ -124,8 +124,8 @@ struct Prepared {
 }
 
 impl Prepared {
-    async fn new(config: &Config, workload: Workload) -> Result<Self, Failure> {
-        let client = connect(config).await?;
+    async fn new(config: &Postgres, workload: Workload) -> Result<Self, Failure> {
+        let client = config.connect().await?;
         let prepare = async |sql: &str, types: &[Type]| {
             let prepared = client.prepare_typed(sql, types).await;
             prepared.map_err(|error| Failure::new(format!("{sql}: {}", database(&error))))
@@ -178,7 +178,7 @@ enum Task {
 
 struct Worker {
     workload: Workload,
-    config: Config,
+    config: Postgres,
     run: Run,
     random: Random,
     connected: Prepared,

@@ -5,11 +5,13 @@ use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use rota_core::genesis::Administrator;
 use rota_node::config::{PeerConfig, ServerConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::address::USER_AND_DATABASE;
 use crate::args::Dev;
-use crate::cluster::{self, Place, config_of, home_of};
+use crate::cluster::{self, Founding, Place, config_of, home_of};
 use crate::failure::Failure;
 
 /// What tells that a folder is a development cluster's, and holds how it was made.
@@ -76,7 +78,13 @@ impl Home {
     /// were there.
     pub fn prepare(&self, places: &[Place]) -> Result<bool, Failure> {
         if !self.made {
-            cluster::create(&self.folder, "development", places)?;
+            let founding = Founding {
+                name: "development",
+                administrator: Administrator::open(USER_AND_DATABASE),
+                trusted_servers: true,
+                open: true,
+            };
+            cluster::create(&self.folder, &founding, places)?;
             return Ok(false);
         }
         let wrong = Failure::doing(format!(
@@ -90,10 +98,14 @@ impl Home {
         let peers: Vec<PeerConfig> = known
             .into_iter()
             .zip(places)
-            .map(|(peer, place)| PeerConfig { address: place.dialled.clone(), ..peer })
+            .map(|(peer, place)| PeerConfig {
+                address: place.dialled.clone(),
+                http: place.told(true),
+                ..peer
+            })
             .collect();
         for (number, place) in (1..).zip(places) {
-            config_of(place, &peers)
+            config_of(place, &peers, true)
                 .save(&self.server(number))
                 .map_err(Failure::doing("writing a server's ports"))?;
         }

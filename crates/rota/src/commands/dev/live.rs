@@ -8,10 +8,9 @@ use tokio::process::Child;
 use tokio::time::MissedTickBehavior;
 
 use super::home::Home;
-use crate::address::HostPort;
 use crate::cluster::Place;
 use crate::failure::Failure;
-use crate::http;
+use crate::http::Web;
 use crate::print::{out, thousands};
 
 /// How often the servers are asked where they stand.
@@ -31,7 +30,7 @@ pub struct Live {
 
 struct Server {
     number: usize,
-    at: HostPort,
+    web: Web,
     home: String,
     seen: Option<ServerStatus>,
     ever: bool,
@@ -51,7 +50,7 @@ impl Live {
     pub fn new(home: &Home, places: &[Place]) -> Self {
         let servers = (1..).zip(places).map(|(number, place)| Server {
             number,
-            at: HostPort { host: place.http.ip().to_string(), port: place.http.port() },
+            web: Web::open(place.http.into()),
             home: home.server(number).display().to_string(),
             seen: None,
             ever: false,
@@ -73,7 +72,7 @@ impl Live {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
-            let answers = self.servers.iter().map(|server| http::status(&server.at));
+            let answers = self.servers.iter().map(|server| server.web.status());
             let answers = futures::future::join_all(answers).await;
             let mut news = Vec::new();
             for (server, answer) in self.servers.iter_mut().zip(answers) {

@@ -9,7 +9,6 @@ use rustyline::error::ReadlineError;
 
 use super::Session;
 use super::script::Script;
-use crate::address::first_host;
 use crate::args::Mode;
 use crate::failure::Failure;
 
@@ -34,11 +33,7 @@ pub async fn run(mut session: Session) -> Result<(), Failure> {
         // There is none the first time.
         let _ = editor.load_history(file);
     }
-    eprintln!(
-        "rota {} on {}; .help for help",
-        env!("CARGO_PKG_VERSION"),
-        first_host(&session.config)
-    );
+    eprintln!("rota {} on {}; .help for help", env!("CARGO_PKG_VERSION"), session.server.at());
     let mut script = Script::default();
     loop {
         let prompt = if script.is_empty() { "rota> " } else { "  ..> " };
@@ -85,14 +80,13 @@ async fn run_statement(session: &mut Session, statement: &str) -> bool {
             }
         }
     }
-    let cancel = session.client.cancel_token();
     let outcome = {
         let running = session.run(statement);
         tokio::pin!(running);
         tokio::select! {
             outcome = &mut running => Some(outcome),
             _ = tokio::signal::ctrl_c() => {
-                let told = cancel.cancel_query(tokio_postgres::NoTls);
+                let told = session.server.cancel(&session.client);
                 // A server that cannot be told is given up below.
                 let _ = tokio::time::timeout(AFTER_CTRL_C, told).await;
                 tokio::time::timeout(AFTER_CTRL_C, &mut running).await.ok()
