@@ -217,7 +217,17 @@ impl Board {
             number,
             key,
             address: address.map(|peer| peer.address.clone()).unwrap_or_default(),
+            http: address.and_then(|peer| peer.http.clone()),
             connected: connected.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Where peers, and over HTTP clients, reach this server, as far as its settings say so.
+    pub fn own_addresses(&self) -> (String, Option<String>) {
+        let own = self.config.peers.iter().find(|peer| peer.key == self.key);
+        match own {
+            Some(own) => (own.address.clone(), own.http.clone()),
+            None => (self.config.peer.to_string(), None),
         }
     }
 

@@ -103,7 +103,8 @@ pub struct ServerConfig {
     /// only where both doors listen on loopback addresses; `rota dev` sets it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub open: bool,
-    /// Where the other members are. This server itself may be listed; it is skipped.
+    /// Where the other members are. This server itself may be listed, so that it can tell clients
+    /// where they reach it.
     #[serde(default)]
     pub peers: Vec<PeerConfig>,
 }
@@ -119,6 +120,10 @@ pub struct PeerConfig {
     pub key: NodeId,
     /// `host:port` of its peer address.
     pub address: String,
+    /// Where clients reach it over HTTP: `https://host:port`. They are told so that they find the
+    /// other servers by asking one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
 }
 
 impl ServerConfig {

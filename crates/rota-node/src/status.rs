@@ -119,6 +119,9 @@ pub struct PeerStatus {
     pub key: NodeId,
     /// Its peer address.
     pub address: String,
+    /// Where clients reach it over HTTP, if this server's settings say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
     /// Whether messages flow both ways.
     pub connected: bool,
 }

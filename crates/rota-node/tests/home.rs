@@ -39,6 +39,7 @@ fn make(home: &Path) -> (Genesis, ServerConfig, [u8; 32]) {
             name: "server-2".into(),
             key: new_key().unwrap().public(),
             address: "db2.example:7002".into(),
+            http: Some("https://db2.example:4001".into()),
         }],
     };
     create_home(home, &genesis, &key, &config).unwrap();

@@ -58,7 +58,8 @@ impl Cluster {
             let home = tempfile::tempdir().unwrap();
             let any = "127.0.0.1:0".parse().unwrap();
             let name = format!("server-{}", number + 1);
-            let config = ServerConfig { name, pg: any, http: any, peer: any, open: true, peers: Vec::new() };
+            let config =
+                ServerConfig { name, pg: any, http: any, peer: any, open: true, peers: Vec::new() };
             create_home(home.path(), &cluster.genesis, &key(number), &config).unwrap();
             cluster.homes.push(home);
             cluster.servers.push(None);
@@ -74,7 +75,8 @@ impl Cluster {
         config.peers = others
             .filter_map(|(other, server)| {
                 let address = server.as_ref()?.peer.to_string();
-                Some(PeerConfig { name: String::new(), key: key(other).public(), address })
+                let http = Some(format!("http://{}", server.as_ref()?.http));
+                Some(PeerConfig { name: String::new(), key: key(other).public(), address, http })
             })
             .collect();
         config.save(home).unwrap();
