@@ -23,10 +23,10 @@ mod types;
 mod words;
 
 use rota_hash::Hasher;
+use rusqlite::{Connection, OptionalExtension};
+
 use crate::access::Caller;
 use roles::Roles;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension};
 
 /// The names of the attached databases.
 const SCHEMAS: [&str; 2] = ["pg_catalog", "information_schema"];
@@ -61,13 +61,14 @@ pub fn is_mentioned(sql: &str) -> bool {
 }
 
 /// Registers the functions that need no tables.
-pub fn register(connection: &Connection, caller: &Caller) -> rusqlite::Result<()> {
-    functions::register(connection, caller)?;
+pub fn register(connection: &Connection) -> rusqlite::Result<()> {
+    functions::register(connection)?;
     arrays::register(connection)
 }
 
 /// Makes the catalog tell of the schema as it is now: attaches, fills. Needs a connection that may
 /// attach two databases, whose authorizer lets this pass; `query_only` is switched off meanwhile.
+/// `caller`: in whose name statements run, for functions that tell what it may do.
 pub fn prepare(connection: &Connection, caller: &Caller) -> rusqlite::Result<()> {
     let now = fingerprint(connection)?;
     attach(connection)?;

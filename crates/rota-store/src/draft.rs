@@ -260,6 +260,11 @@ impl Drafts {
         Ok(base)
     }
 
+    /// The home that they read.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// The executor tells how long the log of `state.db` is. Whether it should try to have it begin
     /// anew.
     pub fn log_is(&self, pages: u64) -> bool {
@@ -516,12 +521,15 @@ impl Draft {
 
     /// Makes the catalog tell of the schema as it is here, if the statement mentions it.
     fn fill_catalog(&mut self, sql: &str, until: &Until) -> Result<(), Refusal> {
+        if let Some(session) = &self.session {
+            session.engine.context.caller.set(&self.begin.user, &session.engine.access)?;
+        }
         let is_wanted = self.broken.is_none() && catalog::is_mentioned(sql);
         let Some(session) = self.session.as_ref().filter(|_| is_wanted) else { return Ok(()) };
         let context = &session.engine.context;
         context.trust();
         context.watch(Some(until.into()));
-        let filled = query::fill_draft(session.engine.database.connection());
+        let filled = query::fill_draft(session.engine.database.connection(), &context.caller);
         let called_off = context.is_called_off();
         context.watch(None);
         let is_lost = session.is_lost();

@@ -268,7 +268,7 @@ impl Session {
         let mut connection = open_files(home).map_err(fault)?;
         let caller = Caller::default();
         functions::register(&connection, home, on_its_way, &caller).map_err(fault)?;
-        catalog::register(&connection, &caller).map_err(fault)?;
+        catalog::register(&connection).map_err(fault)?;
         told::register(&connection, home, &caller).map_err(fault)?;
         for setting in [DbConfig::SQLITE_DBCONFIG_DQS_DML, DbConfig::SQLITE_DBCONFIG_DQS_DDL] {
             connection.set_db_config(setting, double_quoted_strings).map_err(fault)?;
@@ -363,7 +363,7 @@ impl Session {
             return Ok(());
         }
         self.watch.trusted.store(true, Ordering::Relaxed);
-        let filled = catalog::prepare(&self.connection);
+        let filled = catalog::prepare(&self.connection, &self.caller);
         self.watch.trusted.store(false, Ordering::Relaxed);
         filled.map_err(|error| self.refuse(error))
     }
@@ -484,14 +484,14 @@ pub(crate) fn prepare_draft(
     caller: &Caller,
 ) -> rusqlite::Result<()> {
     functions::register(connection, home, &functions::nothing_known(), caller)?;
-    catalog::register(connection, caller)
+    catalog::register(connection)
 }
 
 /// Makes the catalog of a draft's connection tell of the draft's schema.
-pub(crate) fn fill_draft(connection: &Connection) -> Result<(), Refusal> {
+pub(crate) fn fill_draft(connection: &Connection, caller: &Caller) -> Result<(), Refusal> {
     let limit = Limit::SQLITE_LIMIT_ATTACHED;
     connection.set_limit(limit, CATALOG).map_err(refuse)?;
-    let filled = catalog::prepare(connection);
+    let filled = catalog::prepare(connection, caller);
     connection.set_limit(limit, 0).map_err(refuse)?;
     filled.map_err(refuse)
 }

@@ -328,7 +328,10 @@ impl Context {
         }
         match self.block.transaction() {
             Some(transaction) => transaction.describe(sql).await,
-            None => self.driver.describe(sql, Settings::default()).await,
+            None => {
+                let user = self.variables.user();
+                self.driver.describe(user, sql, Settings::default()).await
+            }
         }
     }
 
@@ -337,7 +340,10 @@ impl Context {
         let (inside, outside) = (self.run_options(), self.read_options());
         match self.block.transaction() {
             Some(transaction) => transaction.look(statement, &inside).await,
-            None => self.driver.read(statement, Settings::default(), &outside).await,
+            None => {
+                let user = self.variables.user();
+                self.driver.read(user, statement, Settings::default(), &outside).await
+            }
         }
     }
 }

@@ -247,7 +247,7 @@ impl<'a> Words<'a> {
                     keyword.to_uppercase()
                 )));
             }
-            "grant" | "revoke" | "do" | "call" | "cluster" => {
+            "do" | "call" | "cluster" => {
                 return Err(unsupported(format!("{} is not supported", keyword.to_uppercase())));
             }
             _ => return Ok(None),
@@ -372,10 +372,7 @@ impl<'a> Words<'a> {
     fn reset(&mut self) -> Result<Command, Refusal> {
         if self.eat("session") {
             self.expect("authorization")?;
-            return Ok(Command::Nothing("RESET"));
-        }
-        if self.eat("role") {
-            return Ok(Command::Nothing("RESET"));
+            return Ok(Command::Reset(Some("session_authorization".into())));
         }
         let name = self.setting()?.ok_or_else(|| self.unexpected())?;
         Ok(Command::Reset(Some(name).filter(|name| name != "all")))
@@ -390,7 +387,7 @@ impl<'a> Words<'a> {
                 return Ok(Command::SetCharacteristics(self.modes()?));
             }
             if self.eat("authorization") {
-                return self.only(&["default", "rota"], "the session's user cannot be changed");
+                return self.oneself("session_authorization", "default", false);
             }
         }
         if self.eat("transaction") {
@@ -400,7 +397,7 @@ impl<'a> Words<'a> {
             return Ok(Command::SetTransaction(self.modes()?));
         }
         if self.eat("role") {
-            return self.only(&["none", "default", "rota"], "there are no other roles");
+            return self.oneself("role", "none", local);
         }
         if self.eat("constraints") {
             return Err(unsupported("SET CONSTRAINTS is not supported"));
@@ -420,15 +417,14 @@ impl<'a> Words<'a> {
         Ok(Command::Set(name, self.values()?, local))
     }
 
-    /// A SET that can only say what is so already.
-    fn only(&mut self, allowed: &[&str], why: &str) -> Result<Command, Refusal> {
-        let value = self.peek().and_then(literal).ok_or_else(|| self.unexpected())?;
+    /// SET ROLE, SET SESSION AUTHORIZATION: a name, or the word for who one is anyway.
+    fn oneself(&mut self, setting: &str, nobody: &str, local: bool) -> Result<Command, Refusal> {
+        let token = self.peek().ok_or_else(|| self.unexpected())?;
+        let is_own = token.is(nobody) || token.is("default");
+        let name = token.name().or_else(|| literal(token)).ok_or_else(|| self.unexpected())?;
         self.next += 1;
         self.done()?;
-        if allowed.iter().any(|allowed| value.eq_ignore_ascii_case(allowed)) {
-            return Ok(Command::Nothing("SET"));
-        }
-        Err(unsupported(why))
+        Ok(Command::Set(setting.into(), Some(name).filter(|_| !is_own), local))
     }
 
     /// The rest as a setting's value; `None` for DEFAULT.

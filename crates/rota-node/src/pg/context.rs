@@ -11,22 +11,21 @@
 use std::time::Instant;
 
 use rota_core::error::{Refusal, sqlstate};
-use rota_core::transaction::{Settings, Value};
+use rota_core::transaction::{Settings, Statement, Value};
 use rota_core::types::{Height, TransactionId};
+use rota_store::access::no_user;
 use rota_store::{Rows, StatementKind, StatementResult};
 
 use super::block::{Block, LONGEST_SILENCE, Phase, aborted, expired, outside, read_only};
 use super::commands::{Command, Declare, Modes};
 use super::cursors::{Portal, Portals, Ran};
 use super::encode::{self, Type, types_of};
+use super::grants::{self, Warning};
 use super::statement::{Plan, Prepared, Shared, Statements, announced, prepare};
-use super::variables::Variables;
+use super::variables::{Identity, Variables};
 use crate::driver::{
     BeginOptions, Cancel, Driver, ReadOptions, RunOptions, Wait, WriteError, WriteOptions, Written,
 };
-
-/// In whose name everything happens until there are users.
-pub(crate) const USER: &str = "rota";
 
 /// What running a statement gave.
 #[derive(Debug, Default)]
@@ -98,16 +97,26 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(driver: Driver, cancel: Cancel) -> Self {
+    pub(crate) fn new(driver: Driver, cancel: Cancel, identity: Identity) -> Self {
         Self {
             driver,
             last: None,
-            variables: Variables::default(),
+            variables: Variables::new(identity),
             block: Block::default(),
             statements: Statements::default(),
             portals: Portals::default(),
             cancel,
         }
+    }
+
+    /// Makes sure that the session's user is still there. What it may do is looked up for each
+    /// statement anew, where that is run.
+    pub(crate) fn recognize(&mut self) -> Result<(), Refusal> {
+        let access = self.driver.access();
+        let user = self.variables.user();
+        let known = access.user(user).filter(|user| user.login).ok_or_else(|| no_user(user))?;
+        self.variables.set_administrator(known.rights.administrator);
+        Ok(())
     }
 
     /// Runs a statement. `alone`: nothing else belongs to its transaction, if it is in none.
@@ -135,6 +144,9 @@ impl Context {
         match &prepared.plan {
             Plan::Empty => Ok(Answer::default()),
             Plan::Command(command) => self.command(command, alone).await,
+            Plan::Nothing(tag, Warning { code, message }) => {
+                Ok(Answer::done(*tag).warned(code, message.clone()))
+            }
             Plan::Declare(declare, query) => self.declare(declare, query, values, alone).await,
             // `copy` runs it, which talks with the client.
             Plan::Copy(_) => Err(not_here().into()),
@@ -156,8 +168,8 @@ impl Context {
                     self.write(prepared, values).await?
                 } else {
                     let options = self.read_options();
-                    let statement = prepared.statement(values);
-                    let read = self.driver.read(statement, Settings::default(), &options);
+                    let (user, statement) = (self.variables.user(), prepared.statement(values));
+                    let read = self.driver.read(user, statement, Settings::default(), &options);
                     Answer::rows(read.await?, prepared.kind)
                 };
                 self.announce(prepared, &mut answer).await;
@@ -192,7 +204,8 @@ impl Context {
             None => {
                 let options = self.read_options();
                 let statement = prepared.statement(values);
-                self.driver.read(statement, Settings::default(), &options).await?
+                let user = self.variables.user();
+                self.driver.read(user, statement, Settings::default(), &options).await?
             }
         };
         Ok(Answer::rows(rows, prepared.kind))
@@ -205,12 +218,24 @@ impl Context {
         values: Vec<Value>,
     ) -> Result<Answer, WriteError> {
         let options = self.run_options();
+        let statements = self.statements_of(prepared, values);
         let transaction = self.block.used().ok_or_else(aborted)?;
         let mut result = None;
-        for statement in prepared.statements(values) {
+        for statement in statements {
             result = Some(transaction.run(statement, &options).await?);
         }
         Ok(answered(result, prepared))
+    }
+
+    /// A statement as it is sent: about users, with the session's in place of CURRENT_USER.
+    fn statements_of(&self, prepared: &Prepared, values: Vec<Value>) -> Vec<Statement> {
+        let mut statements = prepared.statements(values);
+        if prepared.is_about_users() {
+            for statement in &mut statements {
+                statement.sql = grants::with_user(&statement.sql, self.variables.user());
+            }
+        }
+        statements
     }
 
     /// A write that is a transaction of its own.
@@ -221,7 +246,8 @@ impl Context {
     ) -> Result<Answer, WriteError> {
         // Words that nobody knows shall not cost every server a transaction.
         if prepared.kind == StatementKind::Other {
-            self.driver.describe(prepared.sql.clone(), Settings::default()).await?;
+            let (user, sql) = (self.variables.user(), prepared.sql.clone());
+            self.driver.describe(user, sql, Settings::default()).await?;
         }
         let options = self.write_options();
         if options.wait != Wait::Final && prepared.returning {
@@ -231,8 +257,9 @@ impl Context {
             )
             .into());
         }
-        let statements = prepared.statements(values);
-        let written = self.driver.write(USER, statements, Settings::default(), &options).await?;
+        let (user, statements) = (self.variables.user(), self.statements_of(prepared, values));
+        let write = self.driver.write(user, statements, Settings::default(), &options);
+        let written = write.await?;
         let notice = self.note(&written, options.wait);
         let mut answer = answered(written.results.into_iter().next_back(), prepared);
         answer.notices.extend(notice);
@@ -346,7 +373,8 @@ impl Context {
         let read_only = read_only.unwrap_or(meaning.read_only);
         // Whether it may write is checked here, since SET TRANSACTION may still change it.
         let options = BeginOptions { read_only: false, after: self.height(), level: meaning.read };
-        let transaction = self.driver.begin(USER, Settings::default(), options)?;
+        let user = self.variables.user();
+        let transaction = self.driver.begin(user, Settings::default(), options)?;
         self.block.begin(transaction, phase, read_only);
         self.variables.begin();
         Ok(())
@@ -516,7 +544,10 @@ impl Context {
         let (inside, outside) = (self.run_options(), self.read_options());
         let rows = match self.block.transaction() {
             Some(transaction) => transaction.look(statement, &inside).await?,
-            None => self.driver.read(statement, Settings::default(), &outside).await?,
+            None => {
+                let user = self.variables.user();
+                self.driver.read(user, statement, Settings::default(), &outside).await?
+            }
         };
         let values = rows.rows.into_iter().next().unwrap_or_default();
         let typed = values.into_iter().enumerate().map(|(place, value)| match value {

@@ -27,7 +27,7 @@ use rota_store::copy::{Column, Copy, Direction, Format, Found, Header, Source, S
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::block::{aborted, read_only};
-use super::context::{Answer, Context, USER};
+use super::context::{Answer, Context};
 use super::encode::{self, Type};
 use super::session::Trouble;
 use super::statement::{Prepared, prepare};
@@ -166,7 +166,10 @@ async fn columns(context: &mut Context, copy: &Copy) -> Result<Vec<Column>, Refu
     let (inside, outside) = (context.run_options(), context.read_options());
     let rows = match context.block.transaction() {
         Some(transaction) => transaction.look(statement, &inside).await?,
-        None => context.driver.read(statement, Settings::default(), &outside).await?,
+        None => {
+            let user = context.variables.user();
+            context.driver.read(user, statement, Settings::default(), &outside).await?
+        }
     };
     let all: Vec<Column> = rows.rows.into_iter().filter_map(|row| described(&row)).collect();
     if all.is_empty() {
@@ -466,7 +469,8 @@ impl Load {
         let statements = std::mem::take(&mut self.held);
         let (rows, committed) = (std::mem::take(&mut self.held_rows), self.committed);
         self.held_bytes = 0;
-        let write = context.driver.write(USER, statements, Settings::default(), &options);
+        let (user, settings) = (context.variables.user(), Settings::default());
+        let write = context.driver.write(user, statements, settings, &options);
         let written = write.await.map_err(|mut error| {
             error.refusal = with_advice(error.refusal);
             if committed > 0 {

@@ -1,9 +1,9 @@
-//! One PostgreSQL client's conversation: start-up, then the simple and the extended protocol. Steps
-//! 1 and 9.
+//! One PostgreSQL client's conversation, once it is let in: the simple and the extended protocol.
+//! Steps 1 and 9.
 //!
 //! ```text
-//!  start-up ─► Query ───────────────────► rows, CommandComplete, …, ReadyForQuery (one flush)
-//!         └──► Parse, Bind, Describe, Execute ─► …        an error skips to Sync
+//!  startup ──► Query ───────────────────► rows, CommandComplete, …, ReadyForQuery (one flush)
+//!        └───► Parse, Bind, Describe, Execute ─► …        an error skips to Sync
 //!              Sync ────────────────────► ReadyForQuery, portals forgotten        (one flush)
 //! ```
 //!
@@ -11,7 +11,7 @@
 //! alone goes its own, shorter way: see `context`.
 
 use std::io;
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use bytes::BytesMut;
 use pgwire::messages::data::{FieldDescription, NoData, ParameterDescription, RowDescription};
@@ -20,32 +20,27 @@ use pgwire::messages::extendedquery::{
 };
 use pgwire::messages::response::{
     CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery,
-    TransactionStatus,
 };
-use pgwire::messages::startup::{
-    Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
-};
+use pgwire::messages::startup::ParameterStatus;
 use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::Value;
 use rota_store::StatementKind;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 use super::block::{Phase, aborted};
-use super::cancel::{Registered, Sessions};
-use super::context::{Answer, Context, Notice, USER};
+use super::context::{Answer, Context, Notice};
 use super::copy;
 use super::cursors::{Portal, Ran};
 use super::dialect::plain_strings;
 use super::encode::{self, Format, Oid, Type, oid};
-use super::porch::{ADMINISTRATOR, Guest};
+use super::startup::{Door, Greeted, greet};
 use super::statement::{Described, Prepared, Shared, prepare};
-use super::variables::{SERVER_VERSION, Variables};
-use super::wire::{self, Bind, Frontend, Hello, Incoming, Target, Wire};
+use super::variables::{Identity, Variables};
+use super::wire::{self, Bind, Frontend, Incoming, Target, Wire};
+use crate::auth::Login;
 use crate::driver::{Driver, WriteError};
-
-/// How long a client may take to say who it is: a slow network's round trips, not a person's
-/// typing.
-const STARTUP_TIME: Duration = Duration::from_secs(10);
+use crate::porch::Guest;
 
 /// How many portals and statements may be closed between the last Execute and its Sync for this to
 /// be seen as one statement alone.
@@ -60,24 +55,23 @@ const MAX_ERROR_BYTES: usize = 4_096;
 const MAX_NAME_BYTES: usize = 1_000;
 
 /// Serves one connection until its end.
-pub(crate) async fn serve<S>(
-    stream: S,
+pub(super) async fn serve(
+    stream: TcpStream,
+    from: SocketAddr,
     driver: Driver,
-    mut guest: Guest,
-    sessions: Sessions,
-) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut wire = Wire::new(stream);
-    let greeting = greet(&mut wire, &mut guest, &sessions);
-    let Ok(greeted) = tokio::time::timeout(STARTUP_TIME, greeting).await else { return Ok(()) };
-    let Some((parameters, registered)) = greeted? else { return Ok(()) };
-    let context = Context::new(driver, registered.cancel.clone());
-    let mut session = Session { wire, context, told: Variables::default(), skipping: false };
-    for (name, value) in parameters {
+    door: &Door,
+    guest: Guest,
+) -> io::Result<()> {
+    let Some(greeted) = greet(stream, from, door, &guest).await? else { return Ok(()) };
+    let Greeted { wire, login, settings, registered } = greeted;
+    let Login { user, administrator } = login;
+    let identity = Identity { user, administrator, tls: door.has_tls() };
+    let told = Variables::new(identity.clone());
+    let context = Context::new(driver, registered.cancel.clone(), identity);
+    let mut session = Session { wire, context, told, skipping: false };
+    for (name, value) in settings {
         if name == "application_name" {
-            // `welcome` has said it.
+            // It was told already.
             let _ = session.told.set(&name, Some(&value), false);
         }
         // PostgreSQL refuses what it does not know; a client's time zone or locale is no reason to
@@ -85,138 +79,6 @@ where
         let _ = session.context.variables.set(&name, Some(&value), false);
     }
     session.converse().await
-}
-
-/// What a client says at its start: settings, in the order in which they count.
-type Parameters = Vec<(String, String)>;
-
-/// Start-up, without a password until there are users. `None` when the connection is over.
-async fn greet<S>(
-    wire: &mut Wire<S>,
-    guest: &mut Guest,
-    sessions: &Sessions,
-) -> io::Result<Option<(Parameters, Registered)>>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    // TLS and GSS may each be asked for once.
-    for _ in 0..3 {
-        let refusal = match wire.hello().await? {
-            None => return Ok(None),
-            Some(Ok(Hello::Cancel { process, secret })) => {
-                sessions.cancel(process, secret);
-                return Ok(None);
-            }
-            Some(Ok(Hello::Encryption)) => {
-                wire.output().extend_from_slice(b"N");
-                wire.flush().await?;
-                continue;
-            }
-            Some(Err(refusal)) => refusal,
-            Some(Ok(Hello::Startup { major, minor, parameters })) => {
-                let settings = settings(&parameters);
-                let says =
-                    |name: &str| settings.iter().any(|(said, on)| said == name && on == "on");
-                let welcomed = guest
-                    .admit(says(ADMINISTRATOR))
-                    .and_then(|()| sessions.register())
-                    .and_then(|registered| {
-                        welcome(wire, &registered, (major, minor), &parameters)?;
-                        Ok(registered)
-                    });
-                match welcomed {
-                    Ok(registered) => {
-                        wire.flush().await?;
-                        return Ok(Some((settings, registered)));
-                    }
-                    Err(refusal) => refusal,
-                }
-            }
-        };
-        put_error(wire.output(), "FATAL", &refusal, None);
-        wire.close().await?;
-        return Ok(None);
-    }
-    Ok(None)
-}
-
-/// A start-up packet's parameters as settings: those in `options` (`-c name=value`, `--name=value`)
-/// first, as PostgreSQL has it.
-fn settings(parameters: &[(String, String)]) -> Parameters {
-    let mut settings = Vec::new();
-    let options = parameters.iter().filter(|(name, _)| name == "options");
-    for (_, options) in options {
-        let mut words = options.split_ascii_whitespace();
-        while let Some(word) = words.next() {
-            let setting = match word.strip_prefix("--").or_else(|| word.strip_prefix("-c")) {
-                Some("") => words.next(),
-                setting => setting,
-            };
-            if let Some((name, value)) = setting.and_then(|setting| setting.split_once('=')) {
-                settings.push((name.replace('-', "_"), value.to_owned()));
-            }
-        }
-    }
-    let others = parameters.iter().filter(|(name, _)| name != "options");
-    settings.extend(others.cloned());
-    settings
-}
-
-fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
-    wire: &mut Wire<S>,
-    registered: &Registered,
-    (major, minor): (u16, u16),
-    parameters: &[(String, String)],
-) -> Result<(), Refusal> {
-    if major != 3 {
-        return Err(Refusal::new(
-            sqlstate::FEATURE_NOT_SUPPORTED,
-            format!("protocol {major}.{minor} is not supported: version 3.0 is"),
-        ));
-    }
-    let user = parameters.iter().find(|(name, _)| name == "user").map(|(_, user)| user.as_str());
-    if user != Some(USER) {
-        let user = user.unwrap_or_default();
-        return Err(Refusal::new(
-            "28000",
-            format!(
-                "there is no user {user:?}: connect as user \"rota\" (psql -U rota), without a \
-                 password"
-            ),
-        ));
-    }
-    let options: Vec<String> = parameters
-        .iter()
-        .map(|(name, _)| name.clone())
-        .filter(|name| name.starts_with("_pq_."))
-        .collect();
-    if minor > 0 || !options.is_empty() {
-        wire.put(&NegotiateProtocolVersion::new(0, options));
-    }
-    wire.put(&Authentication::Ok);
-    let application = parameters.iter().find(|(name, _)| name == "application_name");
-    let application = application.map_or("", |(_, name)| name.as_str());
-    let version = format!("{SERVER_VERSION} (Rota {})", env!("CARGO_PKG_VERSION"));
-    for (name, value) in [
-        ("server_version", version.as_str()),
-        ("server_encoding", "UTF8"),
-        ("client_encoding", "UTF8"),
-        ("application_name", application),
-        ("is_superuser", "off"),
-        ("session_authorization", USER),
-        ("DateStyle", "ISO, MDY"),
-        ("IntervalStyle", "postgres"),
-        ("TimeZone", "UTC"),
-        ("integer_datetimes", "on"),
-        ("standard_conforming_strings", "on"),
-        ("default_transaction_read_only", "off"),
-        ("in_hot_standby", "off"),
-    ] {
-        wire.put(&ParameterStatus::new(name.into(), value.into()));
-    }
-    wire.put(&BackendKeyData::new(registered.process, SecretKey::I32(registered.secret)));
-    wire.put(&ReadyForQuery::new(TransactionStatus::Idle));
-    Ok(())
 }
 
 struct Session<S> {
@@ -308,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// waits for it before it sends its Sync (asyncpg does), and nothing is heard until then.
     async fn fail(&mut self, trouble: Trouble) -> io::Result<()> {
         self.skipping = true;
-        self.tell(trouble)?;
+        self.tell(trouble).await?;
         self.wire.flush().await
     }
 
@@ -318,9 +180,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.wire.close().await
     }
 
-    fn tell(&mut self, trouble: Trouble) -> io::Result<()> {
+    async fn tell(&mut self, trouble: Trouble) -> io::Result<()> {
         match trouble {
             Trouble::Lost(error) => return Err(error),
+            // Its user is not there any more, and so neither is the session.
+            Trouble::Refused(error) if error.refusal.code() == sqlstate::INVALID_AUTHORIZATION => {
+                self.context.rollback();
+                self.end(&error.refusal).await?;
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
             Trouble::Refused(error) => {
                 self.context.fail();
                 let asks = error.refusal.code() == sqlstate::OUTCOME_UNKNOWN;
@@ -344,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.context.block.phase() == Phase::Implicit {
             match self.context.commit().await {
                 Ok(notice) => notice.iter().for_each(|notice| self.notify(notice)),
-                Err(error) => self.tell(error.into())?,
+                Err(error) => self.tell(error.into()).await?,
             }
         }
         self.end_of_round().await
@@ -372,7 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Err(refusal) => Err(refusal.into()),
         };
         if let Err(trouble) = result {
-            self.tell(trouble)?;
+            self.tell(trouble).await?;
         }
         self.end_of_round().await
     }
@@ -422,6 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         values: Vec<Value>,
         alone: bool,
     ) -> Result<Answer, Trouble> {
+        self.context.recognize()?;
         if let Some(copy) = statement.copy() {
             return copy::run(&mut self.wire, &mut self.context, copy, alone).await;
         }
@@ -751,7 +620,12 @@ fn put_columns(output: &mut BytesMut, columns: &[(String, Type)], codes: &[i16])
     wire::put(output, &RowDescription::new(fields.collect()));
 }
 
-fn put_error(output: &mut BytesMut, severity: &str, refusal: &Refusal, detail: Option<String>) {
+pub(super) fn put_error(
+    output: &mut BytesMut,
+    severity: &str,
+    refusal: &Refusal,
+    detail: Option<String>,
+) {
     let message = cut(&refusal.message, MAX_ERROR_BYTES);
     let mut fields = fields(severity, refusal.code(), &message);
     fields.extend(detail.map(|detail| (b'D', detail)));

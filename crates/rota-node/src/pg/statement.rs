@@ -2,7 +2,8 @@
 //! gives. Step 1; it is run by `context`.
 //!
 //! ```text
-//!  text ─ prepare() ─┬─► commands   BEGIN, SET, FETCH, …   the session's own
+//!  text ─ prepare() ─┬─► grants     CREATE USER, GRANT, …  who may do what
+//!                    ├─► commands   BEGIN, SET, FETCH, …   the session's own
 //!                    ├─► catalog    what tools ask about the schema
 //!                    └─► dialect    reads and writes, in SQLite's words
 //! ```
@@ -20,6 +21,7 @@ use super::catalog;
 use super::commands::{Command, Declare, first_word};
 use super::dialect::translate;
 use super::encode::{Oid, Type, oid, types_of};
+use super::grants::{self, Asked, Warning};
 use super::infer::Guess;
 
 /// A statement, understood once and run as often as its client likes.
@@ -52,6 +54,8 @@ pub(crate) struct Prepared {
 pub(super) enum Plan {
     Empty,
     Command(Command),
+    /// What does nothing: its tag, and why.
+    Nothing(&'static str, Warning),
     /// DECLARE, with its query.
     Declare(Declare, Shared),
     /// A read about the schema.
@@ -87,6 +91,20 @@ pub(crate) fn prepare(text: &str, types: Vec<Oid>) -> Result<Prepared, Refusal> 
         inferred: OnceLock::new(),
         guesses: OnceLock::new(),
     };
+    match grants::asked(text)? {
+        Some(Asked::Nothing(tag, warning)) => {
+            prepared.plan = Plan::Nothing(tag, warning);
+            return Ok(prepared);
+        }
+        Some(Asked::Change(mut statements, tag)) => {
+            prepared.sql = statements.pop().unwrap_or_default();
+            prepared.before = statements;
+            prepared.kind = classify(&prepared.sql).kind;
+            (prepared.plan, prepared.tag) = (Plan::Write, tag);
+            return Ok(prepared);
+        }
+        None => {}
+    }
     match Command::parse(text).transpose()? {
         Some(Command::Declare(declare)) => return declared(declare, prepared.said),
         Some(command) => {
@@ -161,12 +179,16 @@ fn declared(declare: Declare, types: Vec<Oid>) -> Result<Prepared, Refusal> {
 impl Prepared {
     /// The same once more, without what the schema told of it: that may be another one now.
     fn again(&self) -> Option<Self> {
+        if self.is_about_users() {
+            // There may be a password in it.
+            return None;
+        }
         let plan = match &self.plan {
             Plan::Command(command) => Plan::Command(command.clone()),
             Plan::Catalog => Plan::Catalog,
             Plan::Read => Plan::Read,
             Plan::Write => Plan::Write,
-            Plan::Empty | Plan::Declare(..) | Plan::Copy(_) => return None,
+            Plan::Empty | Plan::Nothing(..) | Plan::Declare(..) | Plan::Copy(_) => return None,
         };
         Some(Self {
             plan,
@@ -194,6 +216,12 @@ impl Prepared {
     pub(crate) fn only_reads(&self) -> bool {
         matches!(self.plan, Plan::Read | Plan::Catalog)
             || matches!(self.plan, Plan::Command(Command::Show(_)))
+    }
+
+    /// Whether it is about users or grants.
+    pub(crate) fn is_about_users(&self) -> bool {
+        use StatementKind as K;
+        matches!(self.kind, K::CreateUser | K::AlterUser | K::DropUser | K::Grant | K::Revoke)
     }
 
     /// Whether it writes, or may.

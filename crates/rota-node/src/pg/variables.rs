@@ -41,16 +41,18 @@ enum Kind {
     Fixed(&'static [&'static str]),
     /// A style of dates: only PostgreSQL's `ISO` is spoken.
     Dates,
+    /// The session's user: there is no acting as another.
+    Oneself,
 }
 
-use Kind::{Any, Dates, Fixed, OneOf, Switch, Time};
+use Kind::{Any, Dates, Fixed, OneOf, Oneself, Switch, Time};
 
 const ISOLATION: [&str; 4] =
     ["serializable", "repeatable read", "read committed", "read uncommitted"];
 
 /// Settings that are known, and their values from the start. Those that only say how PostgreSQL
 /// plans, logs or waits are taken and have no effect.
-const KNOWN: [(&str, &str, Kind); 67] = [
+const KNOWN: [(&str, &str, Kind); 68] = [
     ("application_name", "", Any),
     ("backslash_quote", "safe_encoding", Any),
     ("bytea_output", "hex", Fixed(&["hex"])),
@@ -96,6 +98,7 @@ const KNOWN: [(&str, &str, Kind); 67] = [
     ("max_index_keys", "32", Fixed(&[])),
     ("max_parallel_workers_per_gather", "0", Any),
     ("plan_cache_mode", "auto", Any),
+    ("role", "none", Oneself),
     ("rota.copy_batch", "0", Any),
     ("rota.read", "local", OneOf(&["local", "latest", "linearizable"])),
     ("rota.wait", "final", OneOf(&["final", "included", "none"])),
@@ -104,7 +107,7 @@ const KNOWN: [(&str, &str, Kind); 67] = [
     ("server_encoding", "UTF8", Fixed(&[])),
     ("server_version", SERVER_VERSION, Fixed(&[])),
     ("server_version_num", "160000", Fixed(&[])),
-    ("session_authorization", "rota", Fixed(&["rota"])),
+    ("session_authorization", "", Oneself),
     ("session_replication_role", "origin", Fixed(&["origin"])),
     ("ssl", "off", Fixed(&[])),
     ("standard_conforming_strings", "on", Fixed(&["on", "true"])),
@@ -139,9 +142,21 @@ pub(crate) const REPORTED: [(&str, &str); 12] = [
 
 type Map = BTreeMap<String, String>;
 
+/// Whose a session is: what some settings tell, and no SET changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// Who logged in.
+    pub(crate) user: Arc<str>,
+    /// Whether it may do everything, as far as is known.
+    pub(crate) administrator: bool,
+    /// Whether the door can speak TLS.
+    pub(crate) tls: bool,
+}
+
 /// The settings of one session: those that differ from the start.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Variables {
+    identity: Identity,
     now: Arc<Map>,
     /// Present inside a transaction.
     layers: Option<Layers>,
@@ -184,6 +199,20 @@ pub(crate) struct Meaning {
 }
 
 impl Variables {
+    pub(crate) fn new(identity: Identity) -> Self {
+        Self { identity, ..Self::default() }
+    }
+
+    /// Who logged in.
+    pub(crate) fn user(&self) -> &Arc<str> {
+        &self.identity.user
+    }
+
+    /// It has been made an administrator, or is none any more.
+    pub(crate) fn set_administrator(&mut self, administrator: bool) {
+        self.identity.administrator = administrator;
+    }
+
     /// What they mean to a statement.
     pub(crate) fn meaning(&self) -> &Meaning {
         &self.meaning
@@ -248,6 +277,15 @@ impl Variables {
                     format!("{name} can only be {start}, not {value:?}"),
                 ));
             }
+            Oneself if *value == *self.identity.user || lower == "none" && name == "role" => {
+                return Ok(None);
+            }
+            Oneself => {
+                return Err(Refusal::new(
+                    sqlstate::FEATURE_NOT_SUPPORTED,
+                    format!("there is no acting as another user: connect as {value:?}"),
+                ));
+            }
             Dates => dates(&lower).ok_or_else(|| {
                 Refusal::new(
                     sqlstate::FEATURE_NOT_SUPPORTED,
@@ -273,13 +311,16 @@ impl Variables {
             return Ok(value.clone());
         }
         let known = KNOWN.iter().find(|(known, ..)| *known == name);
-        known.map(|(_, value, _)| (*value).to_owned()).ok_or_else(|| unknown(name))
+        let told = known.map(|(_, value, _)| self.identity.tells(name).unwrap_or(value));
+        told.map(str::to_owned).ok_or_else(|| unknown(name))
     }
 
     /// All of them, by name.
     pub(crate) fn all(&self) -> Vec<(String, String)> {
-        let mut all: Map =
-            KNOWN.iter().map(|(name, value, _)| ((*name).into(), (*value).into())).collect();
+        let start = KNOWN.iter().map(|(name, value, _)| {
+            ((*name).to_owned(), self.identity.tells(name).unwrap_or(value).to_owned())
+        });
+        let mut all: Map = start.collect();
         all.extend(self.now.iter().map(|(name, value)| (name.clone(), value.clone())));
         all.into_iter().collect()
     }
@@ -317,7 +358,7 @@ impl Variables {
 
     /// What a client has not been told of yet; it then has.
     pub(crate) fn report(&self, told: &mut Self) -> Vec<(&'static str, String)> {
-        if Arc::ptr_eq(&self.now, &told.now) {
+        if Arc::ptr_eq(&self.now, &told.now) && self.identity == told.identity {
             return Vec::new();
         }
         let changed = REPORTED.iter().filter_map(|(spelled, name)| {
@@ -326,7 +367,20 @@ impl Variables {
         });
         let changed = changed.collect();
         told.now = Arc::clone(&self.now);
+        told.identity = self.identity.clone();
         changed
+    }
+}
+
+impl Identity {
+    fn tells(&self, setting: &str) -> Option<&str> {
+        let on = |on| if on { "on" } else { "off" };
+        match setting {
+            "session_authorization" => Some(&self.user),
+            "is_superuser" => Some(on(self.administrator)),
+            "ssl" => Some(on(self.tls)),
+            _ => None,
+        }
     }
 }
 
@@ -510,6 +564,27 @@ mod tests {
         variables.set("application_name", Some("x"), false).unwrap();
         variables.set("jit", Some("on"), false).unwrap();
         assert_eq!(variables.report(&mut told), [("application_name", "x".to_owned())]);
+        variables.set_administrator(true);
+        assert_eq!(variables.report(&mut told), [("is_superuser", "on".to_owned())]);
         assert_eq!(variables.report(&mut told), []);
+    }
+
+    #[test]
+    fn one_can_only_become_who_one_is() {
+        let identity = Identity { user: "alice".into(), ..Identity::default() };
+        let mut variables = Variables::new(identity);
+        for (name, value, shown) in [
+            ("role", "none", "none"),
+            ("role", "alice", "none"),
+            ("session_authorization", "alice", "alice"),
+        ] {
+            assert_eq!(variables.set(name, Some(value), false), Ok(shown.into()));
+            assert_eq!(variables.set(name, None, false), Ok(shown.into()));
+        }
+        for (name, value) in
+            [("role", "bob"), ("session_authorization", "bob"), ("session_authorization", "none")]
+        {
+            assert_eq!(variables.set(name, Some(value), false).unwrap_err().code(), "0A000");
+        }
     }
 }

@@ -41,6 +41,9 @@ const MAX_LENGTH: usize = 1 << 30;
 /// The longest start-up packet (PostgreSQL's MAX_STARTUP_PACKET_LENGTH).
 const MAX_STARTUP_BYTES: usize = 10_000;
 
+/// The longest message of a log-in (PostgreSQL's PG_MAX_SASL_MESSAGE_LENGTH).
+const MAX_SASL_BYTES: usize = 1_024;
+
 /// Buffers of an idle connection are given back when they have grown beyond this.
 const IDLE_BUFFER_BYTES: usize = 16 << 10;
 
@@ -72,8 +75,10 @@ const GSSENC_REQUEST: u32 = 80_877_104;
 /// What a client sends before it is let in.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Hello {
-    /// TLS or GSS encryption is asked for.
-    Encryption,
+    /// TLS is asked for.
+    Tls,
+    /// Encryption by GSSAPI is asked for.
+    Gss,
     /// Another connection's statement is to be cancelled.
     Cancel {
         /// That connection's number,
@@ -210,6 +215,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let mut packet = self.input.split_to(length).freeze();
         packet.advance(4);
         Ok(Some(decode_hello(packet)))
+    }
+
+    /// The next message of a log-in. `None` when the client is gone: many ask for the password
+    /// only now, and come again.
+    pub(crate) async fn sasl(&mut self) -> io::Result<Option<Result<Bytes, Refusal>>> {
+        let read = match self.header().await? {
+            Ok(Some((b'p', body))) if body <= MAX_SASL_BYTES => {
+                if !self.fill(body.saturating_add(HEADER_BYTES)).await? {
+                    return Ok(None);
+                }
+                self.begun = None;
+                self.input.advance(HEADER_BYTES);
+                Ok(self.input.split_to(body).freeze())
+            }
+            Ok(Some((b'X', _)) | None) => return Ok(None),
+            Ok(Some((b'p', _))) => Err(violation("a password's message is too long")),
+            Ok(Some((tag, _))) => {
+                let tag = char::from(tag);
+                Err(violation(format!("a password is expected, and not a message {tag:?}")))
+            }
+            Err(refusal) => Err(refusal),
+        };
+        Ok(Some(read))
+    }
+
+    /// The stream itself, unless something has been read of what comes next: then the client, or
+    /// somebody on the way to it, has sent in clear what was to be encrypted (CVE-2021-23222).
+    pub(crate) fn into_stream(self) -> Result<S, Self> {
+        if self.input.is_empty() && self.output.is_empty() { Ok(self.stream) } else { Err(self) }
+    }
+
+    /// The stream.
+    pub(crate) fn stream(&self) -> &S {
+        &self.stream
     }
 
     /// The next message. May be dropped while it waits: nothing is lost.
@@ -440,7 +479,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Sends what has gathered. A client that does not take it in time is given up.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         let most = time_for(self.limits.answer, self.output.len());
-        timeout(most, self.stream.write_all(&self.output)).await??;
+        let sending = async {
+            self.stream.write_all(&self.output).await?;
+            // TLS keeps what the network did not take.
+            self.stream.flush().await
+        };
+        timeout(most, sending).await??;
         self.output.clear();
         if self.output.capacity() > OUTPUT_BYTES.saturating_mul(2) {
             self.output = BytesMut::new();
@@ -474,7 +518,8 @@ fn decode_hello(packet: Bytes) -> Result<Hello, Refusal> {
             let (process, secret) = (body.u32()?.cast_signed(), body.u32()?.cast_signed());
             return Ok(Hello::Cancel { process, secret });
         }
-        SSL_REQUEST | GSSENC_REQUEST => return Ok(Hello::Encryption),
+        SSL_REQUEST => return Ok(Hello::Tls),
+        GSSENC_REQUEST => return Ok(Hello::Gss),
         _ => {}
     }
     let mut parameters = Vec::new();
@@ -486,6 +531,18 @@ fn decode_hello(packet: Bytes) -> Result<Hello, Refusal> {
         parameters.push((name, body.text()?));
     }
     Ok(Hello::Startup { major: (code >> 16) as u16, minor: (code & 0xffff) as u16, parameters })
+}
+
+/// Reads a log-in's first message: the mechanism, and what the client says by it.
+pub(crate) fn decode_sasl(body: Bytes) -> Result<(String, Bytes), Refusal> {
+    let mut body = Body(body);
+    let mechanism = body.text()?;
+    let said = body.value()?.ok_or_else(|| violation("a log-in begins with the client"))?;
+    if body.0.is_empty() {
+        Ok((mechanism, said))
+    } else {
+        Err(violation("bytes after a message's end"))
+    }
 }
 
 /// Reads a message's body.

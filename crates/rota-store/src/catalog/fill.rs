@@ -80,7 +80,11 @@ pub(super) fn fill(connection: &Connection, model: &Model, roles: &Roles) -> rus
     Ok(())
 }
 
-pub(super) fn run(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> rusqlite::Result<()> {
+pub(super) fn run(
+    connection: &Connection,
+    sql: &str,
+    values: &[&dyn ToSql],
+) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute(values).map(drop)
 }
 

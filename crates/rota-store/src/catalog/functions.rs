@@ -150,9 +150,6 @@ pub(super) fn register(connection: &Connection) -> Result<()> {
     connection.create_scalar_function("to_regnamespace", 1, FLAGS, |call| {
         Ok(other_name(call, &NAMESPACES))
     })?;
-    connection.create_scalar_function("to_regrole", 1, FLAGS, |call| {
-        Ok(other_name(call, &[(10, "rota")]))
-    })?;
     for name in ["to_regproc", "to_regprocedure", "to_regoper", "to_regoperator"] {
         connection.create_scalar_function(name, 1, FLAGS, first)?;
     }

@@ -120,10 +120,8 @@ SELECT 'rota', 'public', c.relname, 'bigint', 64, 2, 0, s.seqstart, s.seqmin, s.
     s.seqincrement, 'NO'
 FROM pg_catalog.pg_sequence AS s JOIN pg_catalog.pg_class AS c ON c.oid = s.seqrelid;
 
-DELETE FROM information_schema.table_privileges;
-INSERT INTO information_schema.table_privileges
-SELECT 'rota', 'rota', 'rota', 'public', c.relname, p.column1, 'YES',
-    iif(p.column1 = 'SELECT', 'YES', 'NO')
-FROM pg_catalog.pg_class AS c,
-    (VALUES ('INSERT'), ('SELECT'), ('UPDATE'), ('DELETE'), ('REFERENCES')) AS p
-WHERE c.relkind IN ('r', 'v') AND c.relnamespace = 2200;
+DELETE FROM information_schema.rota_role;
+INSERT INTO information_schema.rota_role SELECT rolname FROM pg_catalog.pg_authid;
+
+UPDATE information_schema.schemata
+SET schema_owner = (SELECT rolname FROM pg_catalog.pg_authid WHERE oid = 10);

@@ -16,8 +16,7 @@ use super::roles::Roles;
 use crate::access::{Access, Caller, PUBLIC, Privilege, Rights};
 
 /// Not deterministic: another user may ask next.
-const FLAGS: FunctionFlags =
-    FunctionFlags::SQLITE_UTF8.union(FunctionFlags::SQLITE_INNOCUOUS);
+const FLAGS: FunctionFlags = FunctionFlags::SQLITE_UTF8.union(FunctionFlags::SQLITE_INNOCUOUS);
 
 /// Functions about what everybody may who may log in.
 const FOR_EVERYBODY: [&str; 8] = [

@@ -270,11 +270,6 @@ INSERT INTO pg_catalog.pg_namespace (oid, nspname, nspowner) VALUES
 INSERT INTO pg_catalog.pg_am (oid, amname, amhandler, amtype) VALUES
 (2, 'heap', 'heap_tableam_handler', 't'), (403, 'btree', 'bthandler', 'i');
 
-INSERT INTO pg_catalog.pg_authid (
-    oid, rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication,
-    rolbypassrls, rolconnlimit
-) VALUES (10, 'rota', 1, 1, 1, 1, 1, 0, 1, -1);
-
 INSERT INTO pg_catalog.pg_tablespace (oid, spcname, spcowner) VALUES
 (1663, 'pg_default', 10), (1664, 'pg_global', 10);
 
@@ -297,9 +292,9 @@ INSERT INTO pg_catalog.pg_opclass (oid, opcmethod, opcname, opcnamespace, opcown
     opcintype, opcdefault, opckeytype) VALUES
 (1978, 403, 'int4_ops', 11, 10, 1976, 23, 1, 0), (3126, 403, 'text_ops', 11, 10, 1994, 25, 1, 0);
 
-INSERT INTO pg_catalog.pg_stat_activity (
-    datid, datname, pid, usesysid, usename, application_name, state, backend_type
-) VALUES (5, 'rota', pg_backend_pid(), 10, 'rota', '', 'active', 'client backend');
+INSERT INTO pg_catalog.rota_activity (
+    datid, datname, pid, application_name, state, backend_type
+) VALUES (5, 'rota', pg_backend_pid(), '', 'active', 'client backend');
 
 INSERT INTO pg_catalog.pg_timezone_names (name, abbrev, utc_offset, is_dst) VALUES
 ('UTC', 'UTC', '00:00:00', 0), ('Etc/UTC', 'UTC', '00:00:00', 0), ('GMT', 'GMT', '00:00:00', 0);
@@ -327,12 +322,10 @@ VALUES
 ('standard_conforming_strings', 'on', '', '', 'user', 'bool', 'default'),
 ('statement_timeout', '0', '', '', 'user', 'integer', 'default');
 
-INSERT INTO information_schema.schemata (catalog_name, schema_name, schema_owner) VALUES
-('rota', 'public', 'rota'), ('rota', 'pg_catalog', 'rota'), ('rota', 'information_schema', 'rota');
+INSERT INTO information_schema.schemata (catalog_name, schema_name) VALUES
+('rota', 'public'), ('rota', 'pg_catalog'), ('rota', 'information_schema');
 
 INSERT INTO information_schema.information_schema_catalog_name VALUES ('rota');
-
-INSERT INTO information_schema.enabled_roles VALUES ('rota');
 
 INSERT INTO information_schema.character_sets (
     character_set_name, character_repertoire, form_of_use, default_collate_catalog

@@ -62,7 +62,7 @@ CREATE TABLE pg_catalog.pg_class (
     relkind """char""", relnatts int2, relchecks int2, relhasrules bool, relhastriggers bool,
     relhassubclass bool, relrowsecurity bool, relforcerowsecurity bool, relispopulated bool,
     relreplident """char""", relispartition bool, relrewrite oid, relfrozenxid int4, relminmxid
-    int4, relacl text, reloptions text[], relpartbound text
+    int4, relacl text[], reloptions text[], relpartbound text
 );
 
 CREATE TABLE pg_catalog.pg_collation (
@@ -93,7 +93,7 @@ CREATE TABLE pg_catalog.pg_database (
     oid oid, datname text, datdba oid, encoding int4, datlocprovider """char""", datistemplate
     bool, datallowconn bool, datconnlimit int4, datfrozenxid int4, datminmxid int4,
     dattablespace oid, datcollate text, datctype text, daticulocale text, datcollversion text,
-    datacl text
+    datacl text[]
 );
 
 CREATE TABLE pg_catalog.pg_db_role_setting (
@@ -141,10 +141,6 @@ CREATE TABLE pg_catalog.pg_foreign_table (
     ftrelid oid, ftserver oid, ftoptions text
 );
 
-CREATE TABLE pg_catalog.pg_group (
-    groname text, grosysid oid, grolist text
-);
-
 CREATE TABLE pg_catalog.pg_index (
     indexrelid oid, indrelid oid, indnatts int2, indnkeyatts int2, indisunique bool,
     indnullsnotdistinct bool, indisprimary bool, indisexclusion bool, indimmediate bool,
@@ -173,7 +169,7 @@ CREATE TABLE pg_catalog.pg_locks (
 );
 
 CREATE TABLE pg_catalog.pg_namespace (
-    oid oid, nspname text, nspowner oid, nspacl text
+    oid oid, nspname text, nspowner oid, nspacl text[]
 );
 
 CREATE TABLE pg_catalog.pg_opclass (
@@ -267,11 +263,6 @@ CREATE TABLE pg_catalog.pg_settings (
     boot_val text, reset_val text, sourcefile text, sourceline int4, pending_restart bool
 );
 
-CREATE TABLE pg_catalog.pg_shadow (
-    usename text, usesysid oid, usecreatedb bool, usesuper bool, userepl bool, usebypassrls
-    bool, passwd text, valuntil timestamptz, useconfig text
-);
-
 CREATE TABLE pg_catalog.pg_shdepend (
     dbid oid, classid oid, objid oid, objsubid int4, refclassid oid, refobjid oid, deptype
     """char"""
@@ -285,7 +276,7 @@ CREATE TABLE pg_catalog.pg_shseclabel (
     objoid oid, classoid oid, provider text, label text
 );
 
-CREATE TABLE pg_catalog.pg_stat_activity (
+CREATE TABLE pg_catalog.rota_activity (
     datid oid, datname text, pid int4, leader_pid int4, usesysid oid, usename text,
     application_name text, client_addr text, client_hostname text, client_port int4,
     backend_start timestamptz, xact_start timestamptz, query_start timestamptz, state_change
@@ -408,10 +399,6 @@ CREATE TABLE pg_catalog.pg_user_mappings (
     umid oid, srvid oid, srvname text, umuser oid, usename text, umoptions text
 );
 
-CREATE TABLE information_schema.applicable_roles (
-    grantee text, role_name text, is_grantable text
-);
-
 CREATE TABLE information_schema.character_sets (
     character_set_catalog text, character_set_schema text, character_set_name text,
     character_repertoire text, form_of_use text, default_collate_catalog text,
@@ -484,10 +471,6 @@ CREATE TABLE information_schema.element_types (
     scope_name text, maximum_cardinality int4, dtd_identifier text
 );
 
-CREATE TABLE information_schema.enabled_roles (
-    role_name text
-);
-
 CREATE TABLE information_schema.information_schema_catalog_name (
     catalog_name text
 );
@@ -520,11 +503,6 @@ CREATE TABLE information_schema.role_routine_grants (
     grantor text, grantee text, specific_catalog text, specific_schema text, specific_name
     text, routine_catalog text, routine_schema text, routine_name text, privilege_type text,
     is_grantable text
-);
-
-CREATE TABLE information_schema.role_table_grants (
-    grantor text, grantee text, table_catalog text, table_schema text, table_name text,
-    privilege_type text, is_grantable text, with_hierarchy text
 );
 
 CREATE TABLE information_schema.routines (
@@ -572,11 +550,6 @@ CREATE TABLE information_schema.table_constraints (
     constraint_catalog text, constraint_schema text, constraint_name text, table_catalog text,
     table_schema text, table_name text, constraint_type text, is_deferrable text,
     initially_deferred text, enforced text, nulls_distinct text
-);
-
-CREATE TABLE information_schema.table_privileges (
-    grantor text, grantee text, table_catalog text, table_schema text, table_name text,
-    privilege_type text, is_grantable text, with_hierarchy text
 );
 
 CREATE TABLE information_schema.tables (
@@ -642,4 +615,21 @@ CREATE TABLE pg_catalog.rota_key (
 CREATE TABLE pg_catalog.rota_index_key (
     rota_owner oid, place int4, attnum int2, option int2, opclass oid, collation oid,
     definition text
+);
+
+-- Users, memberships and grants, of which each user is shown its own.
+CREATE TABLE information_schema.rota_role (role_name text);
+
+CREATE TABLE information_schema.rota_membership (
+    grantee text, role_name text, is_grantable text
+);
+
+CREATE TABLE information_schema.rota_privilege (
+    grantor text, grantee text, table_catalog text, table_schema text, table_name text,
+    privilege_type text, is_grantable text, with_hierarchy text
+);
+
+-- The same one a row by numbers: what `relacl` tells as an array.
+CREATE TABLE pg_catalog.rota_acl (
+    rota_owner oid, grantor oid, grantee oid, privilege_type text, is_grantable bool
 );

@@ -19,16 +19,20 @@ CREATE VIEW titles AS SELECT title, name FROM book JOIN author ON author.id = au
 
 fn database(schema: &str) -> Connection {
     let connection = Connection::open_in_memory().unwrap();
-    register(&connection, &crate::access::Caller::default()).unwrap();
-    for name in ["pg_backend_pid", "rota_nextval"] {
+    register(&connection).unwrap();
+    for name in ["pg_backend_pid", "rota_nextval", "current_user"] {
         connection
             .create_scalar_function(name, -1, rusqlite::functions::FunctionFlags::default(), |_| {
                 Ok(1)
             })
             .unwrap();
     }
+    connection.execute_batch(crate::access::CREATE).unwrap();
+    connection
+        .execute_batch("INSERT INTO rota_users VALUES ('rota', NULL, NULL, 'ALL', 1, 1)")
+        .unwrap();
     connection.execute_batch(schema).unwrap();
-    prepare(&connection).unwrap();
+    prepare(&connection, &Caller::default()).unwrap();
     connection
 }
 
@@ -134,7 +138,7 @@ fn keys_and_checks_have_postgresqls_names_and_words() {
 fn the_catalog_follows_the_schema_also_back() {
     let db = database("CREATE TABLE a (x INT)");
     let tables = |db: &Connection| {
-        prepare(db).unwrap();
+        prepare(db, &Caller::default()).unwrap();
         ask(
             db,
             "SELECT tablename, to_regclass(tablename) > 0 FROM pg_tables \
@@ -174,4 +178,41 @@ fn names_become_numbers_and_numbers_names() {
     ] {
         assert_eq!(ask(&db, sql), [want], "{sql}");
     }
+}
+
+/// What users are told who may do this and that.
+#[test]
+fn owners_and_lists_of_privileges_follow_from_grants() {
+    let db = database(
+        "CREATE TABLE a (x INT); CREATE TABLE b (x INTEGER PRIMARY KEY);
+         INSERT INTO rota_users VALUES ('alice', NULL, 'v', 'ALL', 0, 1),
+             ('team', NULL, NULL, 'ALL', 0, 0), ('Big Bob', NULL, NULL, 'ALL', 0, 1);
+         INSERT INTO rota_roles VALUES ('team', 'alice');
+         INSERT INTO rota_grants VALUES ('b', 'Big Bob', 'arwdc'), ('b', 'public', 'r'),
+             ('b', 'alice', 'rw');",
+    );
+    let acls = "SELECT tablename, tableowner, relacl FROM pg_tables
+                JOIN pg_class ON relname = tablename WHERE schemaname = 'public' ORDER BY 1";
+    assert_eq!(
+        ask(&db, acls),
+        [
+            "a|rota|",
+            "b|Big Bob|[\"\\\"Big Bob\\\"=arwdC/\\\"Big Bob\\\"\",\"=r/\\\"Big Bob\\\"\",\
+             \"alice=rw/\\\"Big Bob\\\"\"]"
+        ]
+    );
+    let everywhere = "INSERT INTO rota_grants VALUES ('*', 'team', 'rc')";
+    db.execute_batch(everywhere).unwrap();
+    prepare(&db, &Caller::default()).unwrap();
+    assert_eq!(ask(&db, acls)[0], "a|rota|[\"rota=arwdC/rota\",\"team=rC/rota\"]");
+    let roles = "SELECT rolname, rolsuper, rolcanlogin, rolpassword FROM pg_authid ORDER BY 1";
+    let want = ["Big Bob|0|1|", "alice|0|1|********", "rota|1|1|", "team|0|0|"];
+    assert_eq!(ask(&db, roles), want);
+    let members = "SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), \
+                   pg_get_userbyid(99) FROM pg_auth_members";
+    assert_eq!(ask(&db, members), ["team|alice|unknown (OID=99)"]);
+    assert_eq!(
+        ask(&db, "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'b_pkey'"),
+        ["Big Bob"]
+    );
 }

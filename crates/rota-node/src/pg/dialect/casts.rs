@@ -124,7 +124,9 @@ impl Type {
 /// Words that are values of their own: PostgreSQL's without parentheses.
 pub(super) fn bare_value(word: &str) -> Option<&'static str> {
     Some(match word {
-        "current_user" | "session_user" | "current_role" | "user" | "current_catalog" => "'rota'",
+        "current_user" | "current_role" | "user" => "current_user()",
+        "session_user" => "session_user()",
+        "current_catalog" => "'rota'",
         "current_schema" => "'public'",
         "current_timestamp" | "localtimestamp" => "now()",
         _ => return None,

@@ -98,7 +98,6 @@ impl<'a> Translation<'a> {
             }
             ["materialized", ..] => return Err(unsupported("there are no materialized views")),
             ["database", ..] => return Err(unsupported("there is one database")),
-            ["user" | "role" | "group", ..] => return Err(unsupported("there are no roles yet")),
             [
                 "function" | "procedure" | "aggregate" | "rule" | "policy" | "cast" | "operator",
                 ..,
@@ -232,8 +231,8 @@ impl<'a> Translation<'a> {
                 return Err(unsupported("a sequence is dropped with the column that uses it"));
             }
             [
-                "schema" | "database" | "role" | "user" | "type" | "domain" | "function"
-                | "procedure" | "extension" | "owned" | "policy" | "rule" | "materialized",
+                "schema" | "database" | "type" | "domain" | "function" | "procedure" | "extension"
+                | "policy" | "rule" | "materialized",
                 ..,
             ] => {
                 let what = words.first().copied().unwrap_or_default().to_uppercase();
