@@ -8,10 +8,12 @@
 //!   └───── Written ◄──────┴───────────────── receipt ◄── executor ◄──────────────────────┘
 //! ```
 
+mod envelopes;
 mod latest;
 mod levels;
 mod transaction;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -37,6 +39,7 @@ use crate::readers::ReadJob;
 use crate::signer::EnvelopeLimits;
 use crate::status::ServerStatus;
 use crate::unfinal::Unfinal;
+pub use envelopes::ChainNow;
 pub use levels::{BeginOptions, Cancel, ReadLevel, ReadOptions, RunOptions, Wait, WriteOptions};
 pub use transaction::Transaction;
 
@@ -263,6 +266,16 @@ impl Driver {
     /// Where this server stands.
     pub fn status(&self) -> ServerStatus {
         self.0.board.status()
+    }
+
+    /// Where peers, and over HTTP clients, reach this server, as far as its settings say so.
+    pub(crate) fn own_addresses(&self) -> (String, Option<String>) {
+        self.0.board.own_addresses()
+    }
+
+    /// This server's home.
+    pub(crate) fn home(&self) -> &Path {
+        self.0.drafts.home()
     }
 
     /// Returns when enough servers are connected: at once, as a rule. A connection that was lost

@@ -51,6 +51,13 @@ pub(crate) struct Waiting<'a> {
     pub(crate) answer: oneshot::Receiver<Answer>,
 }
 
+impl Waiting<'_> {
+    /// Which transaction is waited for.
+    pub(crate) fn id(&self) -> TransactionId {
+        self.id
+    }
+}
+
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.pending.take(&self.id);

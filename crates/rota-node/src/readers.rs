@@ -48,6 +48,8 @@ pub(crate) enum ReadJob {
         settings: Settings,
         reply: oneshot::Sender<Result<Description, Refusal>>,
     },
+    /// Ask a reader something else.
+    Ask(Box<dyn FnOnce(&mut Reader) + Send>),
     /// Run something on a draft.
     Draft(Box<dyn FnOnce() + Send>),
 }
@@ -91,6 +93,7 @@ fn run(reader: &mut Reader, job: ReadJob) {
         ReadJob::Describe { user, sql, settings, reply } => {
             let _ = reply.send(reader.describe(&user, &sql, &settings));
         }
+        ReadJob::Ask(ask) => ask(reader),
         ReadJob::Draft(run) => run(),
     }
 }

@@ -117,6 +117,14 @@ impl Unfinal {
         }
     }
 
+    /// Hands an envelope that is signed and checked to the replica. `53000`: too much waits for it.
+    pub(crate) fn submit(&self, envelope: Arc<Envelope>) -> Result<(), Refusal> {
+        self.inputs.try_send(Input::Submit(envelope).into()).map_err(|error| match error {
+            TrySendError::Full(_) => busy("writes"),
+            TrySendError::Disconnected(_) => stopping(),
+        })
+    }
+
     /// The blocks after the executed state, by rising height: final ones that are being executed,
     /// then those that may yet be abandoned, the last of which may not be notarized. A state opened
     /// *after* this call is at most so far behind that the first block follows it; blocks that it

@@ -158,6 +158,11 @@ impl Access {
         Ok(false)
     }
 
+    /// Whether a key is neither a member's nor a user's.
+    pub(crate) fn is_strange(&self, signer: &PublicKey) -> bool {
+        !self.members.contains(signer) && !self.keys.contains_key(signer)
+    }
+
     /// Whether a server may sign for a user, as its door must know before it lets it in.
     pub fn is_bound(&self, server: &PublicKey, user: &str) -> Result<(), Refusal> {
         self.may_sign(server, user).map(drop)
@@ -331,17 +336,25 @@ impl View {
     /// Where there is one administrator.
     #[cfg(test)]
     pub(crate) fn of_administrator(name: &str) -> Self {
-        let user = User {
-            name: name.into(),
-            key: None,
-            verifier: None,
-            servers: Servers::All,
-            administrator: true,
-            login: true,
-            rights: Arc::default(),
-        };
+        Self::of_users(&[(name, true)])
+    }
+
+    /// Where there are users; true: an administrator.
+    #[cfg(test)]
+    pub(crate) fn of_users(users: &[(&str, bool)]) -> Self {
         let mut access = Access::default();
-        access.users.insert(name.into(), user);
+        for &(name, administrator) in users {
+            let user = User {
+                name: name.into(),
+                key: None,
+                verifier: None,
+                servers: Servers::All,
+                administrator,
+                login: true,
+                rights: Arc::default(),
+            };
+            access.users.insert(name.into(), user);
+        }
         access.settle();
         let view = Self::default();
         view.publish(&Arc::new(access));

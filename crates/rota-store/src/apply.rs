@@ -149,9 +149,15 @@ impl StateDb {
             return Err(No::forgotten(sqlstate::PROTOCOL_VIOLATION, message));
         }
         let access = &self.engine.access;
+        // What a stranger has signed is not remembered: keys cost nothing, so a leader could fill
+        // its blocks with it, and every server's memory and state for an hour. Nor need it be.
+        // Nothing was executed, so that "once only" is not touched; whoever puts it into a block
+        // again wastes room in that block and no more. If its key becomes a user's before it
+        // expires, it may be executed then, once: it says no more than what its signer has asked
+        // for until that very time.
         let own_key = access
             .may_sign(&envelope.signer, &transaction.user)
-            .map_err(|refusal| No { refusal, remembered: true })?;
+            .map_err(|refusal| No { refusal, remembered: !access.is_strange(&envelope.signer) })?;
         if let Some(Interactive { begun, .. }) = transaction.interactive
             && (time.since(begun) > MAX_AGE || begun.since(time) > MAX_AHEAD)
         {

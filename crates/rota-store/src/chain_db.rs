@@ -7,6 +7,8 @@
 //!   certificates   by height            ├──► bodies   blocks by id, each written once
 //!   tail           votes and proposals  ┘             of slots above the last final one, in order
 //!   receipts       by (height, position) ◄── runs of their ids, sorted    chain.receipts
+//!   messages       why those failed that did                   ──┐
+//!   bodies, and who asks (`query::told`)                       ──┴──►     chain.transactions
 //! ```
 //!
 //! What is final is apart from the tail, which empties each time a block becomes final: the log
@@ -68,9 +70,19 @@ CREATE TABLE rota_tail (
     number INTEGER PRIMARY KEY, slot INTEGER NOT NULL, body BLOB, record BLOB NOT NULL
 );
 CREATE TABLE receipts (
-    height INTEGER, position INTEGER, sqlstate TEXT, message TEXT, tag TEXT, key BLOB NOT NULL,
+    height INTEGER, position INTEGER, sqlstate TEXT, tag TEXT, key BLOB NOT NULL,
     id TEXT AS (lower(hex(key))), PRIMARY KEY (height, position)
 ) WITHOUT ROWID;
+CREATE TABLE rota_messages (
+    height INTEGER, position INTEGER, message TEXT NOT NULL, PRIMARY KEY (height, position)
+) WITHOUT ROWID;
+CREATE VIEW transactions AS
+    SELECT height, position, id,
+        rota_told(height, position, 'signer') AS signer,
+        rota_told(height, position, 'user') AS user,
+        rota_told(height, position, 'statements') AS statements,
+        sqlstate, ifnull(tag, rota_told(height, position, 'message')) AS outcome
+    FROM receipts WHERE rota_told(height, position, 'user') IS NOT NULL;
 CREATE TABLE rota_runs (run INTEGER PRIMARY KEY, last_height INTEGER NOT NULL);
 CREATE TABLE rota_receipt_runs (
     run INTEGER, key BLOB, height INTEGER NOT NULL, position INTEGER NOT NULL,
@@ -80,30 +92,38 @@ CREATE TABLE rota_receipt_runs (
 
 /// The tables of which clients may read all columns; the others have names that no table of a
 /// client can have, since the authorizer is not always told which file a table is in. They are
-/// tables and not views of others, since SQLite's authorizer can not tell a view from a subquery of
-/// the same name: what is in these is for everybody.
-pub(crate) const PUBLIC_TABLES: [&str; 2] = ["blocks", "receipts"];
+/// not views of private ones, since SQLite's authorizer can not tell a view from a subquery of the
+/// same name: what is in these is for everybody. `transactions` shows others' statements and error
+/// messages to administrators only: each row by `rota_told`, which knows who asks.
+pub(crate) const PUBLIC_TABLES: [&str; 3] = ["blocks", "receipts", "transactions"];
+
+/// What only administrators may read.
+pub(crate) const ADMINISTRATORS_TABLES: [&str; 0] = [];
 
 /// All others.
-pub(crate) const PRIVATE_TABLES: [&str; 6] = [
+pub(crate) const PRIVATE_TABLES: [&str; 7] = [
     "rota_about",
     "rota_bodies",
     "rota_certificates",
+    "rota_messages",
     "rota_tail",
     "rota_runs",
     "rota_receipt_runs",
 ];
 
 /// Where a transaction stands, by its id: newest receipts, which are in no run yet, are looked
-/// through one by one.
+/// through one by one. A transaction can have several: one that was refused unexecuted and is not
+/// remembered may have stood in a later block; the newest counts.
 pub(crate) const FIND_RECEIPT: &str = "
-SELECT height, position, sqlstate, message FROM chain.receipts WHERE (height, position) IN (
+SELECT height, position, sqlstate, message FROM (
     SELECT height, position FROM chain.rota_receipt_runs
         WHERE run IN (SELECT run FROM chain.rota_runs) AND key = ?1
     UNION ALL
     SELECT height, position FROM chain.receipts
         WHERE height > (SELECT ifnull(max(last_height), 0) FROM chain.rota_runs) AND key = ?1
-) LIMIT 1";
+) CROSS JOIN chain.receipts USING (height, position)
+LEFT JOIN chain.rota_messages USING (height, position)
+ORDER BY height DESC, position DESC LIMIT 1";
 
 /// The log of one server. Owned by the thread that owns the replica.
 pub struct ChainDb {
@@ -694,8 +714,11 @@ impl Writing<'_> {
     ) -> rusqlite::Result<Option<i64>> {
         let Some(newest) = receipts.last() else { return Ok(unsorted) };
         let mut insert = self.transaction.prepare_cached(
-            "INSERT OR REPLACE INTO receipts (height, position, key, sqlstate, message, tag)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT OR REPLACE INTO receipts (height, position, key, sqlstate, tag)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        let mut explain = self.transaction.prepare_cached(
+            "INSERT OR REPLACE INTO rota_messages (height, position, message) VALUES (?1, ?2, ?3)",
         )?;
         for receipt in receipts {
             let (refusal, tag) = match &receipt.outcome {
@@ -704,14 +727,12 @@ impl Writing<'_> {
                 }
                 Err(refusal) => (Some(refusal), None),
             };
-            insert.execute(params![
-                number(receipt.height.0),
-                receipt.index,
-                receipt.id.0,
-                refusal.map(|refusal| refusal.code()),
-                refusal.map(|refusal| refusal.message.as_str()),
-                tag,
-            ])?;
+            let (height, position) = (number(receipt.height.0), receipt.index);
+            let sqlstate = refusal.map(|refusal| refusal.code());
+            insert.execute(params![height, position, receipt.id.0, sqlstate, tag])?;
+            if let Some(refusal) = refusal.filter(|refusal| !refusal.message.is_empty()) {
+                explain.execute(params![height, position, refusal.message])?;
+            }
         }
         let unsorted = match unsorted {
             Some(before) => before + i64::try_from(receipts.len()).unwrap_or(i64::MAX),
@@ -733,10 +754,11 @@ impl Writing<'_> {
     /// Makes a run of the receipts that are in none. `newest` is complete: a block's receipts are
     /// saved together.
     fn sort_receipts(&self, newest: Height) -> rusqlite::Result<()> {
-        let sql = "INSERT OR IGNORE INTO rota_receipt_runs (run, key, height, position)
+        let sql = "INSERT OR REPLACE INTO rota_receipt_runs (run, key, height, position)
             SELECT (SELECT ifnull(max(run), 0) + 1 FROM rota_runs), key, height, position
             FROM receipts
-            WHERE height > (SELECT ifnull(max(last_height), 0) FROM rota_runs) ORDER BY key";
+            WHERE height > (SELECT ifnull(max(last_height), 0) FROM rota_runs)
+            ORDER BY key, height, position";
         self.transaction.prepare_cached(sql)?.execute([])?;
         self.transaction
             .prepare_cached("INSERT INTO rota_runs (last_height) VALUES (?1)")?

@@ -4,7 +4,7 @@ mod support;
 
 use rota_core::error::Fault;
 use rota_core::time::Time;
-use rota_core::transaction::{Envelope, Expiry, Interactive, Value};
+use rota_core::transaction::{Envelope, Expiry, Interactive, Transaction, Value};
 use rota_core::types::{Digest, Height};
 use rota_store::{DifferingRow, StateDb};
 use support::Pair;
@@ -101,6 +101,34 @@ fn what_must_not_be_run_is_not() {
         .collect();
     assert_eq!(codes, ["40001", "42501", "42501", "40001", "40001"]);
     assert!(pair.rows("SELECT * FROM t").is_empty());
+}
+
+#[test]
+fn what_a_stranger_signed_is_not_remembered_and_is_run_once_at_the_most() {
+    let mut pair = Pair::new();
+    pair.run("CREATE TABLE t(a); CREATE USER alice; GRANT INSERT ON t TO alice");
+    let stranger = 9;
+    let transaction = pair.maker.sql("INSERT INTO t VALUES (1)");
+    let transaction = Transaction { user: "alice".into(), ..transaction };
+    let envelope = pair.maker.envelope(stranger, vec![transaction]);
+    let mut again = |pair: &mut Pair| -> Vec<Option<String>> {
+        let block = pair.maker.block_of(vec![envelope.clone()]);
+        let receipts = pair.apply(&block).unwrap().receipts;
+        let code = |refusal: rota_core::error::Refusal| refusal.code().to_owned();
+        receipts.into_iter().map(|receipt| receipt.outcome.err().map(code)).collect()
+    };
+    let before = pair.warm.applied().height;
+    assert_eq!(again(&mut pair), [Some("42501".into())]);
+    assert_eq!(again(&mut pair), [Some("42501".into())]);
+    assert!(pair.warm.remembered_after(before).unwrap().is_empty());
+    let key = rota_store::access::text_of(&support::key(stranger).public());
+    pair.run(&format!("ALTER USER alice KEY '{key}'"));
+    assert_eq!(again(&mut pair), [None], "asked for until it expires");
+    assert_eq!(again(&mut pair), []);
+    pair.run("ALTER USER alice KEY NULL");
+    assert_eq!(again(&mut pair), []);
+    assert_eq!(pair.rows("SELECT count(*) FROM t")[0], [Value::Integer(1)]);
+    pair.check();
 }
 
 #[test]

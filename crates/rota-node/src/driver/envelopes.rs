@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::TrySendError;
 use rota_core::codec::encode;
 use rota_core::error::{Invalid, Refusal, sqlstate};
 use rota_core::transaction::{Envelope, Transaction};
@@ -45,10 +44,12 @@ pub struct ChainNow {
 }
 
 impl Driver {
-    /// Where the chain stands.
-    pub fn chain_now(&self) -> ChainNow {
+    /// Where the chain stands. `57P03` by a server that has just started: what it knows may be as
+    /// old as its files, and what is signed for then would have expired.
+    pub async fn chain_now(&self) -> Result<ChainNow, Refusal> {
+        self.wait_until_live().await?;
         let (height, time) = self.0.board.chain_now();
-        ChainNow { height, time_ms: time.0 }
+        Ok(ChainNow { height, time_ms: time.0 })
     }
 
     /// What became of a transaction, as far as this server knows; with the reason of a failure,
@@ -125,9 +126,8 @@ impl Driver {
     /// Checking takes as long as hashing the envelope: not on a thread that others wait for.
     async fn check_signature(&self, envelope: Envelope) -> Result<Envelope, Refusal> {
         let chain = self.0.board.chain;
-        let checked = tokio::task::spawn_blocking(move || {
-            envelope.claim(chain).verify().map(|()| envelope)
-        });
+        let checked =
+            tokio::task::spawn_blocking(move || envelope.claim(chain).verify().map(|()| envelope));
         checked.await.map_err(|_| stopping())?.map_err(|_| {
             let message = "the signature is not by the key that the envelope names, or not for \
                            this chain: GET /chain tells its id";

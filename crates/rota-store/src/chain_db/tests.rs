@@ -31,11 +31,14 @@ pub(crate) fn genesis(name: &str) -> Genesis {
 pub(crate) struct Maker {
     chain: ChainId,
     pub(crate) parent: Block,
+    /// In whose name the next transactions are.
+    pub(crate) user: String,
 }
 
 impl Maker {
     pub(crate) fn new(genesis: &Genesis) -> Self {
-        Self { chain: genesis.chain_id(), parent: Block::genesis(genesis) }
+        let (chain, parent) = (genesis.chain_id(), Block::genesis(genesis));
+        Self { chain, parent, user: "rota".into() }
     }
 
     /// A block on top of the newest, in this slot. It becomes the newest.
@@ -53,7 +56,7 @@ impl Maker {
         let parameters = transaction::Parameters::Positional(Vec::new());
         let transaction = Transaction {
             salt: [3; 16],
-            user: "rota".into(),
+            user: self.user.clone(),
             statements: vec![Statement { sql, parameters }],
             settings: Settings::default(),
             interactive: None,

@@ -51,11 +51,9 @@ pub(super) fn register(
         Err::<i64, _>(Error::UserFunctionError(message.into()))
     })?;
     let fixed = FunctionFlags::SQLITE_DETERMINISTIC | flags;
-    for (name, text) in [
-        (c"version", VERSION),
-        (c"current_schema", "public"),
-        (c"current_database", "rota"),
-    ] {
+    for (name, text) in
+        [(c"version", VERSION), (c"current_schema", "public"), (c"current_database", "rota")]
+    {
         connection.create_scalar_function(name, 0, fixed, move |_| Ok(text))?;
     }
     register_user(connection, caller)?;
@@ -80,7 +78,8 @@ pub(crate) fn register_user(connection: &Connection, caller: &Caller) -> rusqlit
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
     for name in [c"current_user", c"session_user"] {
         let caller = caller.clone();
-        connection.create_scalar_function(name, 0, flags, move |_| Ok(caller.name().to_string()))?;
+        connection
+            .create_scalar_function(name, 0, flags, move |_| Ok(caller.name().to_string()))?;
     }
     Ok(())
 }

@@ -35,7 +35,8 @@ impl Fixture {
             .unwrap();
         let genesis = genesis("reads");
         let chain = ChainDb::open(home.path(), &genesis).unwrap();
-        let reader = Reader::open(home.path(), View::of_administrator("rota")).unwrap();
+        let users = View::of_users(&[("rota", true), ("alice", false)]);
+        let reader = Reader::open(home.path(), users).unwrap();
         Self { maker: Maker::new(&genesis), writer, chain, reader, _home: home }
     }
 
@@ -43,6 +44,14 @@ impl Fixture {
         let block = self.maker.next(slot, 10);
         let record = self.maker.finalized(&[&block]);
         self.chain.append(&[record]).unwrap();
+    }
+
+    /// As somebody who is no administrator.
+    fn alice(&mut self, sql: &str) -> Result<Vec<Vec<Value>>, Refusal> {
+        let parameters = Parameters::Positional(Vec::new());
+        let statement = Statement { sql: sql.into(), parameters };
+        let rows = self.reader.query("alice", &statement, &Settings::default(), &limits());
+        rows.map(|rows| rows.rows)
     }
 
     fn query(&mut self, sql: &str) -> Result<Rows, Refusal> {
@@ -311,7 +320,7 @@ fn any_server_tells_what_became_of_a_transaction() {
         (new, "final at (3, 2)"),
         ("22".repeat(32), "failed 23505 at (3, 3)"),
         (old[4321].id.to_string(), "final at (1, 4321)"),
-        (failed[1].id.to_string(), "failed 40001 try again at (2, 1)"),
+        (failed[0].id.to_string(), "failed 40001 try again at (2, 0)"),
         ("33".repeat(32), "unknown"),
     ] {
         assert_eq!(t.one(&format!("SELECT rota_transaction('{id}')")), text(want));
@@ -319,12 +328,77 @@ fn any_server_tells_what_became_of_a_transaction() {
     assert!(t.query("SELECT rota_transaction('zz')").is_err());
     assert_eq!(t.one("SELECT rota_transaction(NULL)"), Value::Null);
     // What a server knows to be on its way is pending, unless it is executed by now.
-    t.reader = Reader::informed(t._home.path(), Arc::new(|_| true), View::of_administrator("rota")).unwrap();
+    t.reader = Reader::informed(t._home.path(), Arc::new(|_| true), View::of_administrator("rota"))
+        .unwrap();
     assert_eq!(t.one(&format!("SELECT rota_transaction('{}')", "33".repeat(32))), text("pending"));
     assert_eq!(
         t.one(&format!("SELECT rota_transaction('{}')", "11".repeat(32))),
         text("final at (3, 2)")
     );
+}
+
+#[test]
+fn others_statements_and_why_they_failed_are_for_administrators_only() {
+    let mut t = Fixture::new();
+    let secret = Refusal::new("23505", "there is a secret already");
+    t.chain.save_receipts(receipts(1, 1, Err(secret)));
+    t.finalize(1);
+    t.maker.user = "alice".into();
+    t.chain.save_receipts(receipts(2, 1, Ok(())));
+    t.finalize(2);
+    let sql = "SELECT height, position, user, statements, outcome FROM chain.transactions
+               ORDER BY height";
+    let statements = "[{\"sql\":\"xxxxxxxxxx\",\"parameters\":[]}]";
+    let one = |height, user, outcome| {
+        let at = [Value::Integer(height), Value::Integer(0)];
+        [at.as_slice(), &[text(user), text(statements), text(outcome)]].concat()
+    };
+    let (rota_s, alice_s) =
+        (one(1, "rota", "there is a secret already"), one(2, "alice", "INSERT 0 3"));
+    assert_eq!(t.query(sql).unwrap().rows, [rota_s, alice_s.clone()]);
+    // The same statement, prepared for an administrator just now.
+    assert_eq!(t.alice(sql).unwrap(), [alice_s]);
+    assert_eq!(t.alice("SELECT count(*) FROM chain.transactions").unwrap(), [[Value::Integer(1)]]);
+    assert_eq!(t.alice("SELECT count(*) FROM chain.receipts").unwrap(), [[Value::Integer(2)]]);
+    for part in ["signer", "user", "statements", "message"] {
+        let sql = format!("SELECT rota_told(1, 0, '{part}')");
+        assert_eq!(t.alice(&sql).unwrap(), [[Value::Null]], "{part}");
+        assert_ne!(t.one(&sql), Value::Null, "{part}");
+    }
+    let failed = receipts(1, 1, Ok(()))[0].id;
+    let sql = format!("SELECT rota_transaction('{failed}')");
+    assert_eq!(t.alice(&sql).unwrap(), [[text("failed 23505 at (1, 0)")]]);
+    assert_eq!(t.one(&sql), text("failed 23505 there is a secret already at (1, 0)"));
+    for sql in [
+        "SELECT * FROM chain.rota_messages",
+        "SELECT message FROM rota_messages",
+        "SELECT * FROM (SELECT message FROM chain.rota_messages) AS transactions",
+        "SELECT * FROM rota_transactions",
+    ] {
+        assert_eq!(t.alice(sql).unwrap_err().code(), "42501", "{sql}");
+    }
+    assert_eq!(t.one("SELECT rota_told(7, 0, 'user')"), Value::Null, "there is no such block");
+    assert_eq!(t.one("SELECT rota_told(1, 9, 'user')"), Value::Null, "nor such a transaction");
+    assert_eq!(t.one("SELECT rota_told(-1, -1, 'user')"), Value::Null);
+    assert!(t.query("SELECT rota_told(1, 0, 'password')").is_err());
+}
+
+#[test]
+fn the_newest_receipt_of_a_transaction_counts() {
+    let mut t = Fixture::new();
+    t.chain.save_receipts(receipts(1, 1, Err(Refusal::new("42501", "nobody's key"))));
+    t.finalize(1);
+    let mut again = receipts(1, 1, Ok(()));
+    again[0].height = Height(2);
+    let id = again[0].id;
+    t.chain.save_receipts(again);
+    t.finalize(2);
+    let sql = format!("SELECT rota_transaction('{id}')");
+    assert_eq!(t.one(&sql), text("final at (2, 0)"));
+    // Also once they are sorted, in one run.
+    t.chain.save_receipts(receipts(3, 5000, Ok(())));
+    t.finalize(3);
+    assert_eq!(t.one(&sql), text("final at (2, 0)"));
 }
 
 #[test]

@@ -155,10 +155,7 @@ impl Blocks {
         })
     }
 
-    fn with<T>(
-        &self,
-        run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
+    fn with<T>(&self, run: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let mut connection = self.connection.borrow_mut();
         let connection = match connection.as_mut() {
             Some(connection) => connection,
