@@ -52,6 +52,12 @@ pub enum Command {
     /// A shell for SQL; or one statement, or a script from a pipe
     #[command(after_help = SQL_HELP)]
     Sql(Sql),
+    /// Make keys for users who sign for themselves
+    #[command(subcommand, after_help = KEYS_HELP)]
+    Keys(Keys),
+    /// Sign a transaction with its user's own key, and send it
+    #[command(after_help = TX_HELP)]
+    Tx(Tx),
     /// Measure how many transactions a cluster takes, and how fast it answers
     #[command(after_help = BENCH_HELP)]
     Bench(Bench),
@@ -278,6 +284,102 @@ pub enum Mode {
     Json,
     /// One column to a line
     Line,
+}
+
+const KEYS_HELP: &str = "\
+A key is a file of 64 hex digits that only its owner may read: whoever has it is its user, so keep \
+it on the user's own machine, and a copy where it cannot get lost. Servers are told the public part \
+only: CREATE USER alice KEY 'ed25519:…'.
+
+Examples:
+  rota keys new alice.key
+  rota keys show alice.key
+
+Exit codes:
+  0  the public part was printed
+  1  it failed: the last line says why and what to do
+  2  the command line was not understood";
+
+/// `rota keys`.
+#[derive(Debug, Subcommand)]
+pub enum Keys {
+    /// Make a key and print its public part; a file that is there stays as it is
+    New {
+        /// Where to keep it
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print the public part of a key
+    Show {
+        /// Where it is
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+const TX_HELP: &str = "\
+All statements of one command are one transaction: all of them happen, or none. They are in \
+SQLite's words, as over HTTP. Rows go to standard output, the place in the chain to standard error. \
+A password in CREATE USER or ALTER USER is made a verifier here, before anything is signed. \
+Sending it again is harmless: a transaction that has been executed is not executed again.
+
+With --sign-only the key can stay on a machine without a network: what it needs to know of the \
+chain is what GET /chain answers, in a file; it lives from then on, so give it time with --expires.
+
+Examples:
+  rota tx --key alice.key http://127.0.0.1:4001 \"INSERT INTO t VALUES (1)\"
+  rota tx --key alice.key 127.0.0.1:4001 \"INSERT INTO t VALUES (?, ?)\" --param 1 --param one
+  rota tx --key root.key https://db1.example.org:4001 --ca ca.crt < grants.sql
+  curl -s http://127.0.0.1:4001/chain > chain.json
+  rota tx --key root.key --user root --chain chain.json --expires 3000 --sign-only -o one.tx \
+      \"GRANT SELECT ON t TO bob\"
+  rota tx --send one.tx http://127.0.0.1:4001
+
+Exit codes:
+  0  final; or signed, with --sign-only
+  1  it failed, or the outcome is unknown: the last line says which
+  2  the command line was not understood";
+
+/// `rota tx`.
+#[derive(Debug, Args)]
+pub struct Tx {
+    /// The server's URL, and SQL; without --chain the first is the URL. Without SQL, standard input
+    /// is read
+    #[arg(value_name = "URL|SQL")]
+    pub words: Vec<String>,
+    /// The secret key to sign with
+    #[arg(long, value_name = "FILE", required_unless_present = "send")]
+    pub key: Option<PathBuf>,
+    /// In whose name; as a rule the server knows whose key it is
+    #[arg(long, value_name = "NAME", conflicts_with = "send")]
+    pub user: Option<String>,
+    /// More SQL; may be given several times
+    #[arg(short, long, value_name = "SQL", conflicts_with = "send")]
+    pub command: Vec<String>,
+    /// A parameter of the one statement, in the order of its `?`: a number, NULL, x'00ff', or text
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true, conflicts_with = "send")]
+    pub param: Vec<String>,
+    /// For how many seconds it may be executed
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, conflicts_with = "send")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3_500))]
+    pub expires: u64,
+    /// Sign, and do not send: write it to --output
+    #[arg(long, requires = "output", conflicts_with = "send")]
+    pub sign_only: bool,
+    /// Where --sign-only writes to; `-` is standard output
+    #[arg(short, long, value_name = "FILE", requires = "sign_only")]
+    pub output: Option<PathBuf>,
+    /// What GET /chain answered, in a file, in place of a server
+    #[arg(long, value_name = "FILE", requires = "sign_only", requires = "user")]
+    pub chain: Option<PathBuf>,
+    /// Send what --sign-only has written
+    #[arg(long, value_name = "FILE")]
+    pub send: Option<PathBuf>,
+    /// How rows are printed
+    #[arg(long, value_enum, default_value_t = Mode::Table)]
+    pub mode: Mode,
+    #[command(flatten)]
+    pub authority: Authority,
 }
 
 const BENCH_HELP: &str = "\

@@ -4,6 +4,8 @@ pub mod bench;
 pub mod certificate;
 pub mod dev;
 pub mod init;
+pub mod keys;
 pub mod sql;
 pub mod start;
 pub mod status;
+pub mod tx;

@@ -3,7 +3,7 @@
 
 mod script;
 mod shell;
-mod show;
+pub mod show;
 
 use std::io::{BufRead, IsTerminal};
 use std::time::Instant;

@@ -14,6 +14,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt;
+use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
 use rota_core::codec::{decode, encode};
 use rota_core::genesis::FORMAT;
 use rota_core::time::Time;
@@ -100,7 +103,7 @@ struct Done {
 
 /// Signs and sends, or one of the two.
 pub async fn run(asked: Tx) -> Result<(), Failure> {
-    let trust = Trust::new(&asked.credentials);
+    let trust = Trust::new(&asked.authority);
     if let Some(file) = &asked.send {
         let [server] = asked.words.as_slice() else {
             return Err(Failure::new("--send FILE takes one URL, and nothing else"));
@@ -217,7 +220,8 @@ fn value(text: &str) -> Value {
     if text.eq_ignore_ascii_case("null") {
         return Value::Null;
     }
-    if let Some(bytes) = text.strip_prefix(['x', 'X']).and_then(quoted).and_then(|hex| bytes(&hex)) {
+    if let Some(bytes) = text.strip_prefix(['x', 'X']).and_then(quoted).and_then(|hex| bytes(&hex))
+    {
         return Value::Blob(bytes);
     }
     if let Some(inner) = quoted(text) {
@@ -252,7 +256,11 @@ async fn about(web: &Web, key: &rota_core::types::PublicKey) -> Result<Chain, Fa
     let path = format!("/chain?key={}", text_of(key));
     let (code, body) = web.get(&path).await?;
     if !code.is_success() {
-        return Err(Failure::new(format!("{web}: {}", refusal(&body, code.as_str()))));
+        return Err(Failure::new(format!(
+            "{}: {}",
+            web.url("/chain"),
+            refusal(&body, code.as_str())
+        )));
     }
     chain_of(&body)
 }
@@ -319,25 +327,25 @@ async fn send(
     lives: Duration,
     mode: Mode,
 ) -> Result<(), Failure> {
-    let body = encode(envelope);
+    let body = Bytes::from(encode(envelope));
     let until = Instant::now() + lives + GRACE;
-    let mut sent = false;
+    let mut silent = false;
     loop {
-        let answer = web.post("/chain/transactions", body.clone(), PATIENCE).await;
-        let said = match answer {
+        let said = match post(web, body.clone()).await {
             Ok((code, body)) => match serde_json::from_slice(&body) {
                 Ok(Answer::Told { transactions }) => match told(&transactions, mode)? {
                     true => return Ok(()),
                     false => "it is not final yet".to_owned(),
                 },
-                _ if code == hyper::StatusCode::SERVICE_UNAVAILABLE => refusal(&body, "busy"),
+                _ if code == StatusCode::SERVICE_UNAVAILABLE => refusal(&body, "busy"),
                 _ => return Err(Failure::new(refusal(&body, code.as_str()))),
             },
-            // Nobody has it yet.
-            Err(failure) if !sent && !web.is_reachable().await => return Err(failure),
             Err(failure) => failure.to_string(),
         };
-        sent = true;
+        if !silent {
+            eprintln!("{said}; asking again: it is executed once at the most");
+            silent = true;
+        }
         if Instant::now() >= until {
             let ids = envelope.transactions.iter().map(|t| t.id(chain, envelope.signer));
             let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
@@ -349,6 +357,17 @@ async fn send(
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+async fn post(web: &Web, body: Bytes) -> Result<(StatusCode, Bytes), Failure> {
+    let path = "/chain/transactions";
+    let binary = Some("application/octet-stream");
+    let answer = web.send(Method::POST, path, binary, body, PATIENCE).await?;
+    let code = answer.status();
+    let body = tokio::time::timeout(PATIENCE, answer.into_body().collect()).await;
+    let late = |_| Failure::new(format!("{}: no whole answer", web.url(path)));
+    let body = body.map_err(late)?.map_err(Failure::doing(web.url(path)))?;
+    Ok((code, body.to_bytes()))
 }
 
 /// Prints what became of transactions. False: that is not known yet.
