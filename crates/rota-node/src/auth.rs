@@ -45,6 +45,9 @@ pub const OPEN_USER: &str = "rota";
 /// CPU each. Others wait, so that a flood of wrong passwords leaves CPUs for everything else.
 const HASHING: usize = 1;
 
+/// How much of a name that could not log in is logged: PostgreSQL's names have 63 bytes.
+const LOGGED_CHARACTERS: usize = 63;
+
 /// Whose session or request it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
@@ -148,10 +151,7 @@ impl Credentials {
     /// The user of an exchange that has worked, unless it was dropped, locked or given another
     /// password meanwhile.
     pub fn proven(&self, user: &str, exchange: &Exchange) -> Result<Login, Denied> {
-        let access = self.view.current();
-        let found = access.user(user).filter(|user| user.login).ok_or(Denied::Wrong)?;
-        let proven = exchange.proven().ok_or(Denied::Wrong)?;
-        if found.verifier.as_ref() == Some(proven) { Ok(login(found)) } else { Err(Denied::Wrong) }
+        self.still(user, exchange.proven().ok_or(Denied::Wrong)?)
     }
 
     /// Who an HTTP request is from, by its `Authorization` header: `Basic`, or `Bearer
@@ -165,12 +165,21 @@ impl Credentials {
         if let Some(login) = self.open_login(from, user) {
             return Ok(login);
         }
+        let checked = self.check(user, password).await;
+        if checked == Err(Denied::Wrong) {
+            let user: String = user.chars().take(LOGGED_CHARACTERS).collect();
+            tracing::warn!(address = %from, ?user, "an HTTP client could not log in");
+        }
+        checked
+    }
+
+    /// Whose password it is.
+    async fn check(&self, user: &str, password: &str) -> Result<Login, Denied> {
         let (verifier, genuine) = self.verifier(user);
-        if !self.is_known(user, password, &verifier) {
-            // Never closed.
+        if !self.known.contains(user, password, &verifier) {
             let _turn = self.hashing.acquire().await.map_err(|_| Denied::Unavailable)?;
             // Others with the same password may have waited for the same turn.
-            if !self.is_known(user, password, &verifier) {
+            if !self.known.contains(user, password, &verifier) {
                 let (password, verifier) = (password.to_owned(), verifier.clone());
                 let hashed =
                     tokio::task::spawn_blocking(move || scram::is_of(&verifier, &password));
@@ -180,17 +189,15 @@ impl Credentials {
             }
             self.known.insert(user, password, &verifier);
         }
-        let access = self.view.current();
-        let found = access.user(user).filter(|user| user.login).ok_or(Denied::Wrong)?;
-        if found.verifier.as_ref() == Some(&verifier) {
-            Ok(login(found))
-        } else {
-            Err(Denied::Wrong)
-        }
+        self.still(user, &verifier)
     }
 
-    fn is_known(&self, user: &str, password: &str, verifier: &Verifier) -> bool {
-        self.known.contains(user, password, verifier)
+    /// The user, if it may log in and the verifier is the one it has now.
+    fn still(&self, user: &str, verifier: &Verifier) -> Result<Login, Denied> {
+        let access = self.view.current();
+        let found = access.user(user).filter(|user| user.login);
+        let same = found.filter(|user| user.verifier.as_ref() == Some(verifier));
+        same.map(login).ok_or(Denied::Wrong)
     }
 
     /// What a user's password is checked against, and whether there is any that is right.
@@ -228,4 +235,141 @@ fn user_and_password(authorization: &str) -> Option<String> {
         return String::from_utf8(STANDARD.decode(given).ok()?).ok();
     }
     scheme.eq_ignore_ascii_case("bearer").then(|| given.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+    use rota_core::crypto::SecretKey;
+    use rota_core::genesis::{Administrator, FORMAT, Method, Parameters};
+    use rota_core::members::Member;
+    use rota_core::types::Digest;
+    use rota_store::StateDb;
+
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    /// ada has a password, kim a key, rota neither; all are administrators.
+    fn credentials(open: bool) -> Credentials {
+        let home = tempfile::tempdir().unwrap();
+        let genesis = genesis();
+        let state = StateDb::open(home.path(), &genesis).unwrap();
+        Credentials::new(state.access(), open, &genesis)
+    }
+
+    fn genesis() -> Genesis {
+        let key = SecretKey::from_bytes([1; 32]).public();
+        let verifier = scram::derive("geheim", b"saltsalt", scram::ITERATIONS).to_string();
+        let user = Administrator::open;
+        Genesis {
+            format: FORMAT,
+            name: "test".into(),
+            time_ms: 1,
+            method: Method::Poa,
+            seed: Digest([7; 32]),
+            trusted_servers: true,
+            administrators: vec![
+                user("rota"),
+                Administrator { verifier: Some(verifier), ..user("ada") },
+                Administrator { key: Some(key), ..user("kim") },
+            ],
+            sqlite: rota_store::sqlite::identity(),
+            parameters: Parameters::default(),
+            members: vec![Member { key, weight: 1 }],
+        }
+    }
+
+    fn header(user: &str, password: &str) -> String {
+        format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+    }
+
+    #[tokio::test]
+    async fn a_right_password_is_known_the_second_time() {
+        let credentials = credentials(false);
+        for authorization in [header("ada", "geheim"), "Bearer ada:geheim".into()] {
+            let login = credentials.basic(ELSEWHERE, Some(&authorization)).await.unwrap();
+            assert_eq!((&*login.user, login.administrator), ("ada", true));
+        }
+        // With nobody left to hash, only what is known gets in.
+        credentials.hashing.close();
+        assert!(credentials.basic(HERE, Some(&header("ada", "geheim"))).await.is_ok());
+        let wrong = credentials.basic(HERE, Some(&header("ada", "other"))).await;
+        assert_eq!(wrong, Err(Denied::Unavailable));
+    }
+
+    #[tokio::test]
+    async fn nobody_learns_why_a_password_is_wrong() {
+        let credentials = credentials(true);
+        for (user, password) in
+            [("ada", "wrong"), ("nobody", "geheim"), ("kim", ""), ("", ""), ("ada", "")]
+        {
+            let denied = credentials.basic(HERE, Some(&header(user, password))).await;
+            assert_eq!(denied, Err(Denied::Wrong), "{user}");
+        }
+        for malformed in ["", "Basic", "Basic !", "Basic YWRh", "Digest x", "Bearer geheim"] {
+            let denied = credentials.basic(HERE, Some(malformed)).await;
+            assert_eq!(denied, Err(Denied::Wrong), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn exchanges_about_nobody_look_like_all_others() {
+        let [one, other] = [credentials(false), credentials(false)];
+        let challenge = |credentials: &Credentials, user: &str| {
+            let mut exchange = credentials.exchange(user, Binding::Nothing);
+            let first = exchange.first(scram::MECHANISM, b"n,,n=,r=abc").unwrap();
+            let (_, rest) = std::str::from_utf8(&first).unwrap().split_once(",s=").unwrap();
+            rest.to_owned()
+        };
+        for user in ["nobody", "kim", "rota", ""] {
+            let said = challenge(&one, user);
+            assert_eq!(said, challenge(&other, user), "{user}: the same after a restart");
+            let (salt, iterations) = said.split_once(',').unwrap();
+            assert_eq!(STANDARD.decode(salt).unwrap().len(), scram::SALT_BYTES);
+            assert_eq!(iterations, "i=4096");
+            assert_ne!(said, challenge(&one, &format!("{user}x")));
+        }
+        for user in ["nobody", "kim", "ada"] {
+            let mut client = ScramSha256::new(b"wrong", ChannelBinding::unsupported());
+            let mut exchange = one.exchange(user, Binding::Nothing);
+            let challenge = exchange.first(scram::MECHANISM, client.message()).unwrap();
+            client.update(&challenge).unwrap();
+            assert_eq!(exchange.last(client.message()), Err(Denied::Wrong), "{user}");
+            assert_eq!(one.proven(user, &exchange), Err(Denied::Wrong));
+        }
+    }
+
+    #[tokio::test]
+    async fn only_who_has_neither_password_nor_key_needs_none_and_only_here() {
+        let open = credentials(true);
+        assert!(open.open_login(HERE, "rota").is_some_and(|login| login.administrator));
+        assert_eq!(open.basic(HERE, None).await.map(|login| login.user), Ok("rota".into()));
+        for user in ["ada", "kim", "nobody"] {
+            assert_eq!(open.open_login(HERE, user), None, "{user}");
+        }
+        assert_eq!(open.open_login(ELSEWHERE, "rota"), None);
+        assert_eq!(open.basic(ELSEWHERE, None).await, Err(Denied::Missing));
+        let closed = credentials(false);
+        assert_eq!(closed.open_login(HERE, "rota"), None);
+        assert_eq!(closed.basic(HERE, None).await, Err(Denied::Missing));
+    }
+
+    #[test]
+    fn a_password_in_a_statement_becomes_a_verifier() {
+        assert_eq!(seal("SELECT 'CREATE USER a PASSWORD ''b'''"), Ok(None));
+        for statement in ["CREATE USER a PASSWORD 'geheim'", "alter role a with password 'geheim'"]
+        {
+            let sealed = seal(statement).unwrap().unwrap();
+            assert!(!sealed.contains("geheim") && sealed.contains(scram::MECHANISM), "{sealed}");
+            assert_ne!(seal(statement).unwrap().unwrap(), sealed, "salts differ");
+            assert_eq!(seal(&sealed), Ok(Some(sealed.clone())), "a verifier stays");
+            let text = sealed.split('\'').nth(1).unwrap();
+            let verifier: Verifier = text.parse().unwrap();
+            assert!(scram::is_of(&verifier, "geheim") && !scram::is_of(&verifier, "Geheim"));
+        }
+        let refused = seal("CREATE USER a PASSWORD 'geheim' NONSENSE").unwrap_err();
+        assert!(!refused.message.contains("geheim"), "{refused}");
+    }
 }

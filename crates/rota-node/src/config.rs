@@ -11,7 +11,7 @@
 //!      chain.db       blocks, votes, receipts (rota-store)
 //! ```
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -155,7 +155,8 @@ pub fn save_genesis(home: &Path, genesis: &Genesis) -> Result<(), ConfigError> {
     let path = home.join(GENESIS_FILE);
     genesis.check().map_err(|wrong| content(&path, wrong))?;
     let text = serde_json::to_string_pretty(genesis).map_err(|error| content(&path, error))?;
-    write(&path, &(text + "\n"), 0o644)
+    // Administrators' verifiers are in it.
+    write(&path, &(text + "\n"), 0o600)
 }
 
 /// Reads a home's secret key. Refuses a key file that others may read.
@@ -194,6 +195,8 @@ pub fn create_home(
     config: &ServerConfig,
 ) -> Result<(), ConfigError> {
     std::fs::create_dir_all(home).map_err(io(home))?;
+    // The database in it is for nobody else on this machine.
+    std::fs::set_permissions(home, Permissions::from_mode(0o700)).map_err(io(home))?;
     let taken = [GENESIS_FILE, CONFIG_FILE, KEY_FILE, "state.db", "chain.db"];
     if taken.iter().any(|name| home.join(name).exists()) {
         return Err(ConfigError::Exists(home.into()));
@@ -229,6 +232,13 @@ impl HomeLock {
                 return Err(ConfigError::InUse { home: home.into(), pid: pid.trim().into() });
             }
             Err(TryLockError::Error(error)) => return Err(ConfigError::Io { path, error }),
+        }
+        let mode = std::fs::metadata(home).map_err(io(home))?.permissions().mode();
+        if mode & 0o007 != 0 {
+            tracing::warn!(
+                "everybody on this machine can read what is in {}: run `chmod 700` on it",
+                home.display()
+            );
         }
         file.set_len(0).map_err(io(&path))?;
         writeln!(file, "{}", std::process::id()).map_err(io(&path))?;

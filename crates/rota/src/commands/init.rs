@@ -29,15 +29,16 @@ pub fn run(asked: &Init) -> Result<(), Failure> {
     check_out(&asked.out)?;
     let places = places(asked)?;
     std::fs::create_dir_all(&asked.out).map_err(Failure::doing(asked.out.display()))?;
+    let (administrator, password) = administrator(asked)?;
     let founding = Founding {
         name: &asked.name,
-        administrator: administrator(asked)?,
+        administrator,
         trusted_servers: asked.trusted_servers,
         open: false,
     };
     let genesis = cluster::create(&asked.out, &founding, &places)?;
     certify(asked, &places)?;
-    out(&instructions(asked, &places, &genesis))
+    out(&instructions(asked, &places, &genesis, &password))
 }
 
 fn check_out(folder: &Path) -> Result<(), Failure> {
@@ -104,19 +105,20 @@ fn check_host(host: &str) -> Result<(), Failure> {
 }
 
 /// Makes the first user: a key to sign with, and a password to log in with.
-fn administrator(asked: &Init) -> Result<Administrator, Failure> {
+fn administrator(asked: &Init) -> Result<(Administrator, String), Failure> {
     let key = new_key().map_err(Failure::doing("making the administrator's key"))?;
     let password = new_password()?;
     let mut salt = [0; scram::SALT_BYTES];
     getrandom::fill(&mut salt).map_err(Failure::doing("asking for randomness"))?;
     let verifier = scram::derive(&password, &salt, scram::ITERATIONS);
     write(&asked.out.join(KEY_FILE), &(hex::encode(key.to_bytes()) + "\n"), 0o600)?;
-    write(&asked.out.join(PASSWORD_FILE), &(password + "\n"), 0o600)?;
-    Ok(Administrator {
+    write(&asked.out.join(PASSWORD_FILE), &format!("{password}\n"), 0o600)?;
+    let administrator = Administrator {
         name: asked.administrator.clone(),
         key: Some(key.public()),
         verifier: Some(verifier.to_string()),
-    })
+    };
+    Ok((administrator, password))
 }
 
 /// A hundred bits, in letters and digits that are not taken for one another.
@@ -142,7 +144,7 @@ fn certify(asked: &Init, places: &[Place]) -> Result<(), Failure> {
     authority.save(&asked.out)
 }
 
-fn instructions(asked: &Init, places: &[Place], genesis: &Genesis) -> String {
+fn instructions(asked: &Init, places: &[Place], genesis: &Genesis, password: &str) -> String {
     let folder = asked.out.display();
     let chain = genesis.chain_id();
     let mut text = format!("Database {} ({chain}), {} servers.\n\n", asked.name, places.len());
@@ -173,7 +175,7 @@ fn instructions(asked: &Init, places: &[Place], genesis: &Genesis) -> String {
              `http` in server.toml, let others in, over TLS.\n",
         );
     }
-    text + &for_clients(asked, places)
+    text + &for_clients(asked, places, password)
         + &format!(
             "\nWhen the server-… folders are copied, remove them here: a key must be in one place \
          only.\nKeep {folder}/{CA_KEY_FILE} (it signs the servers' certificates, which end after \
@@ -183,7 +185,7 @@ fn instructions(asked: &Init, places: &[Place], genesis: &Genesis) -> String {
 }
 
 /// How to log in.
-fn for_clients(asked: &Init, places: &[Place]) -> String {
+fn for_clients(asked: &Init, places: &[Place], password: &str) -> String {
     let (folder, user) = (asked.out.display(), &asked.administrator);
     let host = match asked.servers.first() {
         Some(host) if !asked.listen.is_loopback() => host.trim(),
@@ -207,7 +209,8 @@ fn for_clients(asked: &Init, places: &[Place]) -> String {
     };
     format!(
         "\nClients need {folder}/{CA_FILE} and a password. The first user is {user}, and may do \
-         everything; its password\nis in {folder}/{PASSWORD_FILE} and shown nowhere else:\n  \
+         everything; its password is\n\n  \
+         {password}\n\nshown this once, and kept in {folder}/{PASSWORD_FILE}. On a machine with both files:\n  \
          export ROTA_PASSWORD=$(cat {folder}/{PASSWORD_FILE}) ROTA_CA={folder}/{CA_FILE}\n  \
          rota status https://{user}@{host}:{http}\n  \
          rota sql postgres://{user}@{host}:{pg}/rota\n  \
