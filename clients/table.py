@@ -53,6 +53,14 @@ DRIVERS = [
     ("tokio-postgres", "Rust", f"tokio-postgres {from_cargo('tokio-postgres')}"),
     ("sqlx", "Rust", f"sqlx {from_cargo('sqlx')}"),
 ]
+# The same for programs that come over HTTP.
+HTTP_DRIVERS = [
+    ("libsql", "JavaScript", f"@libsql/client {from_npm('@libsql/client')}"),
+    ("drizzle-libsql", "JavaScript", f"Drizzle {from_npm('drizzle-orm')} on it"),
+    ("pyrqlite", "Python", f"pyrqlite {from_pip('pyrqlite')}"),
+    ("rqlite-js", "JavaScript", f"rqlite-js {from_npm('rqlite-js')}"),
+    ("gorqlite", "Go", f"gorqlite {pinned('go/go.mod', 'gorqlite v[0-9.]+-([0-9]{8})')}"),
+]
 TOOLS = [("psql", "psql"), ("pgbench", "pgbench"), ("sysbench", "sysbench")]
 
 
@@ -66,8 +74,8 @@ def results(path):
     return found
 
 
-def drivers_table(folder):
-    tried = {file: results(folder / file) for file, _, _ in DRIVERS}
+def drivers_table(folder, drivers, missing):
+    tried = {file: results(folder / file) for file, _, _ in drivers}
     steps = list(dict.fromkeys(step for found in tried.values() for step in found))
     everywhere = [step for step in steps if sum(step in found for found in tried.values()) > 1]
     lines = [
@@ -75,9 +83,9 @@ def drivers_table(folder):
         "|---" * (len(everywhere) + 2) + "|",
     ]
     notes = []
-    for file, language, name in DRIVERS:
+    for file, language, name in drivers:
         found = tried[file]
-        signs = [found.get(step, ("✗", None))[0] for step in everywhere]
+        signs = [found.get(step, (missing, None))[0] for step in everywhere]
         lines.append(f"| {language} | {name} | " + " | ".join(signs) + " |")
         for step, (sign, reason) in found.items():
             if reason:
@@ -101,7 +109,9 @@ def main():
     text = DOCUMENT.read_text()
     before, rest = text.split(MARKS[0])
     _, after = rest.split(MARKS[1])
-    parts = ["## Drivers", ""] + drivers_table(folder) + ["", "## Tools", ""] + tools_table(folder)
+    parts = ["## Drivers", ""] + drivers_table(folder, DRIVERS, "✗")
+    parts += ["", "## Over HTTP", ""] + drivers_table(folder, HTTP_DRIVERS, "")
+    parts += ["", "## Tools", ""] + tools_table(folder)
     written = before + MARKS[0] + "\n" + "\n".join(parts) + "\n\n" + MARKS[1] + after
     if "--check" not in sys.argv:
         DOCUMENT.write_text(written)

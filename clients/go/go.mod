@@ -2,7 +2,10 @@ module rota-clients
 
 go 1.25.0
 
-require github.com/jackc/pgx/v5 v5.12.0
+require (
+	github.com/jackc/pgx/v5 v5.12.0
+	github.com/rqlite/gorqlite v0.0.0-20260504155303-50d445fd0ab9
+)
 
 require (
 	github.com/jackc/pgpassfile v1.0.0 // indirect

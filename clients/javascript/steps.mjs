@@ -4,6 +4,8 @@ import { isDeepStrictEqual, inspect } from "node:util";
 
 // The first server takes all the statements; the last is asked for the data, too.
 export const urls = (process.env.ROTA_URLS ?? "postgresql://rota@127.0.0.1:5441/rota").split(",");
+// The same servers' other door.
+export const httpUrls = (process.env.ROTA_HTTP_URLS ?? "http://127.0.0.1:4001").split(",");
 // PostgreSQL itself has LISTEN. Everything else is expected to be the same there.
 export const isPostgreSQL = process.env.ROTA_REFERENCE === "postgresql";
 
@@ -31,6 +33,13 @@ export const item = {
 
 /** The driver has no such thing: not a failure, but the table says so. */
 export class NotThere extends Error {}
+
+/** A user with a password, who may do everything with tables. */
+export function login() {
+  const { CLIENT_USER: user, CLIENT_PASSWORD: password } = process.env;
+  if (!user || !password) throw new NotThere("CLIENT_USER and CLIENT_PASSWORD are not set");
+  return { user, password };
+}
 
 export function expect(got, wanted) {
   if (!isDeepStrictEqual(got, wanted)) {

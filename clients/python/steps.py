@@ -10,10 +10,18 @@ import time
 from contextlib import contextmanager
 from datetime import date, datetime, timezone
 from decimal import Decimal
+from urllib.parse import urlsplit
 from uuid import UUID
 
 # The first server takes all the statements; the last one is asked whether it has the data, too.
 URLS = os.environ.get("ROTA_URLS", "postgresql://rota@127.0.0.1:5441/rota").split(",")
+# The same servers' other door: hosts and ports.
+HTTP = [
+    (parts.hostname, parts.port)
+    for parts in map(urlsplit, os.environ.get("ROTA_HTTP_URLS", "http://127.0.0.1:4001").split(","))
+]
+# A user with a password, who may do everything with tables.
+LOGIN = os.environ.get("CLIENT_USER"), os.environ.get("CLIENT_PASSWORD")
 # PostgreSQL itself has LISTEN. Everything else is expected to be the same there.
 IS_POSTGRESQL = os.environ.get("ROTA_REFERENCE") == "postgresql"
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 )
 
 // Large is how many rows the large result has.
@@ -28,6 +29,32 @@ func URLs() []string {
 		return strings.Split(urls, ",")
 	}
 	return []string{"postgresql://rota@127.0.0.1:5441/rota"}
+}
+
+// HTTP are the same servers' other doors.
+func HTTP() []string {
+	if urls := os.Getenv("ROTA_HTTP_URLS"); urls != "" {
+		return strings.Split(urls, ",")
+	}
+	return []string{"http://127.0.0.1:4001"}
+}
+
+// Login is a user with a password, who may do everything with tables.
+func Login() (user, password string) {
+	return os.Getenv("CLIENT_USER"), os.Getenv("CLIENT_PASSWORD")
+}
+
+// Eventually waits for what another server may have some milliseconds later.
+func Eventually(found func() (bool, error)) error {
+	for until := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		there, err := found()
+		if err != nil || there {
+			return err
+		}
+		if time.Now().After(until) {
+			return fmt.Errorf("the rows are not there")
+		}
+	}
 }
 
 // Step has the name that stands in docs/clients.md.

@@ -1,0 +1,1 @@
+ALTER TABLE `drizzle_libsql_item` ADD `note` text;
