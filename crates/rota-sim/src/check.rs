@@ -270,6 +270,23 @@ pub fn no_money_is_made_or_lost(home: &Path) -> Result<(), String> {
     }
 }
 
+/// Whether nothing was written in the name of a user that did not sign it.
+pub fn nothing_was_forged(home: &Path) -> Result<(), String> {
+    let count = || -> rusqlite::Result<i64> {
+        let database =
+            Connection::open_with_flags(home.join("state.db"), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let there = "SELECT count(*) FROM sqlite_schema WHERE name = 'forged'";
+        if database.query_row(there, [], |row| row.get::<_, i64>(0))? == 0 {
+            return Ok(0);
+        }
+        database.query_row("SELECT count(*) FROM forged", [], |row| row.get(0))
+    };
+    match count().map_err(|error| format!("reading forged: {error}"))? {
+        0 => Ok(()),
+        rows => Err(format!("{rows} rows by a user that signed none of them")),
+    }
+}
+
 fn ledger(home: &Path) -> rusqlite::Result<BTreeMap<String, u64>> {
     let database =
         Connection::open_with_flags(home.join("state.db"), OpenFlags::SQLITE_OPEN_READ_ONLY)?;

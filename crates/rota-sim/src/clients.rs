@@ -12,6 +12,7 @@ use rota_core::transaction::{
     Envelope, Expiry, Parameters, Settings, Statement, Transaction, Value,
 };
 use rota_core::types::{ChainId, Height, TransactionId};
+use rota_store::access::text_of;
 use rota_store::draft::{Begin, Draft, Drafts, Finished, Stop, Until};
 
 use crate::Micros;
@@ -47,6 +48,16 @@ pub enum Mix {
     Transfers,
     /// Everything that SQL has to trip copies with; some of it must fail, alike everywhere.
     Hostile,
+    /// One row each, in the name of the user that signs with a key of its own.
+    Keyed,
+}
+
+/// The user that has a key, and no password.
+pub const KEYED: &str = "keyed";
+
+/// Its key.
+pub fn keyed() -> SecretKey {
+    SecretKey::from_bytes([200; 32])
 }
 
 /// What one client does.
@@ -145,7 +156,10 @@ impl Clients {
                 plan: plan.clone(),
                 begun: 0,
                 waiting: None,
-                signer: signers[number % signers.len()].clone(),
+                signer: match plan.mix {
+                    Mix::Keyed => keyed(),
+                    _ => signers[number % signers.len()].clone(),
+                },
                 number,
                 random: random.fork(),
             })
@@ -193,9 +207,10 @@ impl Clients {
             Some(Finished { statements, interactive }) => (statements, Some(interactive)),
             None => (client.statements(&key), None),
         };
+        let user = client.user();
         let transaction = Transaction {
             salt,
-            user: "rota".into(),
+            user: user.into(),
             statements,
             settings: Settings::default(),
             interactive,
@@ -205,7 +220,7 @@ impl Clients {
         let within = if hurried { SHORT_EXPIRY } else { EXPIRY };
         let expiry = Expiry { height: Height(height.0 + EXPIRY_BLOCKS), time: time.plus(within) };
         let envelope = Envelope::sign(chain, &client.signer, expiry, vec![transaction]);
-        let must_apply = matches!(client.plan.mix, Mix::Plain | Mix::Sums);
+        let must_apply = matches!(client.plan.mix, Mix::Plain | Mix::Sums | Mix::Keyed);
         Some(Write { key, id, envelope: Arc::new(envelope), started: at, must_apply, tries: 0 })
     }
 
@@ -243,13 +258,27 @@ impl Clients {
 }
 
 impl Client {
+    /// In whose name the next write is: those of the hostile are not all allowed.
+    fn user(&mut self) -> &'static str {
+        match self.plan.mix {
+            Mix::Keyed => KEYED,
+            Mix::Hostile if self.random.per_mille(300) => {
+                self.random.choose(&["ann", "bob", "nobody", KEYED])
+            }
+            _ => "rota",
+        }
+    }
+
     fn statements(&mut self, key: &str) -> Vec<Statement> {
         if self.number == 0 {
             let own = insert_row(key, 0);
-            return TABLES.iter().map(|sql| plain(*sql)).chain([own]).collect();
+            let user = format!("CREATE USER {KEYED} KEY '{}'", text_of(&keyed().public()));
+            let tables = TABLES.iter().map(|sql| plain(*sql));
+            let grants = USERS.iter().map(|sql| plain(*sql));
+            return tables.chain([plain(user)]).chain(grants).chain([own]).collect();
         }
         let own = insert_row(key, i64::try_from(self.begun).unwrap_or(i64::MAX));
-        if matches!(self.plan.mix, Mix::Plain | Mix::Transfers) {
+        if matches!(self.plan.mix, Mix::Plain | Mix::Transfers | Mix::Keyed) {
             return vec![own];
         }
         if self.plan.mix == Mix::Sums {
@@ -298,7 +327,7 @@ impl Client {
         let n = self.random.between(1, 12);
         let many = self.random.between(1, 40_000);
         let one = |sql: String| vec![plain(sql)];
-        match self.random.below(30) {
+        match self.random.below(34) {
             0..=3 => one(format!("INSERT INTO account(balance) VALUES ({n})")),
             4..=6 => one(format!("UPDATE account SET balance = balance + {n} WHERE id % 3 = 1")),
             7 => one(format!("UPDATE account SET balance = id * {n}")),
@@ -323,6 +352,7 @@ impl Client {
             25 => one(self.break_out()),
             26 => one("INSERT INTO account(id, balance) VALUES (1, 1)".into()),
             27 => one(format!("INSERT INTO missing VALUES ({n})")),
+            30..=33 => one(self.regrant()),
             28 => one(format!("INSERT INTO same VALUES ({n}), ({n}), ('x')")),
             _ => one(format!("DELETE FROM same WHERE rowid = {n}")),
         }
@@ -341,6 +371,23 @@ impl Client {
             6 => format!("DROP TABLE {from}"),
             7 => format!("CREATE INDEX i_{to} ON {from}({column})"),
             _ => format!("INSERT INTO {from}(b) VALUES (3), (4.5), ('x')"),
+        }
+    }
+
+    /// Who may do what changes.
+    fn regrant(&mut self) -> String {
+        let user = self.random.choose(&["ann", "bob", "clerks", "PUBLIC"]);
+        let on = self.random.choose(&["account", "shape", "form", "plain", "ALL", "ledger"]);
+        let what = self.random.choose(&["SELECT", "INSERT, UPDATE", "CREATE", "ALL", "DELETE"]);
+        match self.random.below(12) {
+            0..=3 => format!("GRANT {what} ON {on} TO {user}"),
+            4 | 5 => format!("REVOKE {what} ON {on} FROM {user}"),
+            6 => format!("GRANT clerks TO {user}"),
+            7 => format!("REVOKE clerks FROM {user}"),
+            8 => format!("CREATE USER {user}"),
+            9 => format!("DROP USER {user}"),
+            10 => format!("ALTER USER {user} NOLOGIN"),
+            _ => format!("ALTER ROLE {user} LOGIN"),
         }
     }
 
@@ -381,10 +428,23 @@ const TABLES: &[&str] = &[
     "CREATE TABLE shape(id INTEGER PRIMARY KEY, a, b REAL, c TEXT)",
     "CREATE TABLE same(v)",
     "CREATE TABLE purse(id INTEGER PRIMARY KEY, v INTEGER NOT NULL)",
+    "CREATE TABLE forged(x)",
     "INSERT INTO purse VALUES (1, 100), (2, 100), (3, 100), (4, 100), (5, 100)",
     "INSERT INTO account VALUES (1, 100)",
     "CREATE TRIGGER touched AFTER UPDATE ON account WHEN new.id = 1 \
      BEGIN INSERT INTO moments(id) VALUES (NULL); END",
+];
+
+/// Who is there at first beside the administrator.
+const USERS: &[&str] = &[
+    "CREATE USER ann",
+    "CREATE USER bob",
+    "CREATE ROLE clerks",
+    "GRANT INSERT ON ledger TO PUBLIC",
+    "GRANT INSERT ON forged TO keyed",
+    "GRANT SELECT, INSERT ON account TO clerks",
+    "GRANT clerks TO bob",
+    "GRANT ALL ON shape TO ann",
 ];
 
 fn plain(sql: impl Into<String>) -> Statement {

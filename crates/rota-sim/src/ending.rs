@@ -7,7 +7,7 @@ use rota_core::error::Fault as RealFault;
 use rota_core::types::Height;
 use rota_store::StateDb;
 
-use crate::check::{no_money_is_made_or_lost, rows_are_as_told};
+use crate::check::{no_money_is_made_or_lost, nothing_was_forged, rows_are_as_told};
 use crate::clients::Fate;
 use crate::network::Weather;
 use crate::scenario::Step;
@@ -97,6 +97,9 @@ impl World {
             }
             if let Err(detail) = self.chain_is_as_applied(server) {
                 return self.monitor.breaks("the log holds what was applied", detail);
+            }
+            if let Err(detail) = nothing_was_forged(&self.servers[server].home) {
+                self.monitor.breaks("nobody writes in another's name", detail);
             }
             if let Err(detail) = no_money_is_made_or_lost(&self.servers[server].home) {
                 let detail = format!("server {server}: {detail}");

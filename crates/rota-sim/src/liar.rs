@@ -13,8 +13,10 @@ use rota_core::codec::{decode, encode};
 use rota_core::crypto::{SecretKey, Signature};
 use rota_core::message::{FinalBlocks, MAX_MESSAGE_BYTES, Message, Recipient};
 use rota_core::time::Time;
+use rota_core::transaction::{Envelope, Parameters, Settings, Statement, Transaction};
 use rota_core::types::{BlockId, ChainId, Height, MemberIndex, NodeId, Slot, StateRoot};
 
+use crate::clients::{KEYED, keyed};
 use crate::random::Random;
 use crate::scenario::DECADE_MS;
 
@@ -45,13 +47,16 @@ pub enum Behaviour {
     FalseHistory,
     /// Answers readers' servers with slots that it did not vote for, and asks too often itself.
     LiesAboutFinalizing,
+    /// Signs in the name of a user who has a key of its own, and repeats that user's signature under
+    /// other words.
+    SignsForOthers,
     /// Flips a bit.
     Garbles,
 }
 
 impl Behaviour {
     /// Every one.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::TwoBlocks,
         Self::VotesTwice,
         Self::ForgesCertificates,
@@ -64,8 +69,21 @@ impl Behaviour {
         Self::SpoilsBlocks,
         Self::FalseHistory,
         Self::LiesAboutFinalizing,
+        Self::SignsForOthers,
         Self::Garbles,
     ];
+}
+
+/// In the name of the user that only its own key signs for.
+fn forgery(salt: [u8; 16]) -> Transaction {
+    let sql = "INSERT INTO forged VALUES (1)".into();
+    Transaction {
+        salt,
+        user: KEYED.into(),
+        statements: vec![Statement { sql, parameters: Parameters::Positional(Vec::new()) }],
+        settings: Settings::default(),
+        interactive: None,
+    }
 }
 
 /// How many old messages a liar keeps to say again.
@@ -134,6 +152,7 @@ impl Liar {
             Behaviour::SpoilsBlocks => self.spoils_blocks(to, message),
             Behaviour::FalseHistory => self.false_history(to, message),
             Behaviour::LiesAboutFinalizing => self.lies_about_finalizing(to, message),
+            Behaviour::SignsForOthers => self.signs_for_others(to, message),
             Behaviour::Garbles => self.garbles(to, message),
         }
     }
@@ -154,6 +173,28 @@ impl Liar {
             }
         }
         outgoing
+    }
+
+    fn signs_for_others(&mut self, to: Recipient, message: Message) -> Outgoing {
+        let expiry = self.old.iter().find_map(|old| match old {
+            Message::Envelopes(envelopes) => envelopes.first().map(|envelope| envelope.expiry),
+            Message::Proposal(proposal) => {
+                proposal.block.body.envelopes.first().map(|envelope| envelope.expiry)
+            }
+            _ => None,
+        });
+        let Some(expiry) = expiry else { return vec![(to, message)] };
+        let transaction = forgery(self.random.bytes());
+        let mut envelope = Envelope::sign(self.chain, &self.key, expiry, vec![transaction]);
+        if self.random.per_mille(300) {
+            // Nobody's signature for these words: the whole message is thrown away.
+            envelope.signer = keyed().public();
+        }
+        let mut forged = vec![Arc::new(envelope)];
+        if let Message::Envelopes(envelopes) = &message {
+            forged.extend(envelopes.iter().cloned());
+        }
+        vec![(to.clone(), Message::Envelopes(forged)), (to, message)]
     }
 
     fn votes_twice(&mut self, to: Recipient, message: Message) -> Outgoing {

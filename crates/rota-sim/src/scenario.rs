@@ -210,7 +210,8 @@ impl Plan {
         let writers_count = usize::try_from(random.between(1, 5)).expect("small");
         let writes = random.between(3, 25);
         let think = random.between(SECOND / 100, SECOND);
-        let mix = random.choose(&[Mix::Plain, Mix::Hostile, Mix::Hostile, Mix::Transfers]);
+        let mixes = [Mix::Plain, Mix::Hostile, Mix::Hostile, Mix::Transfers, Mix::Keyed];
+        let mix = random.choose(&mixes);
         plan.clients = writers(writers_count, writes, think, mix);
         let readers_count = usize::try_from(random.between(0, 3)).expect("small");
         plan.readers = readers(readers_count, random.between(3, 25), think);
