@@ -1,12 +1,19 @@
-//! How new reads must be and what writes wait for, as a request's address says it: rqlite's words
-//! (`level`, `freshness`, `freshness_strict`) and our own (`level=latest`, `level=local`, `wait`).
+//! `level`, `freshness`, `wait` and time-outs of rqlite's API: how new a read must be, what a write
+//! waits for, and how long (steps 1 and 9 of a transaction's life).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::go;
 use crate::driver::{ReadLevel, Wait};
 
+/// Options that must be durations.
+const DURATIONS: [&str; 4] = ["timeout", "freshness", "db_timeout", "linearizable_timeout"];
+
+/// Options that must be whole numbers.
+const NUMBERS: [&str; 2] = ["retries", "trailing_logs"];
+
 /// What a request asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Levels {
     /// Of its reads.
     pub(crate) read: ReadLevel,
@@ -14,6 +21,8 @@ pub(crate) struct Levels {
     pub(crate) wait: Wait,
     /// How old a local read may be, if that matters.
     pub(crate) freshness: Option<Freshness>,
+    /// How long it may take, if that is less than this server's own limits.
+    pub(crate) patience: Option<Duration>,
 }
 
 /// How long a server may have been cut off from the others, or `strict`ly behind them, and still
@@ -26,13 +35,30 @@ pub(crate) struct Freshness {
     pub(crate) strict: bool,
 }
 
+/// The first value of an option.
+pub(crate) fn given<'a>(options: &'a [(String, String)], wanted: &str) -> Option<&'a str> {
+    options.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
+}
+
 impl Levels {
     /// Reads a request's options. What is not kept is not promised: unknown words are errors.
     pub(crate) fn of(options: &[(String, String)]) -> Result<Self, String> {
-        let given = |wanted: &str| {
-            options.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
-        };
-        let (level, may_be_old) = match given("level").unwrap_or_default() {
+        let given = |wanted: &str| given(options, wanted);
+        if given("freshness_strict").is_some() && given("freshness").is_none() {
+            return Err("freshness_strict requires freshness".into());
+        }
+        for name in DURATIONS {
+            if given(name).is_some_and(|text| go::duration(text).is_none()) {
+                return Err(format!("{name} is not a valid duration"));
+            }
+        }
+        for name in NUMBERS {
+            if given(name).is_some_and(|text| text.parse::<i64>().is_err()) {
+                return Err(format!("{name} is not a valid integer"));
+            }
+        }
+        let level = given("level").unwrap_or_default().to_ascii_lowercase();
+        let (read, may_be_old) = match level.as_str() {
             "none" => (ReadLevel::Local, true),
             "" | "weak" | "auto" | "local" => (ReadLevel::Local, false),
             "latest" => (ReadLevel::Latest, false),
@@ -44,7 +70,8 @@ impl Levels {
                 ));
             }
         };
-        let wait = match given("wait").unwrap_or_default() {
+        // Without a value, or with a queue, it is rqlite's, and about the queue.
+        let wait = match given("wait").filter(|_| given("queue").is_none()).unwrap_or_default() {
             "" | "final" | "true" => Wait::Final,
             "included" => Wait::Included,
             "none" => Wait::None,
@@ -52,44 +79,23 @@ impl Levels {
                 return Err(format!("wait={other:.20} is unknown: final, included or none"));
             }
         };
-        let strict = given("freshness_strict").is_some_and(|value| !matches!(value, "false" | "0"));
-        let freshness = match given("freshness") {
-            None | Some("") => None,
-            Some(text) => {
-                let within = duration(text).ok_or_else(|| {
-                    format!("freshness={text:.20} is no duration such as 500ms, 5s or 1m30s")
-                })?;
-                Some(Freshness { within, strict })
-            }
-        };
+        let duration = |name| given(name).and_then(go::duration);
         // As in rqlite, it means something for the level none only.
-        Ok(Self { read: level, wait, freshness: freshness.filter(|_| may_be_old) })
+        let freshness = duration("freshness").filter(|_| may_be_old).map(|within| {
+            let strict = given("freshness_strict").is_some();
+            Freshness { within, strict }
+        });
+        let of_level = duration("linearizable_timeout").filter(|_| read == ReadLevel::Linearizable);
+        let patience = [duration("timeout"), duration("db_timeout"), of_level];
+        // Zero is rqlite's word for no limit.
+        let patience = patience.into_iter().flatten().filter(|limit| !limit.is_zero()).min();
+        Ok(Self { read, wait, freshness, patience })
     }
-}
 
-/// Go's durations: `1h2m3.5s`, `300ms`.
-fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut sum = Duration::ZERO;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, unit) = rest.split_at_checked(end)?;
-        let number: f64 = number.parse().ok()?;
-        // The longer units first: "ms" is not "m".
-        let units = [
-            ("ns", 1e-9),
-            ("us", 1e-6),
-            ("µs", 1e-6),
-            ("ms", 1e-3),
-            ("h", 3600.0),
-            ("m", 60.0),
-            ("s", 1.0),
-        ];
-        let (name, seconds) = units.into_iter().find(|(name, _)| unit.starts_with(name))?;
-        sum = sum.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
-        rest = unit.strip_prefix(name)?;
+    /// When what begins now must be done.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.patience.and_then(|patience| Instant::now().checked_add(patience))
     }
-    (!text.is_empty()).then_some(sum)
 }
 
 #[cfg(test)]
@@ -107,7 +113,7 @@ mod tests {
     #[test]
     fn rqlite_s_levels_and_ours_have_a_meaning_and_others_none() {
         let level = |query: &str| levels(query).map(|levels| levels.read);
-        for query in ["", "level=none", "level=weak", "level=auto", "level=local", "timings"] {
+        for query in ["", "level=none", "level=Weak", "level=auto", "level=local", "timings"] {
             assert_eq!(level(query), Ok(ReadLevel::Local), "{query}");
         }
         for query in ["level=strong", "level=linearizable"] {
@@ -115,25 +121,46 @@ mod tests {
         }
         assert_eq!(level("level=latest"), Ok(ReadLevel::Latest));
         assert!(level("level=strongest").is_err());
-        assert_eq!(levels("wait=none").unwrap().wait, Wait::None);
-        assert_eq!(levels("wait=included").unwrap().wait, Wait::Included);
-        assert!(levels("wait=forever").is_err());
     }
 
     #[test]
-    fn freshness_is_a_go_duration_and_means_something_for_none_only() {
-        let within = |query: &str| {
-            levels(query).map(|levels| levels.freshness.map(|freshness| freshness.within))
-        };
-        let seconds = |number| Ok(Some(Duration::from_secs_f64(number)));
-        assert_eq!(within("level=none&freshness=1s"), seconds(1.0));
-        assert_eq!(within("level=none&freshness=1m2.5s"), seconds(62.5));
-        assert_eq!(within("level=none&freshness=300ms"), seconds(0.3));
-        assert_eq!(within("level=weak&freshness=1s"), Ok(None));
-        for wrong in ["5", "s", "1x", "-1s", "1e400s", "1..5s", "99999999999999999999h"] {
-            assert!(within(&format!("level=none&freshness={wrong}")).is_err(), "{wrong}");
+    fn wait_is_ours_with_a_value_and_rqlite_s_without_one_or_with_a_queue() {
+        let wait = |query: &str| levels(query).map(|levels| levels.wait);
+        assert_eq!(wait("wait=none"), Ok(Wait::None));
+        assert_eq!(wait("wait=included"), Ok(Wait::Included));
+        for query in ["wait", "wait=final", "queue&wait=none", "queue&wait=30s"] {
+            assert_eq!(wait(query), Ok(Wait::Final), "{query}");
         }
-        let strict = levels("level=none&freshness=1s&freshness_strict").unwrap().freshness;
-        assert!(strict.is_some_and(|freshness| freshness.strict));
+        assert!(wait("wait=forever").is_err());
+    }
+
+    #[test]
+    fn freshness_means_something_for_none_only() {
+        let freshness = |query: &str| levels(query).unwrap().freshness;
+        let second = Duration::from_secs(1);
+        let (strict, within) = (true, second);
+        assert_eq!(
+            freshness("level=none&freshness=1s&freshness_strict"),
+            Some(Freshness { within, strict })
+        );
+        assert_eq!(freshness("level=weak&freshness=1s"), None);
+    }
+
+    #[test]
+    fn the_shortest_time_out_counts_and_nonsense_is_refused_in_rqlite_s_words() {
+        let patience = |query: &str| levels(query).map(|levels| levels.patience);
+        let seconds = |number| Ok(Some(Duration::from_secs(number)));
+        assert_eq!(patience("timeout=9s&db_timeout=2s"), seconds(2));
+        assert_eq!(patience("level=strong&linearizable_timeout=3s&db_timeout=0"), seconds(3));
+        assert_eq!(patience("linearizable_timeout=3s"), Ok(None));
+        for (query, want) in [
+            ("timeout=soon", "timeout is not a valid duration"),
+            ("freshness=", "freshness is not a valid duration"),
+            ("db_timeout=5", "db_timeout is not a valid duration"),
+            ("retries=some", "retries is not a valid integer"),
+            ("freshness_strict", "freshness_strict requires freshness"),
+        ] {
+            assert_eq!(levels(query), Err(want.into()), "{query}");
+        }
     }
 }

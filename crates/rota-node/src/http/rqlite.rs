@@ -1,295 +1,286 @@
-//! rqlite's data API: `/db/execute`, `/db/query`, `/db/request`.
+//! rqlite's data API: `/db/execute`, `/db/query`, `/db/request`, `/db/sql`. Step 1 of a
+//! transaction's life begins here, and step 9 ends.
 //!
-//! Every statement is a transaction of its own, one after the other, each whatever became of those
-//! before; with `?transaction` all are one. An answer comes after its writes are executed here, so
-//! that the next read sees them. Status 503 always means that nothing was done: a client may repeat
-//! the request. What failed afterwards is told inside the results.
+//! ```text
+//!  body ─► asked ─┬─► run ─► answer ─► JSON as rqlite writes it
+//!                 └─► queue, with ?queue
+//! ```
+//!
+//! Answers are rqlite's to the byte. What rqlite has no place for is in headers (`Rota-Height`,
+//! `Rota-Transaction`), or in the results if the address says `?rota`. Status 503 always means that
+//! nothing was done: a client may repeat the request. What failed afterwards is told inside the
+//! results.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Json, Response};
-use rota_core::error::{Refusal, sqlstate};
-use rota_core::transaction::{Parameters, Settings, Statement};
+use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use rota_core::transaction::Statement;
+use rota_core::types::{Height, TransactionId};
 use rota_store::sql::{Access, classify};
-use rota_store::{StatementKind, StatementResult};
-use serde_json::{Map, Value as JsonValue, json};
 
-use super::json::{self, Shape};
-use super::levels::{Freshness, Levels};
-use super::{Door, MAX_BODY_BYTES, refuse};
-use crate::driver::{ReadOptions, Wait, WriteError, WriteOptions, Written};
+use super::answer::{Shape, Whole};
+use super::asked::{self, Asked};
+use super::levels::{Levels, given};
+use super::queue::{Full, Queue};
+use super::run::{Memory, Run, Shows, Stopped, Takes};
+use super::{Door, MAX_BODY_BYTES, go, sql};
+use crate::auth::Login;
+use crate::driver::Driver;
+use crate::status::State as ServerState;
 
-/// In whose name everything happens until there are users.
-const USER: &str = "rota";
+/// The release of rqlite whose API this is; clients look at it to know what they may ask for.
+const VERSION: HeaderValue =
+    HeaderValue::from_static(concat!("v9.4.5+rota.", env!("CARGO_PKG_VERSION")));
+
+const VERSION_NAME: HeaderName = HeaderName::from_static("x-rqlite-version");
+
+/// The height of the newest block with a write of the request, or that its reads have seen.
+const HEIGHT_NAME: HeaderName = HeaderName::from_static("rota-height");
+
+/// The id of the newest transaction of the request.
+const TRANSACTION_NAME: HeaderName = HeaderName::from_static("rota-transaction");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// How long `?queue&wait` waits unless the address says otherwise, as rqlite.
+const QUEUE_WAIT: Duration = Duration::from_secs(30);
 
 /// The parameters of an address: `?transaction&timings`.
 type Options = Query<Vec<(String, String)>>;
 
-/// What may stand in a request.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Takes {
-    Writes,
-    Reads,
-    Both,
+/// What requests to the data API share.
+#[derive(Clone, Debug)]
+pub(crate) struct Data {
+    memory: Memory,
+    queue: Arc<Queue>,
+}
+
+impl Data {
+    pub(crate) fn new(driver: &Driver) -> Self {
+        Self { memory: Memory::default(), queue: Arc::new(Queue::new(driver.clone())) }
+    }
+
+    /// The number of the newest queued request that was written; 0: none yet.
+    pub(crate) fn queued_and_written(&self) -> i64 {
+        self.queue.written()
+    }
+}
+
+/// A request: its address and its body.
+struct Asking {
+    method: Method,
+    options: Vec<(String, String)>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
 }
 
 /// `POST /db/execute`.
 pub(crate) async fn execute(
     State(door): State<Door>,
+    Extension(login): Extension<Login>,
     Query(options): Options,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    answer(&door, &options, body, Takes::Writes).await.unwrap_or_else(|refused| refused)
+    let queue = given(&options, "queue").is_some();
+    let asking = Asking { method: Method::POST, options, headers, body };
+    let answer = if queue {
+        queued(&door, &login, asking).await
+    } else {
+        run(&door, &login, asking, Takes::Writes).await
+    };
+    answer.unwrap_or_else(|refused| refused)
 }
 
-/// `POST /db/query`.
+/// `POST /db/query`, `GET /db/query?q=SELECT…`.
 pub(crate) async fn query(
     State(door): State<Door>,
+    Extension(login): Extension<Login>,
+    method: Method,
     Query(options): Options,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    answer(&door, &options, body, Takes::Reads).await.unwrap_or_else(|refused| refused)
+    let asking = Asking { method, options, headers, body };
+    run(&door, &login, asking, Takes::Reads).await.unwrap_or_else(|refused| refused)
 }
 
 /// `POST /db/request`.
 pub(crate) async fn request(
     State(door): State<Door>,
+    Extension(login): Extension<Login>,
     Query(options): Options,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    answer(&door, &options, body, Takes::Both).await.unwrap_or_else(|refused| refused)
+    let asking = Asking { method: Method::POST, options, headers, body };
+    run(&door, &login, asking, Takes::Both).await.unwrap_or_else(|refused| refused)
 }
 
-/// `GET /db/query?q=SELECT…`.
-pub(crate) async fn query_of_address(
-    State(door): State<Door>,
+/// `POST /db/sql`, `GET /db/sql?q=INSERT…`.
+pub(crate) async fn sql_of(
+    method: Method,
     Query(options): Options,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let sql = options.iter().find(|(name, _)| name == "q").map(|(_, sql)| sql.clone());
-    let Some(sql) = sql else {
-        return refuse(StatusCode::BAD_REQUEST, "?q= with a SELECT is missing");
-    };
-    let statements = vec![Statement { sql, parameters: Parameters::Positional(Vec::new()) }];
-    match Levels::of(&options) {
-        Err(why) => refuse(StatusCode::BAD_REQUEST, &why),
-        Ok(levels) => run(&door, &options, levels, statements, Takes::Reads).await,
+    let asking = Asking { method, options, headers, body };
+    match asking.statements() {
+        Ok(asked) => shown(&sql::json(&asked), asking.has("pretty")),
+        Err(refused) => refused,
     }
 }
 
-async fn answer(
-    door: &Door,
-    options: &[(String, String)],
-    body: Result<Bytes, BytesRejection>,
-    takes: Takes,
-) -> Result<Response, Response> {
-    let body = body.map_err(|rejection| {
-        let code = rejection.status();
-        if code == StatusCode::PAYLOAD_TOO_LARGE {
-            let reason =
-                format!("a body of more than {MAX_BODY_BYTES} bytes: send several requests");
-            refuse(code, &reason)
-        } else {
-            refuse(StatusCode::BAD_REQUEST, &rejection.body_text())
-        }
-    })?;
-    let levels = Levels::of(options).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
-    let statements =
-        json::statements(&body).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
-    Ok(run(door, options, levels, statements, takes).await)
+/// Says with every answer what release of rqlite this is like.
+pub(crate) async fn name_version(mut response: Response) -> Response {
+    response.headers_mut().insert(VERSION_NAME, VERSION);
+    response
 }
 
-/// Whether an option is given, and not as `=false`.
-fn flag(options: &[(String, String)], wanted: &str) -> bool {
-    options.iter().any(|(name, value)| name == wanted && value != "false" && value != "0")
+impl Asking {
+    /// Whether an option is given. As in rqlite, its value does not matter.
+    fn has(&self, wanted: &str) -> bool {
+        given(&self.options, wanted).is_some()
+    }
+
+    /// What it asks for, or a response that says why that cannot be read.
+    fn statements(&self) -> Result<Vec<Asked>, Response> {
+        self.read().map_err(|(code, why)| refuse(code, &why))
+    }
+
+    fn read(&self) -> Result<Vec<Asked>, (StatusCode, String)> {
+        let bad = |why: &str| (StatusCode::BAD_REQUEST, why.to_owned());
+        if self.method == Method::GET || self.method == Method::HEAD {
+            let sql = given(&self.options, "q").filter(|sql| !sql.is_empty());
+            return match sql {
+                Some(sql) => Ok(vec![Asked::sql(sql.to_owned())]),
+                None => Err(bad("query parameter not set")),
+            };
+        }
+        let body = self.body.as_ref().map_err(|rejection| match rejection.status() {
+            code @ StatusCode::PAYLOAD_TOO_LARGE => {
+                (code, format!("a body of more than {MAX_BODY_BYTES} bytes: send several requests"))
+            }
+            _ => bad(&rejection.body_text()),
+        })?;
+        let kind = self.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if kind.is_some_and(|kind| kind.starts_with("text/plain")) {
+            let sql = std::str::from_utf8(body).map_err(|_| bad("invalid request"))?;
+            return Ok(vec![Asked::sql(sql.to_owned())]);
+        }
+        asked::read(body).map_err(bad)
+    }
 }
 
 async fn run(
     door: &Door,
-    options: &[(String, String)],
-    levels: Levels,
-    statements: Vec<Statement>,
+    login: &Login,
+    asking: Asking,
     takes: Takes,
-) -> Response {
+) -> Result<Response, Response> {
     let started = Instant::now();
-    let run = Run {
-        door,
-        takes,
-        levels,
-        timings: flag(options, "timings"),
-        shape: Shape {
-            associative: flag(options, "associative"),
-            blob_array: flag(options, "blob_array"),
-        },
+    let asked = asking.statements()?;
+    let levels = levels(&asking)?;
+    let timings = asking.has("timings");
+    let shows = Shows { timings, more: asking.has("rota") };
+    let shape = Shape {
+        associative: asking.has("associative"),
+        blob_array: asking.has("blob_array"),
+        rows_only: takes == Takes::Reads,
     };
-    let together = flag(options, "transaction") && takes != Takes::Reads;
-    let (code, results) =
-        if together { run.together(statements).await } else { run.each(statements).await };
-    let mut body = Map::new();
-    body.insert("results".into(), JsonValue::Array(results));
-    if run.timings {
-        body.insert("time".into(), started.elapsed().as_secs_f64().into());
+    let settings = (takes, levels, shows);
+    let mut run = Run::new(&door.driver, &login.user, settings, &door.data.memory);
+    let mut whole = Whole::default();
+    match run.all(asked, asking.has("transaction")).await {
+        Ok(results) => whole.results = results,
+        Err(Stopped::Stale) => whole.error = Some("stale read".into()),
+        Err(Stopped::Unavailable(why)) => {
+            return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, &why));
+        }
     }
-    let body = JsonValue::Object(body);
-    if flag(options, "pretty") {
-        let json = [(CONTENT_TYPE, "application/json")];
-        return (code, json, format!("{body:#}\n")).into_response();
+    let (height, id) = run.position();
+    if asking.has("raft_index") {
+        let applied = || door.driver.status().applied.height;
+        whole.raft_index = Some(height.map_or_else(applied, |Height(height)| height));
     }
-    (code, Json(body)).into_response()
+    whole.time = timings.then(|| started.elapsed().as_secs_f64());
+    let mut response = shown(&whole.json(shape), asking.has("pretty"));
+    tell_position(response.headers_mut(), height, id);
+    Ok(response)
 }
 
-struct Run<'a> {
-    door: &'a Door,
-    takes: Takes,
-    levels: Levels,
-    timings: bool,
-    shape: Shape,
+fn levels(asking: &Asking) -> Result<Levels, Response> {
+    Levels::of(&asking.options).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))
 }
 
-impl Run<'_> {
-    /// All statements as one transaction, or none.
-    async fn together(&self, statements: Vec<Statement>) -> (StatusCode, Vec<JsonValue>) {
-        let started = Instant::now();
-        if let Some(refusal) = statements.iter().find_map(|statement| self.check(statement).err()) {
-            return (StatusCode::OK, vec![self.failed(&refusal.into(), started)]);
-        }
-        match self.write(statements).await {
-            Ok(written) => {
-                let results = written.results.iter();
-                let results = results.map(|result| self.done(result, &written, started));
-                (StatusCode::OK, results.collect())
-            }
-            Err(error) => (status(&error), vec![self.failed(&error, started)]),
+/// Takes writes, and answers before they are written unless `wait` is said.
+async fn queued(door: &Door, login: &Login, asking: Asking) -> Result<Response, Response> {
+    let started = Instant::now();
+    let levels = levels(&asking)?;
+    let waits = asking.has("wait");
+    let asked = match asking.read() {
+        Ok(asked) => asked,
+        // Nothing, to wait for what was queued before.
+        Err((_, why)) if waits && why == "no statements" => Vec::new(),
+        Err((code, why)) => return Err(refuse(code, &why)),
+    };
+    if !asking.has("noleader") && door.driver.status().state == ServerState::NoQuorum {
+        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "leader not found"));
+    }
+    let bytes = asking.body.as_ref().map_or(0, Bytes::len);
+    let elements = asked.into_iter().filter_map(elements).collect();
+    let queue = &door.data.queue;
+    let (number, written) =
+        queue.push(Arc::clone(&login.user), elements, bytes).map_err(|Full| {
+            let why = "the queue of writes is full: send them again later, or without ?queue";
+            refuse(StatusCode::SERVICE_UNAVAILABLE, why)
+        })?;
+    if waits {
+        let patience = levels.patience.unwrap_or(QUEUE_WAIT);
+        if tokio::time::timeout(patience, written).await.is_err() {
+            return Err(refuse(StatusCode::REQUEST_TIMEOUT, "timeout"));
         }
     }
+    let time = asking.has("timings").then(|| started.elapsed().as_secs_f64());
+    let whole = Whole { sequence_number: Some(number), time, ..Whole::default() };
+    Ok(shown(&whole.json(Shape::default()), asking.has("pretty")))
+}
 
-    /// Every statement for itself.
-    async fn each(&self, statements: Vec<Statement>) -> (StatusCode, Vec<JsonValue>) {
-        let mut results = Vec::with_capacity(statements.len());
-        for statement in statements {
-            let started = Instant::now();
-            match self.one(statement, started).await {
-                Ok(result) => results.push(result),
-                Err(error) => {
-                    let code = status(&error);
-                    results.push(self.failed(&error, started));
-                    if results.len() == 1 && code != StatusCode::OK {
-                        return (code, results);
-                    }
-                }
-            }
-        }
-        (StatusCode::OK, results)
+/// The statements of an element, if it writes: nobody will be shown what it reads, or what is wrong
+/// with it.
+fn elements(asked: Asked) -> Option<Vec<Statement>> {
+    let statements = asked.statements().ok()?;
+    let writes = |statement: &Statement| classify(&statement.sql).access == Access::Write;
+    statements.iter().any(writes).then_some(statements)
+}
+
+fn shown(json: &str, pretty: bool) -> Response {
+    let body = if pretty { go::indented(json) } else { json.to_owned() };
+    ([(CONTENT_TYPE, JSON)], body).into_response()
+}
+
+fn tell_position(headers: &mut HeaderMap, height: Option<Height>, id: Option<TransactionId>) {
+    if let Some(Height(height)) = height {
+        headers.insert(HEIGHT_NAME, HeaderValue::from(height));
     }
-
-    async fn one(&self, statement: Statement, started: Instant) -> Result<JsonValue, WriteError> {
-        let access = self.check(&statement)?;
-        if access == Access::Read {
-            // What this server has acknowledged it has executed: no height to wait for.
-            let options = ReadOptions { level: self.levels.read, ..ReadOptions::default() };
-            if let Some(Freshness { within, strict }) = self.levels.freshness {
-                self.door.driver.check_freshness(within, strict)?;
-            }
-            let read = self.door.driver.read(statement, settings(), &options);
-            let result = json::rows(&read.await?, self.shape);
-            return Ok(self.timed(result, started));
-        }
-        let written = self.write(vec![statement]).await?;
-        let result = written.results.first().map(|result| self.done(result, &written, started));
-        Ok(result.unwrap_or_else(|| json!({})))
-    }
-
-    async fn write(&self, statements: Vec<Statement>) -> Result<Written, WriteError> {
-        let options = WriteOptions { wait: self.levels.wait, ..WriteOptions::default() };
-        self.door.driver.write(USER, statements, settings(), &options).await
-    }
-
-    /// Whether a statement may stand in this request.
-    fn check(&self, statement: &Statement) -> Result<Access, Refusal> {
-        let unsupported = |why: &str| Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, why));
-        let access = classify(&statement.sql).access;
-        match (access, self.takes) {
-            (Access::Empty, _) => Err(Refusal::new(sqlstate::SYNTAX_ERROR, "an empty statement")),
-            (Access::Session, _) => unsupported(
-                "BEGIN, COMMIT, SET and the like have no meaning over HTTP: use ?transaction",
-            ),
-            (Access::Write, Takes::Reads) => Err(Refusal::new(
-                sqlstate::READ_ONLY,
-                "this statement writes: send it to /db/execute or /db/request",
-            )),
-            (Access::Read, Takes::Writes) => {
-                unsupported("this statement only reads: send it to /db/query or /db/request")
-            }
-            (access, _) => Ok(access),
-        }
-    }
-
-    fn done(&self, result: &StatementResult, written: &Written, started: Instant) -> JsonValue {
-        let mut json = Map::new();
-        if self.levels.wait != Wait::Final {
-            json.insert("rota".into(), self.sent(written));
-            return self.timed(json, started);
-        }
-        if !result.rows.columns.is_empty() {
-            json = json::rows(&result.rows, self.shape);
-        }
-        if result.kind != StatementKind::Select {
-            if result.kind == StatementKind::Insert {
-                json.insert("last_insert_id".into(), result.last_insert_rowid.into());
-            }
-            json.insert("rows_affected".into(), result.rows_affected.into());
-        }
-        json.insert(
-            "rota".into(),
-            json!({
-                "height": written.height.0,
-                "index": written.index,
-                "id": written.id.to_string(),
-            }),
-        );
-        self.timed(json, started)
-    }
-
-    /// What is known of a write that is not executed yet.
-    fn sent(&self, written: &Written) -> JsonValue {
-        let id = written.id.to_string();
-        if self.levels.wait == Wait::None {
-            return json!({ "id": id });
-        }
-        json!({ "height": written.height.0, "index": written.index, "id": id })
-    }
-
-    fn failed(&self, error: &WriteError, started: Instant) -> JsonValue {
-        let mut json = Map::new();
-        json.insert("error".into(), error.refusal.message.clone().into());
-        json.insert("sqlstate".into(), error.refusal.code().into());
-        if let Some(id) = error.id {
-            json.insert("rota".into(), json!({ "id": id.to_string() }));
-        }
-        self.timed(json, started)
-    }
-
-    fn timed(&self, mut result: Map<String, JsonValue>, started: Instant) -> JsonValue {
-        if self.timings {
-            result.insert("time".into(), started.elapsed().as_secs_f64().into());
-        }
-        JsonValue::Object(result)
+    let id = id.and_then(|id| HeaderValue::from_str(&id.to_string()).ok());
+    if let Some(id) = id {
+        headers.insert(TRANSACTION_NAME, id);
     }
 }
 
-/// rqlite's clients write strings in double quotes.
-fn settings() -> Settings {
-    Settings { double_quoted_strings: true, ..Settings::default() }
-}
-
-/// 503 where nothing was done and trying again is right, here or at another server.
-fn status(error: &WriteError) -> StatusCode {
-    match error.refusal.code() {
-        sqlstate::BUSY | sqlstate::CANNOT_CONNECT_NOW => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::OK,
-    }
+/// What is wrong, as a line of text: rqlite has results in JSON, and everything else in words.
+fn refuse(code: StatusCode, why: &str) -> Response {
+    let headers =
+        [(CONTENT_TYPE, TEXT), (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))];
+    (code, headers, format!("{why}\n")).into_response()
 }
