@@ -290,3 +290,112 @@ fn end_point(certificate: &[u8], parsed: &X509Certificate<'_>) -> Option<Vec<u8>
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use rustls::pki_types::ServerName;
+
+    use super::*;
+
+    /// A home with a certificate of its own making, valid in these years.
+    fn certify(home: &Path, (from, until): (i32, i32)) -> Vec<u8> {
+        let key = KeyPair::generate().unwrap();
+        let names = vec!["db1.example".to_owned(), "127.0.0.1".into(), "::1".into()];
+        let mut asked = CertificateParams::new(names).unwrap();
+        asked.not_before = date_time_ymd(from, 1, 1);
+        asked.not_after = date_time_ymd(until, 1, 1);
+        let certificate = asked.self_signed(&key).unwrap();
+        std::fs::write(home.join(CERTIFICATE_FILE), certificate.pem()).unwrap();
+        let path = home.join(KEY_FILE);
+        std::fs::write(&path, key.serialize_pem()).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        certificate.der().to_vec()
+    }
+
+    fn refused(home: &Path) -> String {
+        Tls::load(home).map(drop).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn certificates_of_other_times_are_refused_with_what_to_do() {
+        let home = tempfile::tempdir().unwrap();
+        assert!(Tls::load(home.path()).unwrap().is_none(), "neither file is there");
+        certify(home.path(), (2001, 2002));
+        let said = refused(home.path());
+        assert!(said.contains("expired") && said.contains("rota certificate"), "{said}");
+        certify(home.path(), (4000, 4001));
+        let said = refused(home.path());
+        assert!(said.contains("not valid before"), "{said}");
+        certify(home.path(), (2001, 4000));
+        assert!(Tls::load(home.path()).unwrap().is_some());
+    }
+
+    #[test]
+    fn keys_that_others_may_read_or_that_are_anothers_are_refused() {
+        let home = tempfile::tempdir().unwrap();
+        certify(home.path(), (2001, 4000));
+        let key = home.path().join(KEY_FILE);
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(refused(home.path()).contains("chmod 600"));
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        certify(other.path(), (2001, 4000));
+        std::fs::copy(other.path().join(KEY_FILE), &key).unwrap();
+        assert!(refused(home.path()).contains("cannot be used with"));
+        std::fs::remove_file(&key).unwrap();
+        assert!(refused(home.path()).contains(KEY_FILE));
+    }
+
+    #[test]
+    fn a_certificate_tells_its_names_and_what_to_bind_to() {
+        let home = tempfile::tempdir().unwrap();
+        let facts = Facts::of(&certify(home.path(), (2001, 4000))).unwrap();
+        assert_eq!(facts.names, ["db1.example", "127.0.0.1", "::1"]);
+        // Signed with SHA-256, so that is what it is bound by.
+        let der = read_certificates(&home.path().join(CERTIFICATE_FILE)).unwrap();
+        assert_eq!(facts.end_point, Some(Sha256::digest(&der[0]).to_vec()));
+        assert!(Facts::of(b"not one").is_err());
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_shown_and_a_bad_one_is_not() {
+        let home = tempfile::tempdir().unwrap();
+        certify(home.path(), (2001, 4000));
+        let tls = Tls::load(home.path()).unwrap().unwrap();
+        let before = tls.shown();
+        certify(home.path(), (2001, 2002));
+        tls.renew();
+        assert_eq!(tls.shown().end_point, before.end_point, "the expired one is not taken");
+        certify(home.path(), (2001, 4000));
+        tls.renew();
+        assert_ne!(tls.shown().end_point, before.end_point);
+    }
+
+    #[tokio::test]
+    async fn each_door_speaks_its_own_protocol_only() {
+        let home = tempfile::tempdir().unwrap();
+        let der = certify(home.path(), (2001, 4000));
+        let shown = Tls::load(home.path()).unwrap().unwrap().shown();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from(der)).unwrap();
+        let handshake = async |acceptor: &TlsAcceptor, offered: &[&[u8]]| {
+            let config = rustls::ClientConfig::builder_with_provider(provider())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots.clone());
+            let mut config = config.with_no_client_auth();
+            config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+            let (here, there) = tokio::io::duplex(64 << 10);
+            let name = ServerName::try_from("db1.example").unwrap();
+            let both = tokio::join!(acceptor.accept(here), connector.connect(name, there));
+            both.0.is_ok() && both.1.is_ok()
+        };
+        assert!(handshake(&shown.pg, &[PG_PROTOCOL]).await);
+        assert!(handshake(&shown.pg, &[]).await, "older clients do not name a protocol");
+        assert!(handshake(&shown.http, &[b"h2", HTTP_PROTOCOL]).await);
+        assert!(!handshake(&shown.pg, &[HTTP_PROTOCOL]).await);
+        assert!(!handshake(&shown.http, &[PG_PROTOCOL]).await);
+    }
+}

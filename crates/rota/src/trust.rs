@@ -226,3 +226,57 @@ fn in_words(error: &Error) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use rustls::pki_types::PrivateKeyDer;
+
+    use super::*;
+
+    /// What a client hears of a server whose certificate ends in this year.
+    async fn heard(check: Check, until: i32, known: bool) -> Result<(), String> {
+        let key = KeyPair::generate().unwrap();
+        let mut asked = CertificateParams::new(vec!["db1.example".to_owned()]).unwrap();
+        asked.not_before = date_time_ymd(2001, 1, 1);
+        asked.not_after = date_time_ymd(until, 1, 1);
+        let certificate = asked.self_signed(&key).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca.crt");
+        let other = KeyPair::generate().unwrap();
+        let stranger = CertificateParams::default().self_signed(&other).unwrap();
+        std::fs::write(&ca, if known { certificate.pem() } else { stranger.pem() }).unwrap();
+        let server = rustls::ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            );
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server.unwrap()));
+        let client =
+            client(check, Some(&ca), b"http/1.1").map_err(|failure| failure.to_string())?;
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let (here, there) = tokio::io::duplex(64 << 10);
+        let name = ServerName::try_from("db1.example").unwrap();
+        let (_, connected) = tokio::join!(acceptor.accept(here), connector.connect(name, there));
+        connected.map(drop).map_err(|error| explain(&error).unwrap_or_else(|| error.to_string()))
+    }
+
+    #[tokio::test]
+    async fn an_expired_certificate_is_refused_in_words() {
+        for check in [Check::Dates, Check::All] {
+            let said = heard(check, 2002, true).await.unwrap_err();
+            assert!(said.contains("expired on") && said.contains("rota certificate"), "{said}");
+        }
+        assert_eq!(heard(Check::All, 4000, true).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_strangers_certificate_is_refused_where_the_authority_is_known() {
+        let said = heard(Check::All, 4000, false).await.unwrap_err();
+        assert!(said.contains("--ca"), "{said}");
+        assert_eq!(heard(Check::Dates, 4000, false).await, Ok(()));
+    }
+}
