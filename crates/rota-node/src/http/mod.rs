@@ -8,35 +8,48 @@
 //!  POST /db/request   either      GET /         where to read on
 //! ```
 //!
-//! There are no passwords yet, so a browser on the same machine is the danger: any web page may
-//! send requests to a loopback address. A request whose `Host` is not a loopback name (DNS
-//! rebinding), or that another origin's page sent, is refused, and no CORS header is ever given.
+//! Connections are `connections`' business, how long they may take is `pace`'s, and who may pass
+//! is `gate`'s.
 
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+mod answer;
+mod asked;
+mod backup;
+mod chain;
+mod cluster;
 mod connections;
 mod gate;
-mod json;
+mod go;
+mod hrana;
 mod levels;
+mod load;
+mod pace;
+mod queue;
 mod rqlite;
+mod run;
+mod scratch;
+mod sql;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
-use serde_json::{Map, Value as JsonValue, json};
+use serde_json::json;
 use tokio::net::TcpListener;
 
+use crate::auth::{Credentials, Entrance};
 use crate::driver::Driver;
-use crate::status::State as ServerState;
+use crate::tls::Tls;
 
 /// The largest body of a request: more than any single transaction may have, so that larger ones
 /// are known at once to be for nothing; many small statements in one request fit well.
@@ -48,12 +61,31 @@ pub(crate) struct Door {
     driver: Driver,
     /// Where this server listens.
     address: SocketAddr,
+    /// Who clients are.
+    credentials: Arc<Credentials>,
+    /// What is spoken with those who begin with TLS.
+    tls: Option<Tls>,
+    /// Whether clients may do without.
+    plain: bool,
+    /// What requests to the data API share.
+    data: rqlite::Data,
+    /// Where backups and loads keep files.
+    scratch: scratch::Scratch,
+    /// Since when it is open.
+    opened: cluster::Opened,
 }
 
 /// Serves HTTP clients until the task is aborted.
-pub async fn serve(listener: TcpListener, driver: Driver) -> io::Result<()> {
-    let door = Door { driver, address: listener.local_addr()? };
-    axum::serve(connections::Bounded::new(listener), routes(door)).await
+pub async fn serve(listener: TcpListener, driver: Driver, entrance: Entrance) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    let Entrance { credentials, tls, plain } = entrance;
+    let data = rqlite::Data::new(&driver);
+    let scratch = scratch::Scratch::new(driver.home());
+    let opened = cluster::Opened::now();
+    let door = Door { driver, address, credentials, tls, plain, data, scratch, opened };
+    let routes = routes(door.clone());
+    connections::serve(listener, door, routes).await;
+    Ok(())
 }
 
 /// All there is. What part of the API it belongs to decides the file; who may pass is decided
@@ -62,26 +94,23 @@ fn routes(door: Door) -> Router {
     Router::new()
         .route("/", get(start_page))
         .merge(data_routes())
-        .merge(cluster_routes())
+        .merge(hrana::routes())
+        .merge(chain::routes())
+        .merge(cluster::routes())
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(from_fn_with_state(door.clone(), gate::let_in))
-        .layer(from_fn_with_state(door.address, refuse_strangers))
+        .layer(map_response(rqlite::name_version))
         .with_state(door)
 }
 
 fn data_routes() -> Router<Door> {
     Router::new()
         .route("/db/execute", post(rqlite::execute))
-        .route("/db/query", get(rqlite::query_of_address).post(rqlite::query))
+        .route("/db/query", get(rqlite::query).post(rqlite::query))
         .route("/db/request", post(rqlite::request))
-}
-
-fn cluster_routes() -> Router<Door> {
-    Router::new()
-        .route("/status", get(status))
-        .route("/nodes", get(nodes))
-        .route("/readyz", get(ready))
+        .route("/db/sql", get(rqlite::sql_of).post(rqlite::sql_of))
+        .route("/db/backup", get(backup::backup))
+        .route("/db/load", post(load::load))
 }
 
 async fn start_page() -> &'static str {
@@ -98,157 +127,7 @@ async fn nothing_here() -> Response {
     refuse(StatusCode::NOT_FOUND, "there is nothing at this address: GET / tells what there is")
 }
 
-/// rqlite's `/status` is one object per part; what is Rota's own is in the part `rota`.
-async fn status(State(door): State<Door>) -> Response {
-    let status = door.driver.status();
-    let parts = json!({
-        "build": { "version": status.version },
-        "http": { "bind_addr": door.address.to_string() },
-        "store": {
-            "node_id": status.name,
-            "fsm_index": status.applied.height,
-            "leader": { "node_id": status.leader.as_ref().map(|leader| leader.name.clone()) },
-        },
-        "rota": status,
-    });
-    Json(parts).into_response()
-}
-
-/// rqlite's `/nodes`: by name; the HTTP address of others is not known to a server, their peer
-/// address is.
-async fn nodes(State(door): State<Door>) -> Response {
-    let status = door.driver.status();
-    let leads = |key| status.leader.as_ref().is_some_and(|leader| leader.key == key);
-    let mut nodes = Map::new();
-    let own = json!({
-        "id": status.name,
-        "api_addr": format!("http://{}", door.address),
-        "addr": door.address.to_string(),
-        "voter": true,
-        "reachable": true,
-        "leader": leads(status.key),
-    });
-    nodes.insert(status.name.clone(), own);
-    for peer in &status.peers {
-        let other = json!({
-            "id": peer.name,
-            "addr": peer.address,
-            "voter": true,
-            "reachable": peer.connected,
-            "leader": leads(peer.key),
-        });
-        nodes.insert(peer.name.clone(), other);
-    }
-    Json(JsonValue::Object(nodes)).into_response()
-}
-
-/// rqlite's `/readyz`: 200 when reads and writes are served.
-async fn ready(State(door): State<Door>, request: Request) -> Response {
-    let state = door.driver.status().state;
-    let reads_suffice = request.uri().query().is_some_and(|query| query.contains("noleader"));
-    let node = match state {
-        ServerState::Diverged => "[-]node diverged from the cluster",
-        _ => "[+]node ok",
-    };
-    let leader = match state {
-        ServerState::NoQuorum => "[-]leader does not exist: too few servers in reach",
-        ServerState::Diverged => "[-]leader not followed",
-        ServerState::Ready | ServerState::CatchingUp => "[+]leader ok",
-    };
-    let store = match state {
-        ServerState::CatchingUp => "[-]store catching up",
-        ServerState::Diverged => "[-]store not served",
-        ServerState::Ready | ServerState::NoQuorum => "[+]store ok",
-    };
-    let usable = match state {
-        ServerState::Ready => true,
-        ServerState::NoQuorum | ServerState::CatchingUp => reads_suffice,
-        ServerState::Diverged => false,
-    };
-    let code = if usable { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, format!("{node}\n{leader}\n{store}\n")).into_response()
-}
-
 /// An error with a reason, in the shape of rqlite's.
 pub(crate) fn refuse(code: StatusCode, reason: &str) -> Response {
     (code, Json(json!({ "error": reason }))).into_response()
-}
-
-async fn refuse_strangers(
-    State(address): State<SocketAddr>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match stranger(address, request.headers()) {
-        None => next.run(request).await,
-        Some(reason) => refuse(StatusCode::FORBIDDEN, reason),
-    }
-}
-
-/// Why a request is not from whom it should be, if so.
-fn stranger(address: SocketAddr, headers: &HeaderMap) -> Option<&'static str> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let host = text(header::HOST).unwrap_or_default();
-    if address.ip().is_loopback() && !is_loopback_name(host) {
-        return Some(
-            "this server listens on a loopback address: the Host header must name it (localhost, \
-             127.0.0.1 or [::1])",
-        );
-    }
-    let own = |origin: &str| {
-        let bare = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        bare.is_some_and(|bare| bare.eq_ignore_ascii_case(host))
-    };
-    if headers.contains_key(header::ORIGIN) && !text(header::ORIGIN).is_some_and(own) {
-        return Some("requests by the pages of other web sites are refused");
-    }
-    None
-}
-
-fn is_loopback_name(host: &str) -> bool {
-    let without_port = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let name = without_port.to_ascii_lowercase();
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    name == "localhost"
-        || name.ends_with(".localhost")
-        || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn told(address: &str, headers: &[(&str, &str)]) -> bool {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            let name: axum::http::HeaderName = name.parse().unwrap();
-            map.insert(name, value.parse().unwrap());
-        }
-        stranger(address.parse().unwrap(), &map).is_some()
-    }
-
-    #[test]
-    fn only_loopback_names_reach_a_loopback_address() {
-        for host in ["localhost:4001", "127.0.0.1:4001", "[::1]:4001", "127.0.0.1", "db.localhost"]
-        {
-            assert!(!told("127.0.0.1:4001", &[("host", host)]), "{host}");
-        }
-        for host in ["evil.example:4001", "", "127.0.0.1.evil.example", "localhost.evil:4001"] {
-            assert!(told("127.0.0.1:4001", &[("host", host)]), "{host}");
-        }
-        assert!(!told("10.0.0.1:4001", &[("host", "db.example")]));
-    }
-
-    #[test]
-    fn pages_of_other_origins_are_refused_everywhere() {
-        let own = [("host", "localhost:4001"), ("origin", "http://localhost:4001")];
-        assert!(!told("127.0.0.1:4001", &own));
-        for origin in ["http://evil.example", "null", "http://localhost:9999"] {
-            assert!(told("127.0.0.1:4001", &[("host", "localhost:4001"), ("origin", origin)]));
-            assert!(told("10.0.0.1:4001", &[("host", "db.example"), ("origin", origin)]));
-        }
-    }
 }

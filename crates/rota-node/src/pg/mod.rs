@@ -52,7 +52,7 @@ pub async fn serve(
     driver: Driver,
     entrance: Entrance,
 ) -> io::Result<()> {
-    let porch = Porch::open("PostgreSQL");
+    let porch = Porch::open("PostgreSQL", &listener);
     let door = Arc::new(Door::new(entrance));
     loop {
         let (stream, address) = porch.accept(&listener).await;
