@@ -74,7 +74,7 @@ def results(path):
     return found
 
 
-def drivers_table(folder, drivers, missing):
+def drivers_table(folder, drivers):
     tried = {file: results(folder / file) for file, _, _ in drivers}
     steps = list(dict.fromkeys(step for found in tried.values() for step in found))
     everywhere = [step for step in steps if sum(step in found for found in tried.values()) > 1]
@@ -85,7 +85,7 @@ def drivers_table(folder, drivers, missing):
     notes = []
     for file, language, name in drivers:
         found = tried[file]
-        signs = [found.get(step, (missing, None))[0] for step in everywhere]
+        signs = [found.get(step, ("", None))[0] for step in everywhere]
         lines.append(f"| {language} | {name} | " + " | ".join(signs) + " |")
         for step, (sign, reason) in found.items():
             if reason:
@@ -109,8 +109,8 @@ def main():
     text = DOCUMENT.read_text()
     before, rest = text.split(MARKS[0])
     _, after = rest.split(MARKS[1])
-    parts = ["## Drivers", ""] + drivers_table(folder, DRIVERS, "✗")
-    parts += ["", "## Over HTTP", ""] + drivers_table(folder, HTTP_DRIVERS, "")
+    parts = ["## Drivers", ""] + drivers_table(folder, DRIVERS)
+    parts += ["", "## Over HTTP", ""] + drivers_table(folder, HTTP_DRIVERS)
     parts += ["", "## Tools", ""] + tools_table(folder)
     written = before + MARKS[0] + "\n" + "\n".join(parts) + "\n\n" + MARKS[1] + after
     if "--check" not in sys.argv:

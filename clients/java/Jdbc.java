@@ -16,6 +16,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Objects;
+import java.util.Properties;
 import java.util.UUID;
 import org.postgresql.PGConnection;
 import org.postgresql.util.PGobject;
@@ -446,6 +447,31 @@ public class Jdbc {
         expect(out.toString().startsWith("copy, 0\t0\ncopy, 1\t1\n"), true);
     }
 
+    static void password() throws SQLException {
+        if (IS_POSTGRESQL) {
+            return; // there is no such user there
+        }
+        String user = System.getenv("CLIENT_USER");
+        Properties login = new Properties();
+        login.setProperty("user", user);
+        login.setProperty("password", System.getenv("CLIENT_PASSWORD"));
+        login.setProperty("sslmode", "verify-full");
+        login.setProperty("sslrootcert", System.getenv("CLIENT_CA"));
+        login.setProperty("channelBinding", "require");
+        String url = "jdbc:postgresql://" + URLS[0].substring(URLS[0].indexOf('@') + 1);
+        try (Connection own = DriverManager.getConnection(url, login);
+                ResultSet rows = own.createStatement().executeQuery("SELECT current_user")) {
+            rows.next();
+            expect(rows.getString(1), user);
+        }
+        login.setProperty("password", "wrong");
+        try (Connection own = DriverManager.getConnection(url, login)) {
+            throw new AssertionError("a wrong password is let in");
+        } catch (SQLException refused) {
+            expect(refused.getSQLState(), "28P01");
+        }
+    }
+
     static void anotherServer() throws Exception {
         connection.close();
         connection = open(URLS[URLS.length - 1]);
@@ -500,6 +526,7 @@ public class Jdbc {
         step("cancel", Jdbc::cancel);
         step("LISTEN", Jdbc::listen);
         step("COPY", Jdbc::copy);
+        step("password over TLS", Jdbc::password);
         step("another server", Jdbc::anotherServer);
         step("DatabaseMetaData", Jdbc::metaData);
         System.exit(failed ? 1 : 0);

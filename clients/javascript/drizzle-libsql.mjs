@@ -156,11 +156,9 @@ await run({
     expect((await db.query.item.findFirst({ where: eq(item.name, "second") })).ratio, 2);
   },
 
-  async password() {
-    const { user, password } = login();
-    const own = drizzle({
-      connection: { url: httpUrls[0], authToken: `${user}:${password}` },
-    });
+  async "password over TLS"() {
+    const { user, password, url } = login();
+    const own = drizzle({ connection: { url, authToken: `${user}:${password}` } });
     expect(await names("many %", own), 100);
   },
 

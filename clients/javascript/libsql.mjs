@@ -210,11 +210,12 @@ await run({
     expect([rows.length, rows.at(-1).name], [large, `row ${large}`]);
   },
 
-  async "password"() {
-    const { user, password } = login();
-    const own = createClient({ url: httpUrls[0], authToken: `${user}:${password}`, intMode: "bigint" });
+  // Node.js is told by NODE_EXTRA_CA_CERTS whose certificates to trust.
+  async "password over TLS"() {
+    const { user, password, url } = login();
+    const own = createClient({ url, authToken: `${user}:${password}`, intMode: "bigint" });
     expect(await one("SELECT count(*) FROM libsql_account", [], own), 2n);
-    const wrong = createClient({ url: httpUrls[0], authToken: `${user}:wrong` });
+    const wrong = createClient({ url, authToken: `${user}:wrong` });
     const error = await wrong.execute("SELECT 1").catch((error) => error);
     expect([error.code, /401/.test(error.message)], ["SERVER_ERROR", true]);
   },

@@ -7,7 +7,7 @@ import { from as copyFrom, to as copyTo } from "pg-copy-streams";
 import Cursor from "pg-cursor";
 
 import { countForEver, countTo, eventually, expect, isPostgreSQL, item, large, run } from "./steps.mjs";
-import { urls } from "./steps.mjs";
+import { login, urls } from "./steps.mjs";
 
 // By default dates become times of day in this machine's zone, and int8 text.
 pg.types.setTypeParser(pg.types.builtins.DATE, (text) => text);
@@ -263,6 +263,20 @@ await run({
       const text = Buffer.concat(await source.toArray()).toString();
       expect(text.split("\n").slice(998), ["copy 998,998", "copy 999,999", ""]);
     });
+  },
+
+  async "password over TLS"() {
+    const { user, password, ca } = login();
+    const { hostname: host, port } = new URL(urls[0]);
+    const database = "rota";
+    const settings = { host, port, database, user, ssl: { ca }, enableChannelBinding: true };
+    const client = new pg.Client({ ...settings, password });
+    await client.connect();
+    expect((await client.query("SELECT current_user")).rows, [{ current_user: user }]);
+    await client.end();
+    const wrong = new pg.Client({ ...settings, password: "wrong" });
+    const error = await wrong.connect().catch((error) => error);
+    expect(error.code, "28P01");
   },
 
   async "another server"() {

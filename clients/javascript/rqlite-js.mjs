@@ -1,5 +1,6 @@
 // rqlite-js: the examples of its README, and then a login, a transaction and errors.
 
+import https from "node:https";
 import { DataApiClient } from "rqlite-js";
 
 import { expect, eventually, httpUrls, login, run } from "./steps.mjs";
@@ -76,14 +77,18 @@ await run({
     expect(dataResults.getFirstError().message, "UNIQUE constraint failed: foo.id");
   },
 
-  async password() {
-    const { user, password } = login();
-    const own = new DataApiClient(httpUrls[0], { authentication: { username: user, password } });
+  async "password over TLS"() {
+    const { user, password, ca, url } = login();
+    const httpsAgent = new https.Agent({ ca });
+    const own = new DataApiClient(url, {
+      authentication: { username: user, password },
+      httpsAgent,
+    });
     expect(await rows("SELECT name FROM foo WHERE id = 1", { level: "strong" }, own), [
       { name: "justin" },
     ]);
     const authentication = { username: user, password: "wrong" };
-    const wrong = new DataApiClient(httpUrls[0], { authentication, retries: 0 });
+    const wrong = new DataApiClient(url, { authentication, httpsAgent, retries: 0 });
     const refused = await wrong.query("SELECT 1").then(() => null, (error) => error);
     expect(String(refused).includes("401"), true);
   },

@@ -1,5 +1,6 @@
 // What all the JavaScript programs share: the servers, the values, and one line for each step.
 
+import { readFileSync } from "node:fs";
 import { isDeepStrictEqual, inspect } from "node:util";
 
 // The first server takes all the statements; the last is asked for the data, too.
@@ -34,11 +35,13 @@ export const item = {
 /** The driver has no such thing: not a failure, but the table says so. */
 export class NotThere extends Error {}
 
-/** A user with a password, who may do everything with tables. */
+/** A user with a password, who may do everything with tables, and whose certificates to trust. */
 export function login() {
-  const { CLIENT_USER: user, CLIENT_PASSWORD: password } = process.env;
-  if (!user || !password) throw new NotThere("CLIENT_USER and CLIENT_PASSWORD are not set");
-  return { user, password };
+  const { CLIENT_USER: user, CLIENT_PASSWORD: password, CLIENT_CA: authority } = process.env;
+  if (!user || !password || !authority) {
+    throw new NotThere("CLIENT_USER, CLIENT_PASSWORD and CLIENT_CA are not set");
+  }
+  return { user, password, ca: readFileSync(authority), url: httpUrls[0].replace("http:", "https:") };
 }
 
 export function expect(got, wanted) {

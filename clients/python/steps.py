@@ -20,8 +20,6 @@ HTTP = [
     (parts.hostname, parts.port)
     for parts in map(urlsplit, os.environ.get("ROTA_HTTP_URLS", "http://127.0.0.1:4001").split(","))
 ]
-# A user with a password, who may do everything with tables.
-LOGIN = os.environ.get("CLIENT_USER"), os.environ.get("CLIENT_PASSWORD")
 # PostgreSQL itself has LISTEN. Everything else is expected to be the same there.
 IS_POSTGRESQL = os.environ.get("ROTA_REFERENCE") == "postgresql"
 
@@ -50,6 +48,14 @@ ITEM = {
 
 class NotThere(Exception):
     """The driver has no such thing: not a failure, but the table says so."""
+
+
+def login():
+    """A user with a password, who may do everything with tables, and whose certificates to trust."""
+    values = [os.environ.get(f"CLIENT_{name}") for name in ("USER", "PASSWORD", "CA")]
+    if not all(values):
+        raise NotThere("CLIENT_USER, CLIENT_PASSWORD and CLIENT_CA are not set")
+    return values
 
 
 def expect(got, wanted):

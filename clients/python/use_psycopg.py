@@ -9,7 +9,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from steps import COUNT_FOR_EVER, COUNT_TO, IS_POSTGRESQL, ITEM, LARGE, URLS
-from steps import eventually, expect, run, soon
+from steps import eventually, expect, login, run, soon
 
 connection = None
 
@@ -256,6 +256,20 @@ def copy():
     expect(rows[999], ("copy\t999", "999", None))
 
 
+def password():
+    """password over TLS"""
+    user, secret, authority = login()
+    options = {"user": user, "sslmode": "verify-full", "sslrootcert": authority}
+    with psycopg.connect(URLS[0], password=secret, channel_binding="require", **options) as own:
+        expect(own.execute("SELECT current_user").fetchone(), (user,))
+    try:
+        psycopg.connect(URLS[0], password="wrong", **options)
+    except psycopg.OperationalError as error:
+        assert "password authentication failed" in str(error), error
+    else:
+        raise AssertionError("a wrong password is let in")
+
+
 def another_server():
     """another server"""
     with psycopg.connect(URLS[-1], autocommit=True) as other:
@@ -265,5 +279,6 @@ def another_server():
 
 run([
     connect, version, schema, insert, batch, types, nulls, row_counts, unique, commit, rollback,
-    savepoint, ddl, conflict, large, prepared, cancel, listen, copy, another_server,
+    savepoint, ddl, conflict, large, prepared, cancel, listen, copy, password,
+    another_server,
 ])

@@ -1,10 +1,11 @@
 """pyrqlite: the example of its README, and then a login, a transaction and errors."""
 
 import base64
+import ssl
 
 import pyrqlite.dbapi2 as dbapi2
 
-from steps import HTTP, LOGIN, eventually, expect, run
+from steps import HTTP, eventually, expect, login, run
 
 HOST, PORT = HTTP[0]
 
@@ -120,10 +121,12 @@ def unique():
 
 
 def password():
-    """password"""
-    user, secret = LOGIN
-    expect(query("SELECT name FROM foo WHERE id = 1", user=user, password=secret), [("a",)])
-    assert "401" in failure("SELECT 1", user=user, password="wrong")
+    """password over TLS"""
+    user, secret, authority = login()
+    context = ssl.create_default_context(cafile=authority)
+    options = {"scheme": "https", "ssl_context": context, "user": user}
+    expect(query("SELECT name FROM foo WHERE id = 1", password=secret, **options), [("a",)])
+    assert "401" in failure("SELECT 1", password="wrong", **options)
 
 
 def another_server():

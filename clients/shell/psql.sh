@@ -132,6 +132,14 @@ listen() {
 
 tab() { python3 complete.py "$url"; }
 
+password() {
+    local url_of_client=${url/rota@/$CLIENT_USER@}
+    local tls="$url_of_client?sslmode=verify-full&sslrootcert=$CLIENT_CA&channel_binding=require"
+    same "$(PGPASSWORD=$CLIENT_PASSWORD query 'SELECT current_user' "$tls")" "$CLIENT_USER" || return 1
+    PGPASSWORD=wrong query 'SELECT 1' "$tls" >"$scratch/out" 2>&1
+    grep -F 'password authentication failed' "$scratch/out" || { cat "$scratch/out"; return 1; }
+}
+
 another_server() {
     local tries
     for ((tries = 0; tries < 100; tries++)); do
@@ -164,5 +172,7 @@ step 'FETCH_COUNT' fetch_count
 step 'Ctrl-C' cancelled
 step 'LISTEN' listen
 step 'tab completion' tab
+# There is no such user elsewhere.
+if [[ -z $reference ]]; then step 'password over TLS' password; fi
 step 'another server' another_server
 exit $failed

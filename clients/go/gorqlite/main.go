@@ -3,6 +3,7 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -25,7 +26,7 @@ func main() {
 		{Name: "levels", Run: levels},
 		{Name: "unique violation", Run: unique},
 		{Name: "leader and peers", Run: leaderAndPeers},
-		{Name: "password", Run: password},
+		{Name: "password over TLS", Run: password},
 		{Name: "another server", Run: anotherServer},
 	})
 }
@@ -244,12 +245,18 @@ func leaderAndPeers() error {
 
 func password() error {
 	user, secret := steps.Login()
+	settings, err := steps.TLS()
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: settings}}
 	address := func(secret string) string {
 		server, _ := url.Parse(steps.HTTP()[0])
+		server.Scheme, server.RawQuery = "https", "disableClusterDiscovery=true"
 		server.User = url.UserPassword(user, secret)
 		return server.String()
 	}
-	own, err := gorqlite.Open(address(secret))
+	own, err := gorqlite.OpenWithClient(address(secret), client)
 	if err != nil {
 		return err
 	}
@@ -260,9 +267,8 @@ func password() error {
 	if err := steps.Expect(found, "James Bond"); err != nil {
 		return err
 	}
-	_, err = gorqlite.Open(address("wrong") + "/?disableClusterDiscovery=true")
+	wrong, err := gorqlite.OpenWithClient(address("wrong"), client)
 	if err == nil {
-		wrong, _ := gorqlite.Open(address("wrong") + "/?disableClusterDiscovery=true")
 		_, err = one(wrong, "SELECT 1")
 	}
 	if err == nil || !strings.Contains(err.Error(), "401") {

@@ -427,6 +427,41 @@ func copyRows() error {
 	return steps.Expect(names("copy %"), 1000)
 }
 
+func password() error {
+	if steps.IsPostgreSQL {
+		return nil // there is no such user there
+	}
+	config, err := pgx.ParseConfig(steps.URLs()[0] + "?channel_binding=require")
+	if err != nil {
+		return err
+	}
+	if config.TLSConfig, err = steps.TLS(); err != nil {
+		return err
+	}
+	config.TLSConfig.ServerName = config.Host
+	config.Fallbacks = nil
+	config.User, config.Password = steps.Login()
+	own, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer own.Close(ctx)
+	var user string
+	if err := own.QueryRow(ctx, "SELECT current_user").Scan(&user); err != nil {
+		return err
+	}
+	if err := steps.Expect(user, config.User); err != nil {
+		return err
+	}
+	config.Password = "wrong"
+	_, err = pgx.ConnectConfig(ctx, config)
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) || refused.Code != "28P01" {
+		return fmt.Errorf("a wrong password: %v", err)
+	}
+	return nil
+}
+
 func anotherServer() (err error) {
 	pool.Close()
 	urls := steps.URLs()
@@ -464,6 +499,7 @@ func main() {
 		{Name: "cancel", Run: cancel},
 		{Name: "LISTEN", Run: listen},
 		{Name: "COPY", Run: copyRows},
+		{Name: "password over TLS", Run: password},
 		{Name: "another server", Run: anotherServer},
 	})
 }

@@ -2,6 +2,8 @@
 package steps
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"os"
 	"strings"
@@ -42,6 +44,17 @@ func HTTP() []string {
 // Login is a user with a password, who may do everything with tables.
 func Login() (user, password string) {
 	return os.Getenv("CLIENT_USER"), os.Getenv("CLIENT_PASSWORD")
+}
+
+// TLS trusts the servers' certificates.
+func TLS() (*tls.Config, error) {
+	authority, err := os.ReadFile(os.Getenv("CLIENT_CA"))
+	if err != nil {
+		return nil, fmt.Errorf("CLIENT_CA: %w", err)
+	}
+	trusted := x509.NewCertPool()
+	trusted.AppendCertsFromPEM(authority)
+	return &tls.Config{RootCAs: trusted}, nil
 }
 
 // Eventually waits for what another server may have some milliseconds later.
