@@ -93,6 +93,9 @@ fn integer(number: i64) -> Json {
     json!({ "type": "integer", "value": number.to_string() })
 }
 
+/// A number that JavaScript has not; SQLite takes the next one, the largest, for the last rowid.
+const LARGE: i64 = i64::MAX - 1;
+
 async fn start() -> (Cluster, Hrana) {
     let cluster = Cluster::start(1).await;
     let hrana = Hrana::of(&cluster, "");
@@ -110,12 +113,12 @@ async fn statements_give_values_of_every_type_and_what_they_changed() {
     hrana.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, r REAL, s TEXT, b BLOB)").await.unwrap();
     let insert = json!({ "type": "execute", "stmt": {
         "sql": "INSERT INTO t VALUES (?, ?, ?, ?)",
-        "args": [integer(i64::MAX), {"type": "float", "value": 0.5},
+        "args": [integer(LARGE), {"type": "float", "value": 0.5},
                  {"type": "text", "value": "größe"}, {"type": "blob", "base64": "AAH/Bw=="}] } });
     let (_, results) = hrana.ask(&Json::Null, json!([insert, close()])).await;
     let inserted = outcome(&results[0]).unwrap();
     assert_eq!(inserted["affected_row_count"], 1);
-    assert_eq!(inserted["last_insert_rowid"], i64::MAX.to_string());
+    assert_eq!(inserted["last_insert_rowid"], LARGE.to_string());
 
     let select = json!({ "type": "execute", "stmt": {
         "sql": "SELECT *, NULL AS n FROM t WHERE s = :s",
@@ -130,7 +133,7 @@ async fn statements_give_values_of_every_type_and_what_they_changed() {
     );
     assert_eq!(
         selected["rows"],
-        json!([[integer(i64::MAX), {"type": "float", "value": 0.5},
+        json!([[integer(LARGE), {"type": "float", "value": 0.5},
                 {"type": "text", "value": "größe"}, {"type": "blob", "base64": "AAH/Bw"},
                 {"type": "null"}]])
     );
@@ -182,7 +185,7 @@ async fn errors_have_sqlite_s_codes_and_ours() {
     );
     for (body, part) in [
         ("", "EOF"),
-        ("[]", "pipeline"),
+        ("7", "pipeline"),
         (r#"{"requests": [{"type": "dance"}]}"#, "dance"),
         (r#"{"requests": [{"type": "execute"}]}"#, "stmt"),
     ] {
@@ -285,6 +288,15 @@ async fn what_was_shown_and_is_no_longer_so_is_a_conflict() {
         assert_eq!(results[0]["error"]["sqlstate"], "40001");
     }
     assert_eq!(hrana.first("SELECT count(*) FROM t WHERE b = 9").await, integer(0));
+
+    // Where no column is the rowid it is not shown, and both may insert.
+    hrana.execute("CREATE TABLE named(name TEXT PRIMARY KEY)").await.unwrap();
+    let begin = json!([execute("BEGIN"), execute("INSERT INTO named VALUES ('a')")]);
+    let (baton, results) = hrana.ask(&Json::Null, begin).await;
+    assert_eq!(outcome(&results[1]).unwrap()["last_insert_rowid"], Json::Null);
+    hrana.execute("INSERT INTO named VALUES ('b')").await.unwrap();
+    let (_, results) = hrana.ask(&baton, json!([execute("COMMIT"), close()])).await;
+    assert_eq!(codes(&results), ["ok", "ok"]);
 }
 
 fn step(sql: &str, condition: Json) -> Json {

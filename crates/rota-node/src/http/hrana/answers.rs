@@ -124,10 +124,11 @@ impl Done {
         }
     }
 
-    /// The rowid of what it inserted.
+    /// The rowid of what it inserted, if there was any.
     pub(crate) fn last_insert_rowid(&self) -> Option<String> {
-        let inserted = self.result.kind == StatementKind::Insert;
-        inserted.then(|| self.result.last_insert_rowid.to_string())
+        let rowid = self.result.last_insert_rowid;
+        let inserted = self.result.kind == StatementKind::Insert && rowid != 0;
+        inserted.then(|| rowid.to_string())
     }
 
     /// How many bytes its rows are as JSON, or a little less.
@@ -160,7 +161,8 @@ impl Serialize for Done {
         // libSQL counts what its plans look at; what is known here is what is shown and changed.
         done.serialize_field("rows_read", &rows.rows.len())?;
         done.serialize_field("rows_written", &self.affected())?;
-        done.serialize_field("query_duration_ms", &(self.took.as_secs_f64() * 1e3))?;
+        let microseconds = u32::try_from(self.took.as_micros()).unwrap_or(u32::MAX);
+        done.serialize_field("query_duration_ms", &(f64::from(microseconds) / 1e3))?;
         done.end()
     }
 }

@@ -25,6 +25,10 @@ const CASCADES: &str = "SELECT DISTINCT lower(\"table\") FROM sqlite_schema AS s
 
 const PRIMARY_KEY: &str = "SELECT lower(name) FROM pragma_table_info(?1) WHERE pk > 0";
 
+/// Whether a column of a table is its rowid.
+const IS_ROWID: &str = "SELECT count(*) = 1 AND max(upper(type)) = 'INTEGER' \
+     FROM pragma_table_info(?1) WHERE pk > 0";
+
 /// The tables that must be left alone while foreign keys are "off".
 pub(crate) struct Cascades(BTreeSet<String>);
 
@@ -106,6 +110,30 @@ pub(crate) async fn named(stream: &mut Stream, mut failure: Failure) -> Failure 
     failure
 }
 
+/// Whether the client of an INSERT is to be told the rowid: where a column has it. Elsewhere nobody
+/// asks for it, and two transactions that insert at once would conflict for nothing, since what is
+/// told must stay true.
+pub(crate) async fn shows_rowid(stream: &mut Stream, sql: &str) -> bool {
+    let Some(table) = inserted(sql) else { return true };
+    let looked = stream.look(statement(IS_ROWID, vec![Value::Text(table)])).await;
+    !looked.is_ok_and(|rows| rows.rows == [[Value::Integer(0)]])
+}
+
+/// The table of an INSERT.
+fn inserted(sql: &str) -> Option<String> {
+    let mut tokens = Lexer::new(sql)
+        .map(|(_, token)| token)
+        .skip_while(
+            |token| !matches!(token, Token::Word(word) if word.eq_ignore_ascii_case("INTO")),
+        )
+        .skip(1);
+    let first = unquoted(tokens.next()?)?;
+    match tokens.next() {
+        Some(Token::Symbol('.')) => unquoted(tokens.next()?),
+        _ => Some(first),
+    }
+}
+
 /// The table and columns of `UNIQUE constraint failed: t.a, t.b`.
 fn violated(message: &str) -> Option<(String, BTreeSet<String>)> {
     let list = message.strip_prefix("UNIQUE constraint failed: ")?;
@@ -154,6 +182,18 @@ mod tests {
         }
         for sql in ["DROP TABLE child", "SELECT * FROM parent", "CREATE TABLE parent(a)"] {
             assert!(!refused(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn the_table_of_an_insert_is_found() {
+        for (sql, table) in [
+            ("INSERT INTO t VALUES (1)", Some("t")),
+            ("INSERT OR IGNORE INTO main.\"T x\"(a) SELECT 1", Some("T x")),
+            ("WITH a AS (SELECT 1) REPLACE INTO [b] SELECT * FROM a", Some("b")),
+            ("SELECT 1", None),
+        ] {
+            assert_eq!(inserted(sql).as_deref(), table, "{sql}");
         }
     }
 

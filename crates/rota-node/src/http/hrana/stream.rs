@@ -349,8 +349,14 @@ impl Stream {
         }
         let Prepared { statement, kind, access, .. } = prepared;
         let run = self.run_options();
+        let inserts = kind == StatementKind::Insert && self.open.is_some();
+        let shows_rowid = inserts && keys::shows_rowid(self, &statement.sql).await;
         if let Some(open) = &mut self.open {
-            return Ok(open.transaction.attempt(statement, true, &run).await?);
+            let mut result = open.transaction.attempt(statement, shows_rowid, &run).await?;
+            if !shows_rowid {
+                result.last_insert_rowid = 0;
+            }
+            return Ok(result);
         }
         if access == Access::Read {
             let rows = self.read(statement).await?;
