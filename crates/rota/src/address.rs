@@ -1,7 +1,7 @@
 //! Where a server is, as people write it: `https://user:password@host:4001`,
 //! `postgres://rota@host:5441/rota`, or just `host:port`. Every server has both doors, so each kind
-//! of address leads to the other: over HTTP `/status` names the PostgreSQL port, and over PostgreSQL
-//! `SHOW rota.http` names the HTTP port.
+//! of address leads to the other: over HTTP `/status` names the PostgreSQL port, over PostgreSQL's
+//! protocol `SHOW rota.http` the HTTP port.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -351,7 +351,9 @@ mod tests {
             let address: Address = text.parse().unwrap();
             assert!(!format!("{address:?} {address}").contains("geheim"), "{text}");
         }
-        for text in ["https://ada:geheim@db:x", "postgres://ada:geheim@db:x", "http://a:geheim%"] {
+        for text in
+            ["https://ada:geheim@db:x", "postgres://ada:geheim@db:x", "http://a:geheim%@db:1"]
+        {
             assert!(!text.parse::<Address>().unwrap_err().contains("geheim"), "{text}");
         }
     }

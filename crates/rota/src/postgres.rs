@@ -21,6 +21,9 @@ use crate::address::HostPort;
 use crate::failure::{Failure, database};
 use crate::trust::{self, Check, Secret, Trust};
 
+/// What tokio-postgres says when a server wants a password and it has none.
+const NO_PASSWORD: &str = "password missing";
+
 /// How to log in to a server.
 #[derive(Clone)]
 pub struct Postgres {
@@ -47,7 +50,7 @@ impl Postgres {
         let mut postgres = Self { config, tls };
         postgres.bind(check);
         match postgres.attempt().await {
-            Err(error) if error.to_string().contains("password missing") => {
+            Err(error) if database(&error).contains(NO_PASSWORD) => {
                 let user = postgres.config.get_user().unwrap_or_default().to_owned();
                 let Some(Secret(password)) = trust.ask(&user) else {
                     return Err(Failure::new(format!(

@@ -210,7 +210,8 @@ fn for_clients(asked: &Init, places: &[Place], password: &str) -> String {
     format!(
         "\nClients need {folder}/{CA_FILE} and a password. The first user is {user}, and may do \
          everything; its password is\n\n  \
-         {password}\n\nshown this once, and kept in {folder}/{PASSWORD_FILE}. On a machine with both files:\n  \
+         {password}\n\nshown this once, and kept in {folder}/{PASSWORD_FILE}. Where both files \
+         are:\n  \
          export ROTA_PASSWORD=$(cat {folder}/{PASSWORD_FILE}) ROTA_CA={folder}/{CA_FILE}\n  \
          rota status https://{user}@{host}:{http}\n  \
          rota sql postgres://{user}@{host}:{pg}/rota\n  \

@@ -186,7 +186,7 @@ fn failure(servers: &[Address], answers: &[Answer], verdict: &Verdict) -> Option
         _ => None,
     };
     let silent = servers.iter().zip(answers).filter_map(|(address, answer)| {
-        answer.as_ref().err().map(|why| format!("{address} does not answer: {why}"))
+        answer.as_ref().err().map(|why| format!("{address} does not answer as it should: {why}"))
     });
     let diverged = answers.iter().flatten().filter(|status| status.state == State::Diverged);
     let diverged =
