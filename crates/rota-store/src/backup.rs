@@ -12,6 +12,7 @@
 
 pub mod dump;
 pub mod given;
+pub mod keys;
 mod layout;
 
 use std::path::Path;

@@ -22,12 +22,14 @@ use futures::StreamExt;
 use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::{Parameters, Settings, Statement, Value};
 use rota_store::access::Privilege;
-use rota_store::backup::given::{Given, MAGIC};
+use rota_store::backup::given::{Given, MAGIC, count_on};
+use rota_store::backup::keys::{Indexes, Key, children_first, quote};
 use rota_store::sql::{Access, Lexer, Token, classify, split};
 use rota_store::{StatementKind, StatementResult};
 use serde_json::{Map, json};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::levels::given;
 use super::scratch::Temporary;
@@ -49,10 +51,23 @@ const READ_AHEAD: usize = 4;
 const IN_PIECES: &str = "load it in pieces: SQL text with some of the tables or rows at a time, \
                          or COPY … FROM STDIN over PostgreSQL's protocol";
 
-/// What users have made, tables last: what DROP TABLE would take along is gone before.
-const WHAT_IS_THERE: &str = "SELECT 'DROP ' || type || ' \"' || replace(name, '\"', '\"\"') || '\"'
-     FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
-     AND name NOT LIKE 'rota\\_%' ESCAPE '\\' ORDER BY type = 'table', rowid DESC";
+/// The tables and views that users have made.
+const WHAT_IS_THERE: &str = "SELECT type, name FROM sqlite_schema
+     WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+     AND name NOT LIKE 'rota\\_%' ESCAPE '\\' ORDER BY rowid";
+
+/// Their foreign keys, column by column.
+const KEYS: &str = "SELECT m.name, k.\"table\", k.seq, k.\"from\"
+     FROM sqlite_schema m, pragma_foreign_key_list(m.name) k
+     WHERE m.type = 'table' AND m.name NOT LIKE 'rota\\_%' ESCAPE '\\' ORDER BY m.rowid, k.id, k.seq";
+
+/// Columns that take their numbers from a sequence.
+const SEQUENCES: &str = "SELECT m.name, c.name, c.dflt_value
+     FROM sqlite_schema m, pragma_table_xinfo(m.name) c
+     WHERE m.type = 'table' AND c.dflt_value LIKE '%rota_nextval%'";
+
+/// From here on violations of foreign keys count at the transaction's end.
+const DEFER: &str = "PRAGMA defer_foreign_keys = ON";
 
 /// Loads what the body holds.
 pub(super) async fn load(
@@ -260,7 +275,6 @@ impl Loading {
 
     async fn run(self, given: Received) -> Result<Loaded, Failure> {
         let mut transaction = self.begun?;
-        run(&mut transaction, plain("PRAGMA defer_foreign_keys = ON")).await?;
         let result = match given {
             Received::File(kept) => {
                 replace(&mut transaction, kept).await?;
@@ -289,14 +303,26 @@ async fn replace(transaction: &mut Transaction, kept: Temporary) -> Result<(), F
     let cancelled = Arc::new(AtomicBool::new(false));
     let _gone = CallOff(Arc::clone(&cancelled));
     let (send, mut statements) = mpsc::channel(READ_AHEAD);
+    // What no name of anybody's begins with.
+    let prefix = transaction.id().to_string();
     let reading = tokio::task::spawn_blocking(move || {
         let given = Given::open(&kept.path, &cancelled)?;
-        given.statements(&mut |statement| send.blocking_send(statement).is_ok())
+        given.statements(&prefix, &mut |statement| send.blocking_send(statement).is_ok())
     });
+    let Some(first) = statements.recv().await else {
+        // Nothing is in it, or it cannot be read.
+        finished(reading).await?;
+        return drop_all(transaction).await;
+    };
     drop_all(transaction).await?;
+    run(transaction, first).await?;
     while let Some(statement) = statements.recv().await {
         run(transaction, statement).await?;
     }
+    finished(reading).await
+}
+
+async fn finished(reading: JoinHandle<Result<(), Refusal>>) -> Result<(), Failure> {
     let read = reading.await.map_err(|error| {
         Failure::new(StatusCode::INTERNAL_SERVER_ERROR, format!("reading the file: {error}"))
     })?;
@@ -312,18 +338,67 @@ impl Drop for CallOff {
     }
 }
 
+/// Drops what is there; from then on foreign keys count at the end.
 async fn drop_all(transaction: &mut Transaction) -> Result<(), Failure> {
     let there = run(transaction, plain(WHAT_IS_THERE)).await?;
+    let (mut views, mut tables) = (Vec::new(), Vec::new());
     for row in there.rows.rows {
-        if let [Value::Text(drop)] = row.as_slice() {
-            run(transaction, plain(drop)).await?;
+        if let [Value::Text(kind), Value::Text(name)] = row.as_slice() {
+            let of_kind = if kind == "view" { &mut views } else { &mut tables };
+            of_kind.push(name.clone());
         }
+    }
+    for view in views {
+        run(transaction, plain(&format!("DROP VIEW {}", quote(&view)))).await?;
+    }
+    let keys = keys(transaction).await?;
+    let names: Vec<&str> = tables.iter().map(String::as_str).collect();
+    let turns = children_first(&names, &keys);
+    let mut indexes = Indexes::new(transaction.id().to_string());
+    let mut deferred = false;
+    for turn in &turns {
+        let Some(name) = names.get(turn.table) else { continue };
+        let is_own = |key: &&Key| key.child.eq_ignore_ascii_case(name);
+        // Rows that refer to a table that is gone are so for a moment only. It costs something.
+        if !deferred && !turn.referred.iter().all(is_own) {
+            deferred = true;
+            run(transaction, plain(DEFER)).await?;
+        }
+        for key in &turn.referred {
+            run(transaction, indexes.create(key)).await?;
+        }
+        run(transaction, plain(&format!("DROP TABLE {}", quote(name)))).await?;
+    }
+    if !deferred {
+        run(transaction, plain(DEFER)).await?;
     }
     Ok(())
 }
 
+/// The foreign keys of all tables.
+async fn keys(transaction: &mut Transaction) -> Result<Vec<Key>, Refusal> {
+    let found = transaction.look(plain(KEYS), &RunOptions::default()).await?;
+    let mut keys: Vec<Key> = Vec::new();
+    for row in found.rows {
+        let [Value::Text(child), Value::Text(parent), Value::Integer(seq), Value::Text(column)] =
+            row.as_slice()
+        else {
+            continue;
+        };
+        if *seq == 0 {
+            let (child, parent) = (child.clone(), parent.clone());
+            keys.push(Key { child, parent, columns: Vec::new() });
+        }
+        if let Some(key) = keys.last_mut() {
+            key.columns.push(column.clone());
+        }
+    }
+    Ok(keys)
+}
+
 /// Runs SQL text; what it did, all together.
 async fn script(transaction: &mut Transaction, text: &str) -> Result<StatementResult, Failure> {
+    run(transaction, plain(DEFER)).await?;
     let mut sum = StatementResult::nothing(StatementKind::Other);
     for (number, sql) in (1..).zip(split(text)) {
         match role(sql) {
@@ -341,6 +416,15 @@ async fn script(transaction: &mut Transaction, text: &str) -> Result<StatementRe
         sum.rows_affected = sum.rows_affected.saturating_add(result.rows_affected);
         if result.kind == StatementKind::Insert {
             sum.last_insert_rowid = result.last_insert_rowid;
+        }
+    }
+    // A dump says nothing of where they stand.
+    let found = transaction.look(plain(SEQUENCES), &RunOptions::default()).await?;
+    for row in found.rows {
+        if let [Value::Text(table), Value::Text(column), Value::Text(default)] = row.as_slice() {
+            for statement in count_on(table, column, default) {
+                run(transaction, statement).await?;
+            }
         }
     }
     Ok(sum)

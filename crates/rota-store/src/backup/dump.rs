@@ -22,7 +22,8 @@ pub fn dump(home: &Path, out: &mut dyn Write, wanted: &Wanted) -> Result<Height,
     let fault = |error| judge(error, &wanted.cancelled);
     sqlite::use_utc();
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(home.join(STATE_FILE), flags).map_err(fault)?;
+    let mut connection =
+        Connection::open_with_flags(home.join(STATE_FILE), flags).map_err(fault)?;
     connection.busy_timeout(BUSY).map_err(fault)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(fault)?;
     stop_when(&mut connection, &wanted.cancelled).map_err(fault)?;

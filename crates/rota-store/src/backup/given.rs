@@ -3,12 +3,12 @@
 //! and its statements are its giver's own, with its giver's rights.
 //!
 //! ```text
-//!   header ─► schema, no modules ─► integrity check ─► CREATE TABLE, INSERT … (?, ?), (?, ?), …
-//!                                                       then indexes, views and triggers
+//!   header ─► schema, no modules ─► integrity check ─► CREATE TABLE …; INSERT … (?, ?), (?, ?) …;
+//!                                                      then indexes, views and triggers
 //! ```
 
-use std::fs::OpenOptions;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,7 +20,8 @@ use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
 
-use super::layout::{Layout, Object, Table};
+use super::keys::{Indexes, children_first};
+use super::layout::{self, Column, Layout, Object, Table};
 use super::{CACHE_KIB, stop_when};
 use crate::determinism::{MAX_SQL_BYTES, MAX_VALUE_BYTES};
 use crate::schema::quote;
@@ -60,7 +61,7 @@ impl Given {
     /// Opens and checks a file of ours, which nobody else has open. It takes as long as reading all
     /// of it; `cancelled` stops it (57014).
     pub fn open(path: &Path, cancelled: &Arc<AtomicBool>) -> Result<Self, Refusal> {
-        leave_log_mode(path).map_err(|error| unreadable(&error.to_string()))?;
+        refuse_log_mode(path)?;
         let connection = connect(path, cancelled).map_err(refuse)?;
         refuse_modules(&connection)?;
         check_integrity(&connection)?;
@@ -72,18 +73,29 @@ impl Given {
     }
 
     /// Gives statements that make what is in the file, in an empty database in which violations of
-    /// foreign keys count at the end of the transaction.
-    pub fn statements(&self, take: Take<'_>) -> Result<(), Refusal> {
-        for table in &self.layout.tables {
-            if !take(plain(&table.object.sql)) || !self.rows(table, take)? {
+    /// foreign keys count at the end of the transaction. No name begins with `prefix`.
+    pub fn statements(&self, prefix: &str, take: Take<'_>) -> Result<(), Refusal> {
+        let tables = &self.layout.tables;
+        for table in tables {
+            if !take(plain(&table.object.sql)) {
                 return Ok(());
             }
         }
-        for object in self.layout.others() {
-            if !take(plain(&object.sql)) {
+        let keys = layout::keys(&self.connection, tables).map_err(refuse)?;
+        let names: Vec<&str> = tables.iter().map(|table| table.object.name.as_str()).collect();
+        let mut indexes = Indexes::new(prefix);
+        let parents_first: Vec<_> = children_first(&names, &keys).into_iter().rev().collect();
+        let in_the_way = parents_first.iter().flat_map(|turn| &turn.referred);
+        if !in_the_way.map(|key| indexes.create(key)).all(&mut *take) {
+            return Ok(());
+        }
+        for table in parents_first.iter().filter_map(|turn| tables.get(turn.table)) {
+            if !self.rows(table, take)? {
                 return Ok(());
             }
         }
+        let others = self.layout.others().map(|object| plain(&object.sql));
+        indexes.drop().chain(others).all(take);
         Ok(())
     }
 
@@ -155,24 +167,24 @@ impl Given {
     }
 }
 
-/// Sequences count on from the largest number in their column.
 fn sequences_of(table: &Table) -> Vec<Statement> {
-    let name = quote(&table.object.name);
-    let mut statements = Vec::new();
-    for column in &table.columns {
-        let named = column.default.as_deref().map(sequences::named_in).unwrap_or_default();
-        let column = quote(&column.name);
-        for sequence in named {
-            statements.push(Statement {
-                sql: format!(
-                    "SELECT rota_setval(?, max({column})) FROM {name}
-                     WHERE typeof({column}) = 'integer' HAVING count(*) > 0"
-                ),
-                parameters: Parameters::Positional(vec![Value::Text(sequence)]),
-            });
-        }
-    }
-    statements
+    let of_column = |column: &Column| {
+        let default = column.default.as_deref().unwrap_or_default();
+        count_on(&table.object.name, &column.name, default)
+    };
+    table.columns.iter().flat_map(of_column).collect()
+}
+
+/// Makes the sequences that a column's default names count on from the largest number in it.
+pub fn count_on(table: &str, column: &str, default: &str) -> Vec<Statement> {
+    let (table, column) = (quote(table), quote(column));
+    let sql = format!(
+        "SELECT rota_setval(?, max({column})) FROM {table}
+         WHERE typeof({column}) = 'integer' HAVING count(*) > 0"
+    );
+    let named = sequences::named_in(default).into_iter();
+    let named = named.map(|name| Parameters::Positional(vec![Value::Text(name)]));
+    named.map(|parameters| Statement { sql: sql.clone(), parameters }).collect()
 }
 
 fn plain(sql: &str) -> Statement {
@@ -258,16 +270,20 @@ fn length_of(value: &Value) -> usize {
     }
 }
 
-/// A file that was in a log's mode when it was copied is whole without its log, if that was empty;
-/// what was in it only is not here. Read-only, it could not be opened.
-fn leave_log_mode(path: &Path) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-    file.seek(SeekFrom::Start(JOURNAL_BYTES))?;
-    let mut modes = [0; 2];
-    file.read_exact(&mut modes)?;
-    if modes == [2, 2] {
+/// A file whose newest rows, or all of them, may be in a log that is not here.
+fn refuse_log_mode(path: &Path) -> Result<(), Refusal> {
+    let modes = File::open(path).and_then(|mut file| {
         file.seek(SeekFrom::Start(JOURNAL_BYTES))?;
-        file.write_all(&[1, 1])?;
+        let mut modes = [0; 2];
+        file.read_exact(&mut modes).map(|()| modes)
+    });
+    if modes.map_err(|error| unreadable(&error.to_string()))?.contains(&2) {
+        // rqlite's words.
+        return Err(unsupported(
+            "SQLite database file is in WAL mode - convert it to DELETE mode via 'PRAGMA \
+             journal_mode=DELETE'"
+                .into(),
+        ));
     }
     Ok(())
 }

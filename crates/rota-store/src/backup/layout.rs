@@ -4,6 +4,7 @@
 use rota_core::error::{Refusal, sqlstate};
 use rusqlite::Connection;
 
+use super::keys::Key;
 use crate::policy;
 use crate::schema::quote;
 use crate::sql::{Lexer, Token};
@@ -106,6 +107,30 @@ impl Layout {
         }
         Ok(self)
     }
+}
+
+/// The foreign keys that tables declare, also to tables that are not there.
+pub(super) fn keys(connection: &Connection, tables: &[Table]) -> rusqlite::Result<Vec<Key>> {
+    let mut keys = Vec::new();
+    let mut statement = connection.prepare_cached(
+        "SELECT id, \"table\", \"from\" FROM pragma_foreign_key_list(?1) ORDER BY id, seq",
+    )?;
+    for table in tables {
+        let child = &table.object.name;
+        let mut rows = statement.query([child])?;
+        let mut last = None;
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(0)?;
+            if last.replace(id) != Some(id) {
+                let columns = Vec::new();
+                keys.push(Key { child: child.clone(), parent: row.get(1)?, columns });
+            }
+            if let Some(key) = keys.last_mut() {
+                key.columns.push(row.get(2)?);
+            }
+        }
+    }
+    Ok(keys)
 }
 
 impl Table {

@@ -42,15 +42,8 @@ CREATE TRIGGER into_view INSTEAD OF INSERT ON seen BEGIN INSERT INTO plain(a) VA
 CREATE TRIGGER on_plain AFTER INSERT ON plain BEGIN DELETE FROM counted; END;
 "#;
 
-const TABLES: [&str; 7] = [
-    "plain",
-    r#""odd ""name""""#,
-    "counted",
-    "pairs",
-    "tree",
-    r#""rowid taken""#,
-    "serial",
-];
+const TABLES: [&str; 7] =
+    ["plain", r#""odd ""name""""#, "counted", "pairs", "tree", r#""rowid taken""#, "serial"];
 
 fn home() -> TempDir {
     let home = tempfile::tempdir().unwrap();
@@ -163,8 +156,10 @@ fn reals_come_back_bit_by_bit() {
     let home = tempfile::tempdir().unwrap();
     let connection = Connection::open(home.path().join(STATE_FILE)).unwrap();
     connection
-        .execute_batch("CREATE TABLE rota_meta(height); INSERT INTO rota_meta VALUES (1);
-            CREATE TABLE reals(id INTEGER PRIMARY KEY, r REAL)")
+        .execute_batch(
+            "CREATE TABLE rota_meta(height); INSERT INTO rota_meta VALUES (1);
+            CREATE TABLE reals(id INTEGER PRIMARY KEY, r REAL)",
+        )
         .unwrap();
     let mut bits = 0x9e37_79b9_7f4a_7c15_u64;
     for id in 0..5_000 {
@@ -193,8 +188,10 @@ fn nobody_waits_for_a_backup_that_was_called_off() {
     wanted.cancelled.store(true, Ordering::Relaxed);
     let connection = Connection::open(home.path().join(STATE_FILE)).unwrap();
     connection
-        .execute_batch("WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n LIMIT 50000)
-            INSERT INTO tree SELECT i, NULL FROM n")
+        .execute_batch(
+            "WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n LIMIT 50000)
+            INSERT INTO tree SELECT i, NULL FROM n",
+        )
         .unwrap();
     let refused = copy(home.path(), &home.path().join("target"), &wanted);
     assert!(matches!(refused, Err(Trouble::Refusal(refusal)) if refusal.code() == "57014"));
@@ -202,11 +199,11 @@ fn nobody_waits_for_a_backup_that_was_called_off() {
 
 fn statements(given: &Given) -> Vec<Statement> {
     let mut statements = Vec::new();
-    given.statements(&mut |statement| {
+    let mut take = |statement| {
         statements.push(statement);
         true
-    })
-    .unwrap();
+    };
+    given.statements("unlike any other", &mut take).unwrap();
     statements
 }
 
@@ -231,9 +228,6 @@ fn a_file_becomes_statements_that_make_what_is_in_it() {
     let home = home();
     let file = home.path().join("file");
     copy(home.path(), &file, &Wanted::default()).unwrap();
-    // As many programs leave their files.
-    Connection::open(&file).unwrap().pragma_update(None, "journal_mode", "WAL").unwrap();
-    assert_eq!(std::fs::read(&file).unwrap()[18], 2);
     let given = Given::open(&file, &Arc::default()).unwrap();
     let restored = Connection::open_in_memory().unwrap();
     let raised = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -244,7 +238,9 @@ fn a_file_becomes_statements_that_make_what_is_in_it() {
             Ok(0)
         })
         .unwrap();
-    restored.execute_batch("PRAGMA foreign_keys = ON; BEGIN; PRAGMA defer_foreign_keys = ON").unwrap();
+    restored
+        .execute_batch("PRAGMA foreign_keys = ON; BEGIN; PRAGMA defer_foreign_keys = ON")
+        .unwrap();
     run(&restored, &statements(&given));
     restored.execute_batch("COMMIT").unwrap();
     assert_eq!(contents(&restored), original(&home));
@@ -257,8 +253,10 @@ fn rows_share_statements() {
     let file = home.path().join("file");
     let connection = Connection::open(&file).unwrap();
     connection
-        .execute_batch("CREATE TABLE t(a, b); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1
-            FROM n LIMIT 10000) INSERT INTO t SELECT i, 'text ' || i FROM n")
+        .execute_batch(
+            "CREATE TABLE t(a, b); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1
+            FROM n LIMIT 10000) INSERT INTO t SELECT i, 'text ' || i FROM n",
+        )
         .unwrap();
     drop(connection);
     let statements = statements(&Given::open(&file, &Arc::default()).unwrap());
@@ -288,12 +286,20 @@ fn files_that_cannot_be_trusted_are_refused() {
     assert_eq!(virtual_table.code(), "0A000");
     let ours = refused(made("CREATE TABLE Rota_users(a)"));
     assert_eq!(ours.code(), "42501");
+    let logged = refused(|file| {
+        let connection = Connection::open(file).unwrap();
+        connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+        connection.execute_batch("CREATE TABLE t(a)").unwrap();
+    });
+    assert!(logged.message.contains("in WAL mode"), "{logged}");
     let no_file = refused(|file| std::fs::write(file, [7; 5_000]).unwrap());
     assert_eq!(no_file.code(), "22000");
     let short = refused(|file| std::fs::write(file, given::MAGIC).unwrap());
     assert_eq!(short.code(), "22000");
     let torn = refused(|file| {
-        made("CREATE TABLE t(a); INSERT INTO t SELECT randomblob(9000); CREATE INDEX i ON t(a)")(file);
+        made("CREATE TABLE t(a); INSERT INTO t SELECT randomblob(9000); CREATE INDEX i ON t(a)")(
+            file,
+        );
         let mut bytes = std::fs::read(file).unwrap();
         for byte in &mut bytes[4_096..4_200] {
             *byte ^= 0x55;
@@ -306,8 +312,11 @@ fn files_that_cannot_be_trusted_are_refused() {
         connection.execute_batch("CREATE TABLE t(a); CREATE VIEW v AS SELECT 1").unwrap();
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, true).unwrap();
         connection
-            .execute("UPDATE sqlite_schema SET sql = 'CREATE TRIGGER v AFTER INSERT ON t BEGIN
-                SELECT 1; END' WHERE name = 'v'", [])
+            .execute(
+                "UPDATE sqlite_schema SET sql = 'CREATE TRIGGER v AFTER INSERT ON t BEGIN
+                SELECT 1; END' WHERE name = 'v'",
+                [],
+            )
             .unwrap();
     });
     assert_eq!(lies.code(), "22000");
