@@ -180,15 +180,6 @@ async fn errors_have_codes_and_leave_the_connection_usable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_user_is_told_which_one_there_is() {
-    let running = start().await;
-    let config = format!("host=127.0.0.1 port={} user=alice", running.server.pg.port());
-    let error = tokio_postgres::connect(&config, NoTls).await.err().unwrap();
-    assert_eq!(code(&error), "28000");
-    assert!(format!("{error:?}").contains("psql -U rota"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn garbage_ends_its_own_connection_only() {
     let running = start().await;
     let client = running.client().await;

@@ -11,6 +11,7 @@
 //!   SELECT array_agg(attname), ARRAY(SELECT …)               marked, to be announced as an array
 //!   i.indoption[n]                                           counts from 0: n + 1
 //!   c.tableoid                                           no table's rows say where they are: 0
+//!   FROM aclexplode(c.relacl) AS acl                         a subquery
 //!   FROM aclexplode(…), pg_options_to_table(…)               no rows
 //! ```
 //!
@@ -190,6 +191,7 @@ impl<'a> Spelling<'a> {
             }
             let edited = self
                 .unfolded(place)
+                .or_else(|| self.exploded(place))
                 .or_else(|| self.without_rows(place))
                 .or_else(|| self.selected_elements(place))
                 .or_else(|| self.composite(place))
@@ -363,7 +365,45 @@ impl<'a> Spelling<'a> {
         Some(end)
     }
 
-    /// `FROM aclexplode(c.relacl) AS acl`.
+    /// `FROM aclexplode(c.relacl) AS acl`: who may do what with a table.
+    fn exploded(&mut self, place: usize) -> Option<usize> {
+        const COLUMNS: [&str; 4] = ["grantor", "grantee", "privilege_type", "is_grantable"];
+        if !self.is(place, "aclexplode") || !self.symbol(place + 1, '(') {
+            return None;
+        }
+        let (start, has_sibling) = self.in_from(self.qualified(place))?;
+        let end = self.after_group(place + 1);
+        // It may stand in `coalesce(c.relacl, acldefault('r', c.relowner))`.
+        let array = (place + 2..end).find(|at| self.is(*at, "relacl"))?;
+        let is_qualified = self.symbol(array.checked_sub(1)?, '.');
+        let owner =
+            if is_qualified { self.text(array.checked_sub(2)?, array) } else { String::new() };
+        let (mut end, alias, columns) = self.alias(end);
+        let alias = alias.unwrap_or_else(|| "aclexplode".into());
+        let selected = COLUMNS.iter().enumerate().map(|(nth, column)| match columns.get(nth) {
+            Some(name) => format!("{column} AS {name}"),
+            None => (*column).to_owned(),
+        });
+        let selected = selected.collect::<Vec<_>>().join(", ");
+        let instead = if has_sibling {
+            let joined = self.is(end, "on");
+            end += usize::from(joined);
+            let and = if joined { " AND" } else { "" };
+            format!(
+                "(SELECT {selected}, rota_owner FROM pg_catalog.rota_acl) AS {alias} \
+                 ON {alias}.rota_owner = {owner}oid{and}"
+            )
+        } else {
+            format!(
+                "(SELECT {selected} FROM pg_catalog.rota_acl WHERE rota_owner = {owner}oid) \
+                 AS {alias}"
+            )
+        };
+        self.edits.push((start, end, instead));
+        Some(end)
+    }
+
+    /// `FROM pg_options_to_table(…) AS options`.
     fn without_rows(&mut self, place: usize) -> Option<usize> {
         let (name, columns) = EMPTY.iter().find(|(name, _)| self.is(place, name))?;
         if !self.symbol(place + 1, '(') {
@@ -553,6 +593,28 @@ mod tests {
             spelled("SELECT 1 FROM pg_index i JOIN LATERAL unnest(i.indkey) AS k(n) ON true"),
             "SELECT 1 FROM pg_index i JOIN (SELECT attnum AS n, rota_owner FROM \
              pg_catalog.rota_index_key) AS k ON k.rota_owner = i.indexrelid AND true"
+        );
+    }
+
+    #[test]
+    fn lists_of_privileges_in_from_become_subqueries() {
+        assert_eq!(
+            spelled(
+                "SELECT a.grantee FROM pg_class c, \
+                 LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS a WHERE 1"
+            ),
+            "SELECT a.grantee FROM pg_class c, (SELECT grantor, grantee, privilege_type, \
+             is_grantable, rota_owner FROM pg_catalog.rota_acl) AS a ON a.rota_owner = c.oid WHERE 1"
+        );
+        assert_eq!(
+            spelled("SELECT (SELECT count(*) FROM aclexplode(relacl)) FROM pg_class"),
+            "SELECT (SELECT count(*) FROM (SELECT grantor, grantee, privilege_type, is_grantable \
+             FROM pg_catalog.rota_acl WHERE rota_owner = oid) AS aclexplode) FROM pg_class"
+        );
+        assert_eq!(
+            spelled("SELECT 1 FROM pg_namespace, aclexplode(nspacl) AS a"),
+            "SELECT 1 FROM pg_namespace, (SELECT NULL AS grantor, NULL AS grantee, NULL AS \
+             privilege_type, NULL AS is_grantable WHERE false) AS a"
         );
     }
 

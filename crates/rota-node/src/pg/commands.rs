@@ -657,8 +657,14 @@ mod tests {
                 Command::Set("extra_float_digits".into(), None, false),
             ),
             ("SET rota.read = local", set("rota.read", "local")),
-            ("SET SESSION AUTHORIZATION DEFAULT", Command::Nothing("SET")),
-            ("SET ROLE NONE", Command::Nothing("SET")),
+            (
+                "SET SESSION AUTHORIZATION DEFAULT",
+                Command::Set("session_authorization".into(), None, false),
+            ),
+            ("SET ROLE NONE", Command::Set("role".into(), None, false)),
+            ("SET LOCAL ROLE \"None\"", Command::Set("role".into(), Some("None".into()), true)),
+            ("SET SESSION AUTHORIZATION 'a'", set("session_authorization", "a")),
+            ("RESET SESSION AUTHORIZATION", Command::Reset(Some("session_authorization".into()))),
             ("/* a */ SHOW rota.last -- b", Command::Show(Some("rota.last".into()))),
             (
                 "SHOW TRANSACTION ISOLATION LEVEL",
@@ -770,7 +776,7 @@ mod tests {
         for (sql, code) in [
             ("PREPARE TRANSACTION 'a'", "0A000"),
             ("COMMIT PREPARED 'a'", "0A000"),
-            ("SET SESSION AUTHORIZATION alice", "0A000"),
+            ("SET ROLE a b", "42601"),
             ("LISTEN a", "0A000"),
             ("NOTIFY a, 'b'", "0A000"),
             ("BEGIN READ", "42601"),

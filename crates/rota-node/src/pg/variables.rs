@@ -52,7 +52,7 @@ const ISOLATION: [&str; 4] =
 
 /// Settings that are known, and their values from the start. Those that only say how PostgreSQL
 /// plans, logs or waits are taken and have no effect.
-const KNOWN: [(&str, &str, Kind); 68] = [
+const KNOWN: [(&str, &str, Kind); 69] = [
     ("application_name", "", Any),
     ("backslash_quote", "safe_encoding", Any),
     ("bytea_output", "hex", Fixed(&["hex"])),
@@ -97,6 +97,7 @@ const KNOWN: [(&str, &str, Kind); 68] = [
     ("max_identifier_length", "63", Fixed(&[])),
     ("max_index_keys", "32", Fixed(&[])),
     ("max_parallel_workers_per_gather", "0", Any),
+    ("password_encryption", "scram-sha-256", Fixed(&["on"])),
     ("plan_cache_mode", "auto", Any),
     ("role", "none", Oneself),
     ("rota.copy_batch", "0", Any),

@@ -674,6 +674,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_log_ins_messages_are_short_and_nothing_else_is_heard_before() {
+        let first = b"p\0\0\0\x1bSCRAM-SHA-256\0\0\0\0\x05n,,n=";
+        let mut wire = Wire::new(tokio_test_stream(first));
+        let message = wire.sasl().await.unwrap().unwrap().unwrap();
+        let (mechanism, said) = decode_sasl(message.clone()).unwrap();
+        assert_eq!((mechanism.as_str(), &said[..]), ("SCRAM-SHA-256", &b"n,,n="[..]));
+        for cut in 0..message.len() {
+            assert!(decode_sasl(message.slice(..cut)).is_err(), "{cut}");
+        }
+        for refused in [&b"p\0\0\x04\x05"[..], b"Q\0\0\0\x05\0", b"p\0\0\0\x03"] {
+            let mut wire = Wire::new(tokio_test_stream(refused));
+            assert!(matches!(wire.sasl().await.unwrap(), Some(Err(_))), "{refused:?}");
+        }
+        let mut wire = Wire::new(tokio_test_stream(b"X\0\0\0\x04"));
+        assert!(wire.sasl().await.unwrap().is_none(), "it comes again with a password");
+    }
+
+    #[tokio::test]
     async fn a_message_that_is_too_large_is_skipped_and_the_next_one_read() {
         let (mut client, server) = tokio::io::duplex(1 << 16);
         let mut wire = Wire::new(server);

@@ -50,17 +50,29 @@ fn genesis(servers: usize) -> Genesis {
 impl Cluster {
     /// Starts servers one after the other; each knows where the earlier ones are.
     pub async fn start(servers: usize) -> Self {
+        Self::start_with(servers, |_| {}, |_, _| {}).await
+    }
+
+    /// The same with another genesis, other settings, or more files in the homes.
+    pub async fn start_with(
+        servers: usize,
+        genesis_is: impl Fn(&mut Genesis),
+        home_is: impl Fn(&Path, &mut ServerConfig),
+    ) -> Self {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).try_init();
-        let genesis = genesis(servers);
+        let mut genesis = genesis(servers);
+        genesis_is(&mut genesis);
         let mut cluster = Self { genesis, homes: Vec::new(), servers: Vec::new() };
         for number in 0..servers {
             let home = tempfile::tempdir().unwrap();
             let any = "127.0.0.1:0".parse().unwrap();
             let name = format!("server-{}", number + 1);
-            let config =
+            let mut config =
                 ServerConfig { name, pg: any, http: any, peer: any, open: true, peers: Vec::new() };
             create_home(home.path(), &cluster.genesis, &key(number), &config).unwrap();
+            home_is(home.path(), &mut config);
+            config.save(home.path()).unwrap();
             cluster.homes.push(home);
             cluster.servers.push(None);
             cluster.bring_back(number).await;
@@ -145,7 +157,8 @@ pub async fn write(driver: &Driver, sql: &str) -> Result<Written, WriteError> {
 /// How many rows there are, at this height at least.
 pub async fn count(driver: &Driver, after: Height) -> i64 {
     let sql = statement("SELECT count(*) FROM t", Vec::new());
-    let rows = driver.read(sql, Settings::default(), &ReadOptions::after(after)).await.unwrap();
+    let rows =
+        driver.read("rota", sql, Settings::default(), &ReadOptions::after(after)).await.unwrap();
     match rows.rows[..] {
         [ref row] => match row[..] {
             [Value::Integer(count)] => count,

@@ -30,7 +30,7 @@ const SCHEMA: &str =
     CREATE VIEW v AS SELECT 1;";
 
 /// What other parts of the server register.
-const FUNCTIONS: [(&str, i32); 8] = [
+const FUNCTIONS: [(&str, i32); 9] = [
     ("now", 0),
     ("rota_nextval", 1),
     ("to_regclass", 1),
@@ -39,6 +39,7 @@ const FUNCTIONS: [(&str, i32); 8] = [
     ("version", 0),
     ("array_to_string", 2),
     ("current_schema", 0),
+    ("current_user", 0),
 ];
 
 fn database() -> Connection {

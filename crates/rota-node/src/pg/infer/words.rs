@@ -79,7 +79,7 @@ pub(super) fn result(name: &str) -> Option<Oid> {
         "jsonb_build_object" | "jsonb_build_array" | "jsonb_agg" | "jsonb_object_agg"
         | "to_jsonb" => oid::JSONB,
         "bool_and" | "bool_or" | "every" | "starts_with" | "json_valid" | "regexp"
-        | "regexp_like" | "rota_boolean" | "pg_is_in_recovery" => oid::BOOL,
+        | "regexp_like" | "rota_boolean" | "pg_is_in_recovery" | "pg_has_role" => oid::BOOL,
         "randomblob" | "zeroblob" | "unhex" => oid::BYTEA,
         "regexp_match" => TEXT_ARRAY,
         _ if name.ends_with("_privilege") || name.ends_with("_is_visible") => oid::BOOL,
