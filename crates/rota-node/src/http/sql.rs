@@ -1,9 +1,9 @@
 //! `/db/sql`: what of a statement is agreed, if it is not the statement itself. Step 1 of a
 //! transaction's life.
 //!
-//! rqlite evaluates `random()` and `'now'` before it writes a statement to its log. Rota has no need
-//! to: both mean the same on every server (`rota-store/src/determinism.rs`), and every statement is
-//! agreed as it was written.
+//! rqlite evaluates `random()` and `'now'` before it writes a statement to its log. Rota has no
+//! need to: both mean the same on every server (`rota-store/src/determinism.rs`), and every
+//! statement is agreed as it was written.
 
 use std::fmt::Write;
 
