@@ -52,6 +52,9 @@ pub enum Command {
     /// A shell for SQL; or one statement, or a script from a pipe
     #[command(after_help = SQL_HELP)]
     Sql(Sql),
+    /// Write a copy of the database to a file
+    #[command(after_help = BACKUP_HELP)]
+    Backup(Backup),
     /// Make keys for users who sign for themselves
     #[command(subcommand, after_help = KEYS_HELP)]
     Keys(Keys),
@@ -236,6 +239,42 @@ pub struct Status {
     /// Print JSON, for programs
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub authority: Authority,
+}
+
+const BACKUP_HELP: &str = "\
+The copy is of one moment, while the server goes on. It has all tables, indexes, views and \
+triggers, and no users and grants; sqlite3 opens it, and POST /db/load takes it back:
+  curl --data-binary @rota.sqlite -X POST http://127.0.0.1:4001/db/load
+
+Examples:
+  rota backup http://127.0.0.1:4001 -o rota.sqlite
+  rota backup https://ada@db1.example:4001 --ca ca.crt --sql | gzip > rota.sql.gz
+
+Exit codes:
+  0  the copy is complete
+  1  there is none: the last line says why
+  2  the command line was not understood";
+
+/// `rota backup`.
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// A server's address
+    #[arg(value_name = "URL")]
+    pub server: Address,
+    /// Where the copy goes, which must not be there yet; else to standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// SQL text rather than a SQLite file
+    #[arg(long)]
+    pub sql: bool,
+    /// As gzip
+    #[arg(long)]
+    pub compress: bool,
+    /// Only these tables, with their indexes and triggers
+    #[arg(long = "table", value_name = "NAME")]
+    pub tables: Vec<String>,
     #[command(flatten)]
     pub authority: Authority,
 }

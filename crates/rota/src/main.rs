@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             Command::Start(asked) => commands::start::run(asked).await,
             Command::Status(asked) => commands::status::run(asked).await,
             Command::Sql(asked) => commands::sql::run(asked).await,
+            Command::Backup(asked) => commands::backup::run(asked).await,
             Command::Keys(asked) => commands::keys::run(&asked),
             Command::Tx(asked) => commands::tx::run(asked).await,
             Command::Bench(asked) => commands::bench::run(asked).await,
