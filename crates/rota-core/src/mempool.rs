@@ -13,7 +13,8 @@
 //!
 //! Keys cost nothing, and who is a user is known at apply only: so what a member forwards counts
 //! against that member, however many keys have signed it. Within such a part no key has more than
-//! an eighth, so that one user does not shut out those who use the same server.
+//! an eighth, so that one user does not shut out those who use the same server. Blocks are filled
+//! from all accounts alike, for the same reason.
 //!
 //! What has become final is remembered for a while, so that a late copy is not proposed again; it
 //! would do no harm (ids are checked when a block is applied) but waste room.
@@ -148,6 +149,7 @@ pub struct Mempool {
     entries: BTreeMap<u64, Entry>,
     by_id: BTreeMap<EnvelopeId, u64>,
     by_due: BTreeSet<(Instant, u64)>,
+    by_account: BTreeSet<(Account, u64)>,
     used: BTreeMap<Account, Share>,
     /// By key, of the accounts that many share; none of zero, since there are any number of keys.
     used_by_key: BTreeMap<(Account, PublicKey), Share>,
@@ -165,6 +167,7 @@ impl Mempool {
             entries: BTreeMap::new(),
             by_id: BTreeMap::new(),
             by_due: BTreeSet::new(),
+            by_account: BTreeSet::new(),
             used: BTreeMap::new(),
             used_by_key: BTreeMap::new(),
             expired_until: Time(0),
@@ -223,6 +226,7 @@ impl Mempool {
         self.arrivals += 1;
         self.by_id.insert(id, self.arrivals);
         self.by_due.insert((due, self.arrivals));
+        self.by_account.insert((account, self.arrivals));
         self.entries.insert(self.arrivals, Entry { envelope, id, bytes, account, due, patience });
         Ok(id)
     }
@@ -231,6 +235,7 @@ impl Mempool {
         let entry = self.entries.remove(&arrival)?;
         self.by_id.remove(&entry.id);
         self.by_due.remove(&(entry.due, arrival));
+        self.by_account.remove(&(entry.account, arrival));
         give_back(&mut self.used, entry.account, entry.bytes);
         if entry.account.is_of_guests() {
             let by_key = (entry.account, entry.envelope.signer);
@@ -254,8 +259,9 @@ impl Mempool {
         self.entries.len()
     }
 
-    /// The oldest envelopes that fit a block of this height and time and are not `taken` by its
-    /// ancestors.
+    /// Envelopes that fit a block of this height and time and are not `taken` by its ancestors: of
+    /// each account the oldest first, and of all accounts the same number of bytes, as far as they
+    /// have so many. The oldest of all is always among them, so that none waits for ever.
     pub fn select(
         &self,
         taken: &BTreeSet<EnvelopeId>,
@@ -264,24 +270,40 @@ impl Mempool {
         height: Height,
         time: Time,
     ) -> Vec<Arc<Envelope>> {
+        let may_stand = |&(_, arrival): &(Account, u64)| {
+            let entry = self.entries.get(&arrival)?;
+            let expiry = entry.envelope.expiry;
+            let fits = !taken.contains(&entry.id)
+                && !expiry.has_passed(height, time)
+                && !expiry.is_too_far(height, time);
+            fits.then_some((arrival, entry))
+        };
         let mut room = room;
         let mut transactions = limits.block_transactions as usize;
         let mut selected = Vec::new();
-        for entry in self.entries.values() {
-            let expiry = entry.envelope.expiry;
-            if taken.contains(&entry.id)
-                || expiry.has_passed(height, time)
-                || expiry.is_too_far(height, time)
-            {
-                continue;
-            }
+        let mut queues: Vec<_> = self
+            .used
+            .keys()
+            .map(|&account| self.by_account.range((account, 0)..=(account, u64::MAX)))
+            .map(|waiting| waiting.filter_map(may_stand).peekable())
+            .collect();
+        // By what an account has in the block already, and by how long its oldest has waited.
+        let mut turns: BTreeSet<(usize, u64, usize)> = BTreeSet::new();
+        for (number, queue) in queues.iter_mut().enumerate() {
+            turns.extend(queue.peek().map(|&(arrival, _)| (0, arrival, number)));
+        }
+        while let Some((bytes, _, number)) = turns.pop_first() {
+            let Some(queue) = queues.get_mut(number) else { continue };
+            let Some((_, entry)) = queue.next() else { continue };
             let count = entry.envelope.transactions.len();
             if entry.bytes > room || count > transactions {
-                break; // the next block's; taking a smaller one first would starve it
+                continue; // the next block's; taking a smaller one first would starve it
             }
             room -= entry.bytes;
             transactions -= count;
             selected.push(Arc::clone(&entry.envelope));
+            let bytes = bytes + entry.bytes;
+            turns.extend(queue.peek().map(|&(arrival, _)| (bytes, arrival, number)));
         }
         selected
     }
@@ -491,6 +513,36 @@ mod tests {
             }
         }
         taken
+    }
+
+    #[test]
+    fn a_flood_leaves_room_in_blocks_for_everybody_else() {
+        let limits = Parameters::default();
+        let mut mempool = Mempool::new(4);
+        flood(&mut mempool, GUEST, 100_000);
+        flood(&mut mempool, MEMBER, 1);
+        let late = [envelope(201, 9), envelope(202, 9), envelope(203, 9)];
+        for (envelope, account) in late.iter().zip([Account::Own, OTHER_MEMBER, OTHER_GUEST]) {
+            mempool.insert(Arc::clone(envelope), account, &limits, Instant(0)).unwrap();
+        }
+        let room = 20 * encode(&*late[0]).len();
+        let block = mempool.select(&BTreeSet::new(), &limits, room, Height(1), Time(1));
+        assert!(block.len() >= 12, "it is filled");
+        assert!(late.iter().all(|envelope| block.contains(envelope)));
+    }
+
+    #[test]
+    fn the_oldest_of_all_is_in_the_next_block_however_large() {
+        let limits = Parameters::default();
+        let mut mempool = Mempool::new(4);
+        let mut large = Arc::unwrap_or_clone(envelope(200, 9));
+        large.transactions[0].statements[0].sql = "x".repeat(2_900_000);
+        let large = Arc::new(large);
+        mempool.insert(Arc::clone(&large), GUEST, &limits, Instant(0)).unwrap();
+        flood(&mut mempool, MEMBER, 1);
+        flood(&mut mempool, Account::Own, 1);
+        let block = mempool.select(&BTreeSet::new(), &limits, 3_000_000, Height(1), Time(1));
+        assert!(block.contains(&large) && block.len() > 100);
     }
 
     #[test]

@@ -79,7 +79,7 @@ CREATE TABLE rota_messages (
 CREATE VIEW transactions AS
     SELECT height, position, id,
         rota_told(height, position, 'signer') AS signer,
-        rota_told(height, position, 'user') AS user,
+        rota_told(height, position, 'user') AS username, -- `user` is the caller, in PostgreSQL
         rota_told(height, position, 'statements') AS statements,
         sqlstate, ifnull(tag, rota_told(height, position, 'message')) AS outcome
     FROM receipts WHERE rota_told(height, position, 'user') IS NOT NULL;

@@ -2,9 +2,9 @@
 //! the same as for everybody.
 //!
 //! ```text
-//!  door ── submit_envelope ──► form, whose key? signature, in time? ──► replica
-//!                                                                          :
-//!    one answer for each transaction ◄── receipts, or what became of it ───┘
+//!  door ── submit_envelope ──► size, whose key? signature, statements, in time? ──► replica
+//!                                                                                      :
+//!    one answer for each transaction ◄─────── receipts, or what became of it before ───┘
 //! ```
 //! All of it is checked again at apply, on every server: what is refused here is refused early and
 //! told plainly. The same envelope may come again, here or elsewhere: its transactions keep their
@@ -28,6 +28,9 @@ use crate::readers::ReadJob;
 
 /// The most transactions in an envelope of a client's: each has a place in memory while it waits.
 pub const MOST_TRANSACTIONS: usize = 500;
+
+/// What a transaction that waits for its answer takes beside its own bytes.
+const PLACE_BYTES: usize = 256;
 
 /// A transaction without an answer for this long may have been executed before it was handed in:
 /// it is looked for then, and again after as long. Answers come sooner as a rule, so that this is
@@ -76,10 +79,14 @@ impl Driver {
         let inner = &*self.0;
         inner.board.refuse_if_diverged()?;
         let bytes = encode(&envelope).len();
-        self.check_form(&envelope, bytes)?;
-        // Before the signature is: so that checking those is work for users only.
+        self.check_size(&envelope, bytes)?;
+        // What costs little comes first: signatures and statements are looked at for users only.
         check_user(&self.access(), &envelope)?;
         let envelope = self.check_signature(envelope).await?;
+        for transaction in &envelope.transactions {
+            check_statements(&transaction.statements)?;
+            check_passwords(transaction)?;
+        }
         let chain = inner.board.chain;
         let ids: Vec<TransactionId> =
             envelope.transactions.iter().map(|t| t.id(chain, envelope.signer)).collect();
@@ -90,7 +97,7 @@ impl Driver {
         }
         self.wait_for_quorum().await?;
         self.wait_until_live().await?;
-        let _room = inner.room(bytes)?;
+        let _room = inner.room(bytes + ids.len() * PLACE_BYTES)?;
         let mut waiting = Vec::with_capacity(ids.len());
         for id in &ids {
             // Who waits already waits for the same: then it is looked for.
@@ -103,8 +110,8 @@ impl Driver {
         Ok(answers(&ids, self.await_answers(&ids, waiting, deadline).await))
     }
 
-    /// Whether it is well formed, and no larger than what may wait here.
-    fn check_form(&self, envelope: &Envelope, bytes: usize) -> Result<(), Refusal> {
+    /// Whether there is something in it, and no more than may wait here.
+    fn check_size(&self, envelope: &Envelope, bytes: usize) -> Result<(), Refusal> {
         envelope.check().map_err(malformed)?;
         let limits = self.0.limits;
         if bytes > limits.bytes {
@@ -115,10 +122,6 @@ impl Driver {
             let count = envelope.transactions.len();
             let message = format!("{count} transactions in an envelope; {most} are possible");
             return Err(Refusal::new(sqlstate::TOO_COMPLEX, message));
-        }
-        for transaction in &envelope.transactions {
-            check_statements(&transaction.statements)?;
-            check_passwords(transaction)?;
         }
         Ok(())
     }

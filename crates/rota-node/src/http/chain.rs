@@ -43,8 +43,8 @@ const BLOCK: &str = "SELECT height, slot, epoch, leader, time, time_ms, bytes, i
     transactions AS count FROM chain.blocks WHERE height = ?1";
 
 /// What of its transactions is for who asks.
-const TRANSACTIONS: &str = "SELECT position, id, signer, user, statements, sqlstate, outcome
-    FROM chain.transactions WHERE height = ?1 ORDER BY position";
+const TRANSACTIONS: &str = "SELECT position, id, signer, username AS user, statements, sqlstate,
+    outcome FROM chain.transactions WHERE height = ?1 ORDER BY position";
 
 /// What of one transaction is for who asks.
 const TOLD: &str =

@@ -346,7 +346,7 @@ fn others_statements_and_why_they_failed_are_for_administrators_only() {
     t.maker.user = "alice".into();
     t.chain.save_receipts(receipts(2, 1, Ok(())));
     t.finalize(2);
-    let sql = "SELECT height, position, user, statements, outcome FROM chain.transactions
+    let sql = "SELECT height, position, username, statements, outcome FROM chain.transactions
                ORDER BY height";
     let statements = "[{\"sql\":\"xxxxxxxxxx\",\"parameters\":[]}]";
     let one = |height, user, outcome| {

@@ -1,7 +1,7 @@
 //! `rota keys`: keys of clients who sign for themselves. A file of 64 hex digits, as a server's is.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -26,11 +26,16 @@ pub fn run(asked: &Keys) -> Result<(), Failure> {
 }
 
 fn create(path: &Path) -> Result<SecretKey, Failure> {
-    let doing = |error| Failure::new(format!("{}: {error}", path.display()));
+    let doing = |why: &str| Failure::new(format!("{}: {why}", path.display()));
     let key = new_key().map_err(Failure::doing("making a key"))?;
-    // Never in place of another file: a lost key cannot be made again.
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(doing)?;
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = created.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => {
+            doing("it exists; a key that is lost cannot be made again, so nothing is overwritten")
+        }
+        _ => doing(&error.to_string()),
+    })?;
+    let doing = |error: std::io::Error| doing(&error.to_string());
     file.write_all((hex(&key) + "\n").as_bytes()).map_err(doing)?;
     file.sync_all().map_err(doing)?;
     Ok(key)

@@ -372,7 +372,8 @@ async fn post(web: &Web, body: Bytes) -> Result<(StatusCode, Bytes), Failure> {
 
 /// Prints what became of transactions. False: that is not known yet.
 fn told(transactions: &[Told], mode: Mode) -> Result<bool, Failure> {
-    if transactions.iter().any(|told| told.outcome == "unknown") {
+    let busy = |told: &Told| matches!(told.sqlstate.as_str(), "53000" | "57P03");
+    if transactions.iter().any(|told| told.outcome == "unknown" || busy(told)) {
         return Ok(false);
     }
     for told in transactions {
