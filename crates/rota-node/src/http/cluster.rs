@@ -87,11 +87,7 @@ fn time_out(options: &[(String, String)]) -> Result<Duration, Response> {
 }
 
 /// `GET /status`: one object per part, as in rqlite; what is Rota's own is in the part `rota`.
-async fn status(
-    State(door): State<Door>,
-    headers: HeaderMap,
-    Query(options): Options,
-) -> Response {
+async fn status(State(door): State<Door>, headers: HeaderMap, Query(options): Options) -> Response {
     let status = door.driver.status();
     let nodes = Nodes::of(&door, &headers, &status);
     let home = door.driver.home().to_owned();
@@ -196,9 +192,8 @@ fn files(home: &Path) -> Files {
 fn store(nodes: &Nodes, status: &ServerStatus, files: Files) -> Json {
     let leads = nodes.own.leader;
     let leader = nodes.leader();
-    let voters = nodes.all().map(|node| {
-        json!({ "id": node.id, "addr": node.addr, "suffrage": "voter" })
-    });
+    let voters =
+        nodes.all().map(|node| json!({ "id": node.id, "addr": node.addr, "suffrage": "voter" }));
     json!({
         "addr": nodes.own.addr,
         "node_id": status.name,
@@ -344,11 +339,7 @@ fn own_address(door: &Door, headers: &HeaderMap) -> String {
 }
 
 /// `GET /nodes`: an object by names, or with `ver=2` an array.
-async fn nodes(
-    State(door): State<Door>,
-    headers: HeaderMap,
-    Query(options): Options,
-) -> Response {
+async fn nodes(State(door): State<Door>, headers: HeaderMap, Query(options): Options) -> Response {
     // What is asked for is known already: nothing has to be waited for.
     if let Err(refused) = time_out(&options) {
         return refused;
@@ -371,11 +362,7 @@ async fn nodes(
 }
 
 /// `GET /leader`.
-async fn leader(
-    State(door): State<Door>,
-    headers: HeaderMap,
-    Query(options): Options,
-) -> Response {
+async fn leader(State(door): State<Door>, headers: HeaderMap, Query(options): Options) -> Response {
     let nodes = Nodes::of(&door, &headers, &door.driver.status());
     match nodes.leader() {
         Some(leader) => answer(&options, serde_json::to_string(leader).unwrap_or_default()),

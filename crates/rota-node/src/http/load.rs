@@ -59,7 +59,8 @@ const WHAT_IS_THERE: &str = "SELECT type, name FROM sqlite_schema
 /// Their foreign keys, column by column.
 const KEYS: &str = "SELECT m.name, k.\"table\", k.seq, k.\"from\"
      FROM sqlite_schema m, pragma_foreign_key_list(m.name) k
-     WHERE m.type = 'table' AND m.name NOT LIKE 'rota\\_%' ESCAPE '\\' ORDER BY m.rowid, k.id, k.seq";
+     WHERE m.type = 'table' AND m.name NOT LIKE 'rota\\_%' ESCAPE '\\'
+     ORDER BY m.rowid, k.id, k.seq";
 
 /// Columns that take their numbers from a sequence.
 const SEQUENCES: &str = "SELECT m.name, c.name, c.dflt_value

@@ -118,7 +118,9 @@ async fn start_page() -> &'static str {
      POST /db/execute   [\"INSERT INTO t(a) VALUES(1)\"] or [[\"INSERT INTO t(a) VALUES(?)\", 1]]\n\
      POST /db/query     [\"SELECT * FROM t\"]              GET /db/query?q=SELECT%201\n\
      POST /db/request   writes and reads\n\
+     GET  /db/backup    a SQLite file        POST /db/load takes one\n\
      GET  /status       this server          GET /nodes    all servers\n\
+     POST /v2/pipeline  Hrana, for libSQL's clients\n\
      GET  /readyz       200 when usable\n\n\
      The same data over PostgreSQL's protocol: psql -U rota -h HOST -p PORT rota\n"
 }
