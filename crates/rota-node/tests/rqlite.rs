@@ -165,3 +165,30 @@ async fn writes_that_all_work_share_a_transaction() {
     assert_eq!(ids.len(), 3, "{}", answer.body);
     assert!(ids.iter().all(|id| *id == ids[0]), "{}", answer.body);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_act_as_the_user_who_is_logged_in() {
+    let cluster = server().await;
+    let users = "[\"CREATE TABLE t(a)\", \"CREATE USER alice PASSWORD 'secret'\", \
+                 \"GRANT SELECT ON t TO alice\"]";
+    let answer = ask(&cluster, "POST /db/execute", "", users).await;
+    assert!(!answer.body.contains("error"), "{}", answer.body);
+    // alice:secret
+    let alice = "Authorization: Basic YWxpY2U6c2VjcmV0\r\n";
+    let body = "[\"SELECT count(*) FROM t\", \"INSERT INTO t VALUES (1)\"]";
+    let denied = "{\"error\":\"permission denied for table t\"}";
+    for (request, want) in [
+        ("POST /db/request", "\"values\":[[0]]},{\"error\":\"permission denied for table t\"}"),
+        ("POST /db/execute", denied),
+        ("POST /db/execute?transaction", denied),
+        ("POST /db/execute?queue&wait", "\"results\":[]"),
+    ] {
+        let answer = ask(&cluster, request, alice, body).await;
+        assert!(answer.body.contains(want), "{request}: {}", answer.body);
+    }
+    let answer = ask(&cluster, "POST /db/query", "", "[\"SELECT count(*) FROM t\"]").await;
+    assert!(answer.body.contains("\"values\":[[0]]"), "{}", answer.body);
+    // alice:wrong
+    let wrong = "Authorization: Basic YWxpY2U6d3Jvbmc=\r\n";
+    assert_eq!(ask(&cluster, "POST /db/query", wrong, "[\"SELECT 1\"]").await.code, 401);
+}

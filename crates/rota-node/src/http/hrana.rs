@@ -14,7 +14,7 @@
 mod answers;
 mod describe;
 mod failure;
-mod keys;
+pub(super) mod keys;
 mod requests;
 mod steps;
 mod stream;

@@ -177,3 +177,41 @@ async fn try_write(
         return false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue() -> (Queue, mpsc::Receiver<Queued>) {
+        let (sender, receiver) = mpsc::channel(REQUESTS);
+        let entry = Mutex::new((7, sender));
+        let (room, written) = (Arc::new(Semaphore::new(BYTES)), Arc::default());
+        (Queue { entry, room, written }, receiver)
+    }
+
+    fn push(queue: &Queue, bytes: usize) -> Result<i64, Full> {
+        queue.push("rota".into(), Vec::new(), bytes).map(|(number, _)| number)
+    }
+
+    #[test]
+    fn a_queue_is_full_when_it_has_so_many_requests_and_numbers_them_in_order() {
+        let (queue, mut receiver) = queue();
+        let numbers: Vec<_> = (0..REQUESTS).map(|_| push(&queue, 1).unwrap()).collect();
+        assert_eq!(numbers.first(), Some(&8));
+        assert!(numbers.is_sorted());
+        assert_eq!(push(&queue, 1), Err(Full));
+        assert_eq!(receiver.try_recv().unwrap().number, 8);
+        assert!(push(&queue, 1).is_ok());
+    }
+
+    #[test]
+    fn a_queue_is_full_when_it_has_so_many_bytes_until_they_are_written() {
+        let (queue, mut receiver) = queue();
+        assert!(push(&queue, BYTES).is_ok());
+        assert_eq!(push(&queue, 1), Err(Full));
+        let writing = receiver.try_recv().unwrap();
+        assert_eq!(push(&queue, 1), Err(Full), "not written yet");
+        drop(writing);
+        assert!(push(&queue, 1).is_ok());
+    }
+}

@@ -18,6 +18,7 @@ use rota_store::{Rows, StatementKind, StatementResult};
 
 use super::answer::{Answer, Outcome};
 use super::asked::Asked;
+use super::hrana::keys;
 use super::levels::{Freshness, Levels};
 use crate::driver::{
     BeginOptions, Driver, ReadOptions, RunOptions, Wait, WriteError, WriteOptions, Written,
@@ -118,6 +119,8 @@ enum Unit {
     Writes(Vec<Statement>),
     /// A write where only reads may stand.
     Misplaced(Vec<Statement>),
+    /// `PRAGMA foreign_keys`, asked for or switched on: they are on always.
+    ForeignKeys(Rows),
 }
 
 impl Unit {
@@ -126,6 +129,11 @@ impl Unit {
             Ok(statements) => statements,
             Err(refusal) => return Self::Refused(refusal),
         };
+        if let [statement] = statements.as_slice() {
+            if let Some(unit) = foreign_keys(&statement.sql) {
+                return unit;
+            }
+        }
         let mut all = Access::Empty;
         for statement in &statements {
             match classify(&statement.sql).access {
@@ -203,8 +211,9 @@ impl<'a> Run<'a> {
         let writes = units.iter().any(|unit| matches!(unit, Unit::Writes(_)));
         match (together, writes) {
             (true, true) => self.together(units).await,
-            (true, false) => self.snapshot(units).await,
-            (false, _) => self.each(units).await,
+            // One read sees one state anyway: clients that always say `transaction` need no draft.
+            (true, false) if units.len() > 1 => self.snapshot(units).await,
+            (_, _) => self.each(units).await,
         }
     }
 
@@ -234,6 +243,7 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         match unit {
             Unit::Empty => Ok(self.read_answer(Rows::default(), started)),
+            Unit::ForeignKeys(rows) => Ok(self.read_answer(rows, started)),
             Unit::Refused(refusal) => Ok(self.failed(&refusal.into(), None)),
             Unit::Misplaced(statements) => Ok(self.misplaced(&statements).await),
             Unit::Reads(statements) | Unit::Writes(statements) => {
@@ -320,7 +330,9 @@ impl<'a> Run<'a> {
         for unit in units {
             match unit {
                 Unit::Reads(statements) | Unit::Writes(statements) => elements.push(statements),
-                Unit::Empty | Unit::Misplaced(_) => elements.push(Vec::new()),
+                Unit::Empty | Unit::Misplaced(_) | Unit::ForeignKeys(_) => {
+                    elements.push(Vec::new());
+                }
                 Unit::Refused(refusal) => {
                     refused = Some(WriteError::from(refusal));
                     break;
@@ -505,6 +517,22 @@ impl<'a> Run<'a> {
 /// rqlite's clients write strings in double quotes.
 pub(crate) fn settings() -> Settings {
     Settings { double_quoted_strings: true, ..Settings::default() }
+}
+
+/// What becomes of `PRAGMA foreign_keys`, if that is what it is.
+fn foreign_keys(sql: &str) -> Option<Unit> {
+    if classify(sql).kind != StatementKind::Pragma || !keys::is_meant(sql) {
+        return None;
+    }
+    Some(match keys::wanted(sql) {
+        Err(refusal) => Unit::Refused(refusal),
+        Ok(None) => Unit::ForeignKeys(keys::state(true).rows),
+        Ok(Some(true)) => Unit::ForeignKeys(Rows::default()),
+        Ok(Some(false)) => {
+            let message = "foreign keys are enforced always: every server has to come to the same";
+            Unit::Refused(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message))
+        }
+    })
 }
 
 /// Whether nothing was done and trying again is right, here or at another server.
