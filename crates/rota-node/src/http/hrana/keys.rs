@@ -29,28 +29,34 @@ const PRIMARY_KEY: &str = "SELECT lower(name) FROM pragma_table_info(?1) WHERE p
 const IS_ROWID: &str = "SELECT count(*) = 1 AND max(upper(type)) = 'INTEGER' \
      FROM pragma_table_info(?1) WHERE pk > 0";
 
+/// Whether a statement could change rows that refer to those that it deletes or gives another key.
+pub(crate) fn may_cascade(kind: StatementKind) -> bool {
+    matches!(
+        kind,
+        StatementKind::DropTable
+            | StatementKind::Delete
+            | StatementKind::Update
+            | StatementKind::Insert
+    )
+}
+
+/// Refuses a statement that would, while foreign keys are "off".
+pub(crate) async fn refuse_cascade(
+    stream: &mut Stream,
+    prepared: &Prepared,
+) -> Result<(), Failure> {
+    if may_cascade(prepared.kind) {
+        let rows = stream.look(statement(CASCADES, Vec::new())).await?;
+        Cascades(texts(rows).collect()).refuse(&prepared.statement.sql)?;
+    }
+    Ok(())
+}
+
 /// The tables that must be left alone while foreign keys are "off".
-pub(crate) struct Cascades(BTreeSet<String>);
+struct Cascades(BTreeSet<String>);
 
 impl Cascades {
-    pub(crate) async fn find(stream: &mut Stream) -> Result<Self, Failure> {
-        let rows = stream.read(statement(CASCADES, Vec::new())).await?;
-        Ok(Self(texts(rows).collect()))
-    }
-
-    /// Refuses what would change rows that refer to those that it deletes or gives another key.
-    pub(crate) fn refuse(&self, prepared: &Prepared) -> Result<(), Refusal> {
-        let concerns = matches!(
-            prepared.kind,
-            StatementKind::DropTable
-                | StatementKind::Delete
-                | StatementKind::Update
-                | StatementKind::Insert
-        );
-        if self.0.is_empty() || !concerns {
-            return Ok(());
-        }
-        let sql = &prepared.statement.sql;
+    fn refuse(&self, sql: &str) -> Result<(), Refusal> {
         let mut names = Lexer::new(sql).filter_map(|(_, token)| unquoted(token));
         let Some(name) = names.find(|name| self.0.contains(&name.to_lowercase())) else {
             return Ok(());
@@ -176,7 +182,9 @@ mod tests {
     #[test]
     fn what_would_cascade_is_refused_while_keys_are_off() {
         let cascades = Cascades(BTreeSet::from(["parent".to_owned()]));
-        let refused = |sql: &str| cascades.refuse(&Prepared::of(sql.into()).unwrap()).is_err();
+        let refused = |sql: &str| {
+            may_cascade(Prepared::of(sql.into()).unwrap().kind) && cascades.refuse(sql).is_err()
+        };
         for sql in ["DROP TABLE parent", "DELETE FROM \"Parent\"", "UPDATE [parent] SET a = 1"] {
             assert!(refused(sql), "{sql}");
         }

@@ -19,7 +19,7 @@ use rota_store::{Rows, StatementKind, StatementResult};
 
 use super::answers::{Answered, Done, Response};
 use super::failure::Failure;
-use super::keys::{self, Cascades};
+use super::keys;
 use super::requests::{Request, Sql, Stmt};
 use super::streams::{Limits, Place, Text, Waits};
 use super::words;
@@ -45,8 +45,8 @@ pub(crate) struct Stream {
     limits: Arc<Limits>,
     texts: HashMap<i32, Text>,
     open: Option<Open>,
-    /// Present after PRAGMA foreign_keys = off.
-    keys_off: Option<Cascades>,
+    /// After PRAGMA foreign_keys = off.
+    keys_off: bool,
     is_closed: bool,
     /// How many bytes of rows the request may still be answered with.
     room: usize,
@@ -118,7 +118,7 @@ impl Stream {
             limits,
             texts: HashMap::new(),
             open: None,
-            keys_off: None,
+            keys_off: false,
             is_closed: false,
             room: ANSWER_BYTES,
             cancel: Cancel::default(),
@@ -267,7 +267,7 @@ impl Stream {
             StatementKind::Savepoint | StatementKind::Release | StatementKind::RollbackTo => {
                 self.savepoint(kind, sql).await?;
             }
-            StatementKind::Pragma if keys::is_meant(sql) => return self.foreign_keys(sql).await,
+            StatementKind::Pragma if keys::is_meant(sql) => return self.foreign_keys(sql),
             _ if prepared.access == Access::Session => {
                 let message = "SET, SHOW and the like are PostgreSQL's: not over Hrana";
                 return Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message).into());
@@ -331,21 +331,20 @@ impl Stream {
     }
 
     /// PRAGMA foreign_keys.
-    async fn foreign_keys(&mut self, sql: &str) -> Result<StatementResult, Failure> {
+    fn foreign_keys(&mut self, sql: &str) -> Result<StatementResult, Failure> {
         match keys::wanted(sql)? {
-            None => return Ok(keys::state(self.keys_off.is_none())),
+            None => return Ok(keys::state(!self.keys_off)),
             // As in SQLite, it means nothing inside of a transaction.
             Some(_) if self.open.is_some() => {}
-            Some(true) => self.keys_off = None,
-            Some(false) => self.keys_off = Some(Cascades::find(self).await?),
+            Some(is_on) => self.keys_off = !is_on,
         }
         Ok(StatementResult::nothing(StatementKind::Pragma))
     }
 
     /// A statement of SQLite's.
     async fn statement(&mut self, prepared: Prepared) -> Result<StatementResult, Failure> {
-        if let Some(cascades) = &self.keys_off {
-            cascades.refuse(&prepared)?;
+        if self.keys_off {
+            keys::refuse_cascade(self, &prepared).await?;
         }
         let Prepared { statement, kind, access, .. } = prepared;
         let run = self.run_options();
@@ -378,10 +377,8 @@ impl Stream {
         &mut self,
         prepared: Vec<&Prepared>,
     ) -> Option<Result<Vec<Done>, Failure>> {
-        let refused = |prepared: &&Prepared| {
-            self.keys_off.as_ref().is_some_and(|cascades| cascades.refuse(prepared).is_err())
-        };
-        if self.room == 0 || prepared.iter().any(refused) {
+        let may_cascade = |prepared: &&Prepared| keys::may_cascade(prepared.kind);
+        if self.room == 0 || (self.keys_off && prepared.iter().any(may_cascade)) {
             return None;
         }
         let began = Instant::now();
