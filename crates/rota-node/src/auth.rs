@@ -104,8 +104,8 @@ pub struct Credentials {
     open: bool,
     /// What made-up verifiers are made of.
     secret: [u8; 32],
-    known: Known,
-    hashing: Semaphore,
+    known: Arc<Known>,
+    hashing: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Credentials {
@@ -127,7 +127,13 @@ impl Credentials {
             let verifier = administrator.verifier.as_deref().unwrap_or_default();
             secret = scram::hmac(&secret, &[verifier.as_bytes()]);
         }
-        Self { view, open, secret, known: Known::new(), hashing: Semaphore::new(HASHING) }
+        Self {
+            view,
+            open,
+            secret,
+            known: Arc::new(Known::new()),
+            hashing: Arc::new(Semaphore::new(HASHING)),
+        }
     }
 
     /// Lets a user in that has neither password nor key and comes from this machine, where the
@@ -177,17 +183,25 @@ impl Credentials {
     async fn check(&self, user: &str, password: &str) -> Result<Login, Denied> {
         let (verifier, genuine) = self.verifier(user);
         if !self.known.contains(user, password, &verifier) {
-            let _turn = self.hashing.acquire().await.map_err(|_| Denied::Unavailable)?;
+            let turn = Arc::clone(&self.hashing).acquire_owned().await;
+            let turn = turn.map_err(|_| Denied::Unavailable)?;
             // Others with the same password may have waited for the same turn.
             if !self.known.contains(user, password, &verifier) {
-                let (password, verifier) = (password.to_owned(), verifier.clone());
-                let hashed =
-                    tokio::task::spawn_blocking(move || scram::is_of(&verifier, &password));
-                if !hashed.await.map_err(|_| Denied::Unavailable)? || !genuine {
+                let (user, password) = (user.to_owned(), password.to_owned());
+                let (verifier, known) = (verifier.clone(), self.known.clone());
+                let hashed = tokio::task::spawn_blocking(move || {
+                    let right = scram::is_of(&verifier, &password) && genuine;
+                    if right {
+                        known.insert(&user, &password, &verifier);
+                    }
+                    // Not before the work is done, also if the client is gone by then.
+                    drop(turn);
+                    right
+                });
+                if !hashed.await.map_err(|_| Denied::Unavailable)? {
                     return Err(Denied::Wrong);
                 }
             }
-            self.known.insert(user, password, &verifier);
         }
         self.still(user, &verifier)
     }

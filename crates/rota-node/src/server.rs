@@ -19,6 +19,7 @@ use rota_store::StateDb;
 use rota_store::chain_db::ChainDb;
 use rota_store::draft::Drafts;
 use rota_store::host::Host;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -148,6 +149,7 @@ impl Server {
     /// Starts the server in this home; returns when it serves.
     pub async fn start(home: &Path, options: RunOptions) -> Result<Self, ServerError> {
         let lock = HomeLock::take(home)?;
+        no_core_dumps();
         let config = ServerConfig::load(home)?;
         let genesis = load_genesis(home)?;
         let key = load_key(home)?;
@@ -191,6 +193,14 @@ impl Server {
                 "not all threads ended in time; what they were doing is done at the next start"
             );
         }
+    }
+}
+
+/// Keys and passwords are in memory: when the process dies, no copy of it is to stay on a disk.
+fn no_core_dumps() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps of this process, with its keys, cannot be ruled out");
     }
 }
 

@@ -10,6 +10,7 @@ use rota_node::config::{
     ConfigError, HomeLock, KEY_FILE, PeerConfig, ServerConfig, create_home, load_genesis, load_key,
     new_key, save_genesis,
 };
+use rota_node::{RunOptions, Server, ServerError};
 
 fn genesis(members: Vec<Member>) -> Genesis {
     Genesis {
@@ -94,4 +95,26 @@ fn a_genesis_that_makes_no_sense_is_named_with_what_is_wrong() {
     assert!(error.contains("genesis.json") && error.contains("turn_length"), "{error}");
     let missing = load_genesis(&home.path().join("nowhere")).unwrap_err().to_string();
     assert!(missing.contains("rota init"), "{missing}");
+}
+
+#[tokio::test]
+async fn other_machines_are_served_with_a_certificate_or_by_an_explicit_wish() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut genesis, mut config, _) = make(home.path());
+    genesis.sqlite = rota_store::sqlite::identity();
+    save_genesis(home.path(), &genesis).unwrap();
+    let here = "127.0.0.1:0".parse().unwrap();
+    (config.pg, config.http, config.peer) = (here, "0.0.0.0:0".parse().unwrap(), here);
+    (config.open, config.peers) = (true, Vec::new());
+    config.save(home.path()).unwrap();
+    let refused = Server::start(home.path(), RunOptions::default()).await.err().unwrap();
+    assert!(matches!(refused, ServerError::NotLoopback { what: "HTTP", .. }), "{refused}");
+    let server = Server::start(home.path(), RunOptions { insecure: true }).await.unwrap();
+    // Whoever comes from elsewhere to one door is no reason to let anybody in without a password.
+    let port = server.pg.port();
+    let login = format!("host=127.0.0.1 port={port} user=rota dbname=rota sslmode=disable");
+    let login = tokio_postgres::connect(&login, tokio_postgres::NoTls).await;
+    let refused = login.err().unwrap();
+    assert!(format!("{refused:?}").contains("password missing"), "{refused:?}");
+    server.stop().await;
 }

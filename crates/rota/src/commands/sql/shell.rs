@@ -46,7 +46,7 @@ pub async fn run(mut session: Session) -> Result<(), Failure> {
             Err(ReadlineError::Eof) => break,
             Err(error) => return Err(Failure::new(format!("reading the terminal: {error}"))),
         };
-        if !line.trim().is_empty() {
+        if !line.trim().is_empty() && !may_tell_a_password(&line) {
             // A history that cannot be kept is no reason to stop.
             let _ = editor.add_history_entry(line.as_str());
         }
@@ -100,6 +100,11 @@ async fn run_statement(session: &mut Session, statement: &str) -> bool {
             report(session.reconnect().await)
         }
     }
+}
+
+/// Whether a line is better not kept in a file.
+fn may_tell_a_password(line: &str) -> bool {
+    line.to_ascii_lowercase().contains("password")
 }
 
 fn report(outcome: Result<(), Failure>) -> bool {
