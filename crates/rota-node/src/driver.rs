@@ -37,7 +37,7 @@ use crate::pending::Pending;
 use crate::queues;
 use crate::readers::ReadJob;
 use crate::signer::EnvelopeLimits;
-use crate::status::ServerStatus;
+use crate::status::{ServerStatus, State};
 use crate::unfinal::Unfinal;
 pub use envelopes::ChainNow;
 pub use levels::{BeginOptions, Cancel, ReadLevel, ReadOptions, RunOptions, Wait, WriteOptions};
@@ -266,6 +266,21 @@ impl Driver {
     /// Where this server stands.
     pub fn status(&self) -> ServerStatus {
         self.0.board.status()
+    }
+
+    /// Whether this server can be used, in one word.
+    pub(crate) fn state(&self) -> State {
+        self.0.board.state()
+    }
+
+    /// Whether it can, and has executed the block at a height.
+    pub(crate) fn has_executed(&self, height: Height) -> bool {
+        self.state() == State::Ready && *self.0.board.applied().borrow() >= height
+    }
+
+    /// The newest final height here.
+    pub(crate) fn height(&self) -> Height {
+        self.0.board.chain_now().0
     }
 
     /// Where peers, and over HTTP clients, reach this server, as far as its settings say so.

@@ -137,7 +137,7 @@ async fn what_is_backed_up_is_there_again_when_it_is_loaded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_thousand_rows_are_loaded_at_once_and_on_all_servers() {
-    let cluster = Cluster::start(4).await;
+    let cluster = Cluster::start(2).await;
     let to = cluster.servers[0].as_ref().unwrap().http;
     let file = made(
         "CREATE TABLE tree(id INTEGER PRIMARY KEY, next INT REFERENCES tree, name TEXT, r REAL);
@@ -151,12 +151,10 @@ async fn fifty_thousand_rows_are_loaded_at_once_and_on_all_servers() {
         assert_eq!(code, 200, "{answer}");
         let height = rota_core::types::Height(answer["rota"]["height"].as_u64().unwrap());
         let root = cluster.root(0, height).await;
-        for server in 1..4 {
-            assert_eq!(cluster.root(server, height).await, root);
-        }
+        assert_eq!(cluster.root(1, height).await, root);
     }
     let sql = "GET /db/query?q=SELECT%20count(*),sum(next),max(name)%20FROM%20tree";
-    let answer = json(cluster.servers[3].as_ref().unwrap().http, sql, &Json::Null).await;
+    let answer = json(cluster.servers[1].as_ref().unwrap().http, sql, &Json::Null).await;
     let want = json!([[50_000, 1_250_024_999, "number 9999"]]);
     assert_eq!(answer["results"][0]["values"], want);
 }

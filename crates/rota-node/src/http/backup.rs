@@ -90,7 +90,7 @@ pub(super) async fn backup(
         Ok(asked) => asked,
         Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
     };
-    if door.driver.status().state == ServerState::Diverged {
+    if door.driver.state() == ServerState::Diverged {
         let why = "this server's state is not the cluster's: use another server";
         return refuse(StatusCode::SERVICE_UNAVAILABLE, why);
     }

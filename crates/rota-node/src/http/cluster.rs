@@ -381,8 +381,7 @@ async fn step_down() -> Response {
 
 /// `GET /readyz`, line by line as rqlite has it.
 async fn ready(State(door): State<Door>, Query(options): Options) -> Response {
-    let state = door.driver.status().state;
-    if state == ServerState::Diverged {
+    if door.driver.state() == ServerState::Diverged {
         let text = "[-]node diverged from the cluster";
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     }
@@ -396,7 +395,7 @@ async fn ready(State(door): State<Door>, Query(options): Options) -> Response {
     let sync = given(&options, "sync").is_some();
     let by = tokio::time::Instant::now() + time;
     let synced = !sync || tokio::time::timeout_at(by, caught_up(&door)).await.is_ok();
-    let (code, lines) = match door.driver.status().state {
+    let (code, lines) = match door.driver.state() {
         ServerState::NoQuorum | ServerState::Diverged => {
             (StatusCode::SERVICE_UNAVAILABLE, "[+]node ok\n[+]leader does not exist")
         }
@@ -417,14 +416,10 @@ async fn ready(State(door): State<Door>, Query(options): Options) -> Response {
 
 /// Returns when this server has executed all that was final here when it was asked.
 async fn caught_up(door: &Door) {
-    let wanted = door.driver.status().height;
+    let wanted = door.driver.height();
     let mut again = tokio::time::interval(SYNC_STEP);
-    loop {
+    while !door.driver.has_executed(wanted) {
         again.tick().await;
-        let status = door.driver.status();
-        if status.state == ServerState::Ready && status.applied.height >= wanted {
-            return;
-        }
     }
 }
 
