@@ -6,9 +6,9 @@
 //! ```text
 //!   signed by this server     half of what members may take
 //!   signed by a member        the other half in equal parts, whoever forwards it
-//!   signed by anybody else    a room beside that: a half of it for our own door, a quarter for what
-//!                             members forward from theirs, a quarter for what they pass on, in
-//!                             equal parts by the member that sent it
+//!   signed by anybody else    a room beside that: a half of it for our own door, a quarter for
+//!                             what members forward from theirs, a quarter for what they pass on,
+//!                             in equal parts by the member that sent it
 //! ```
 //!
 //! Keys cost nothing, and who is a user is known at apply only: so what a member forwards counts

@@ -327,8 +327,8 @@ pub enum Mode {
 
 const KEYS_HELP: &str = "\
 A key is a file of 64 hex digits that only its owner may read: whoever has it is its user, so keep \
-it on the user's own machine, and a copy where it cannot get lost. Servers are told the public part \
-only: CREATE USER alice KEY 'ed25519:…'.
+it on the user's own machine, and a copy where it cannot get lost. Servers are told the public \
+part only: CREATE USER alice KEY 'ed25519:…'.
 
 Examples:
   rota keys new alice.key
@@ -358,8 +358,8 @@ pub enum Keys {
 
 const TX_HELP: &str = "\
 All statements of one command are one transaction: all of them happen, or none. They are in \
-SQLite's words, as over HTTP. Rows go to standard output, the place in the chain to standard error. \
-A password in CREATE USER or ALTER USER is made a verifier here, before anything is signed. \
+SQLite's words, as over HTTP. Rows go to standard output, the place in the chain to standard \
+error. A password in CREATE USER or ALTER USER is made a verifier here, before anything is signed. \
 Sending it again is harmless: a transaction that has been executed is not executed again.
 
 With --sign-only the key can stay on a machine without a network: what it needs to know of the \

@@ -270,7 +270,7 @@ fn chain_of(text: &[u8]) -> Result<Chain, Failure> {
         serde_json::from_slice(text).map_err(Failure::doing("what GET /chain answers"))?;
     if chain.format != FORMAT {
         return Err(Failure::new(format!(
-            "that chain has format {}, this program signs format {FORMAT}: use the server's version",
+            "that chain has format {}, this program signs format {FORMAT}: use the server's",
             chain.format
         )));
     }
