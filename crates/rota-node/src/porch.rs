@@ -160,8 +160,7 @@ enum Stand {
 impl Porch {
     /// A door's own, within what this process may open.
     pub(crate) fn open(door: &str, listener: &TcpListener) -> Self {
-        // It works with fewer, too.
-        let _ = SockRef::from(listener).listen(BACKLOG);
+        adjust(listener);
         let share = Arc::new(Share::take());
         let places = Places::default();
         let within = places.within(share.connections());
@@ -185,10 +184,7 @@ impl Porch {
     pub(crate) async fn accept(&self, listener: &TcpListener) -> (TcpStream, SocketAddr) {
         loop {
             match listener.accept().await {
-                Ok((stream, address)) => {
-                    adjust(&stream);
-                    return (stream, address);
-                }
+                Ok(accepted) => return accepted,
                 // A client that left while it waited.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -451,15 +447,19 @@ fn rank(queue: &BTreeMap<u64, u64>, address: IpAddr) -> Option<(usize, Reverse<u
     Some((queue.len(), Reverse(*oldest), address))
 }
 
-/// What the kernel is to do for a connection. It works without, so failing is no reason to end it.
-fn adjust(stream: &TcpStream) {
+/// What the kernel is to do for a door and its connections, which have their listener's settings: to
+/// set them for each would be most of what a connection costs that says nothing. It works without,
+/// so failing is no reason not to serve.
+fn adjust(listener: &TcpListener) {
+    let socket = SockRef::from(listener);
+    let _ = socket.listen(BACKLOG);
     // Answers are single small packets: waiting for more to send would only delay them.
-    let _ = stream.set_nodelay(true);
+    let _ = socket.set_tcp_nodelay(true);
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_AFTER)
         .with_interval(KEEPALIVE_EVERY)
         .with_retries(KEEPALIVE_MISSING);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
 fn full() -> Refusal {
@@ -609,6 +609,18 @@ mod tests {
         paused.wait(false);
         assert!(door.admitted("10.0.0.3", false).await.is_ok());
         assert!(!is_there(&slow) && is_there(&busy) && is_there(&paused));
+    }
+
+    #[tokio::test]
+    async fn connections_have_the_settings_of_their_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        adjust(&listener);
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(stream.nodelay().unwrap());
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
     }
 
     #[tokio::test]

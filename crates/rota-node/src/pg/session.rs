@@ -78,7 +78,8 @@ pub(super) async fn serve(
         // turn it away.
         let _ = session.context.variables.set(&name, Some(&value), false);
     }
-    session.converse().await
+    // Boxed: it is most of what a connection costs, and who never logs in shall not cost it.
+    Box::pin(session.converse()).await
 }
 
 struct Session<S> {
