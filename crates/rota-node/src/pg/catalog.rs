@@ -604,7 +604,8 @@ mod tests {
                  LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS a WHERE 1"
             ),
             "SELECT a.grantee FROM pg_class c, (SELECT grantor, grantee, privilege_type, \
-             is_grantable, rota_owner FROM pg_catalog.rota_acl) AS a ON a.rota_owner = c.oid WHERE 1"
+             is_grantable, rota_owner FROM pg_catalog.rota_acl) AS a ON a.rota_owner = c.oid \
+             WHERE 1"
         );
         assert_eq!(
             spelled("SELECT (SELECT count(*) FROM aclexplode(relacl)) FROM pg_class"),

@@ -47,11 +47,7 @@ use crate::porch::Porch;
 use startup::Door;
 
 /// Serves PostgreSQL clients until the task is aborted.
-pub async fn serve(
-    listener: TcpListener,
-    driver: Driver,
-    entrance: Entrance,
-) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, driver: Driver, entrance: Entrance) -> io::Result<()> {
     let porch = Porch::open("PostgreSQL", &listener);
     let door = Arc::new(Door::new(entrance));
     loop {

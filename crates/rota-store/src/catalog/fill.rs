@@ -129,7 +129,8 @@ fn put_class(connection: &Connection, class: &Class<'_>) -> rusqlite::Result<()>
          reltoastrelid, relhasindex, relisshared, relpersistence, relkind, relnatts, relchecks, \
          relhasrules, relhastriggers, relhassubclass, relrowsecurity, relforcerowsecurity, \
          relispopulated, relreplident, relispartition, relrewrite, relfrozenxid, relminmxid, \
-         relacl) VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?1, 0, 0, iif(?8 = 'r', -1, 0), 0, 0, ?7, 0, 'p', ?8, \
+         relacl) \
+         VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?1, 0, 0, iif(?8 = 'r', -1, 0), 0, 0, ?7, 0, 'p', ?8, \
          ?9, ?10, ?11, ?12, 0, 0, 0, 1, ?13, 0, 0, 0, 0, ?14)",
         params![
             class.oid,

@@ -201,7 +201,7 @@ fn owners_and_lists_of_privileges_follow_from_grants() {
              \"alice=rw/\\\"Big Bob\\\"\"]"
         ]
     );
-    let everywhere = "INSERT INTO rota_grants VALUES ('*', 'team', 'rc')";
+    let everywhere = "INSERT INTO rota_grants VALUES ('ALL TABLES', 'team', 'rc')";
     db.execute_batch(everywhere).unwrap();
     prepare(&db, &Caller::default()).unwrap();
     assert_eq!(ask(&db, acls)[0], "a|rota|[\"rota=arwdC/rota\",\"team=rC/rota\"]");
