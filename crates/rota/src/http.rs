@@ -74,11 +74,6 @@ impl Web {
         }
     }
 
-    /// The machine and port.
-    pub fn at(&self) -> &HostPort {
-        &self.at
-    }
-
     /// A path's whole address, for messages.
     pub fn url(&self, path: &str) -> String {
         let scheme = if self.connector.is_some() { "https" } else { "http" };

@@ -203,8 +203,8 @@ fn for_clients(asked: &Init, places: &[Place], password: &str) -> String {
         false => format!(
             "Users and grants are changed with the administrator's key, so that no server can by \
              itself:\n  rota tx --key {folder}/{KEY_FILE} --ca {folder}/{CA_FILE} \
-             https://{user}@{host}:{http} \\\n      \"CREATE USER ada PASSWORD '…'\" \"GRANT \
-             SELECT ON ALL TO ada\"\n"
+             https://{user}@{host}:{http} \\\n      \"CREATE USER ada PASSWORD '…' SERVERS ALL\" \
+             \"GRANT SELECT ON ALL TO ada\"\n"
         ),
     };
     format!(
