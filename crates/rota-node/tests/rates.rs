@@ -38,7 +38,7 @@ async fn by_postgres(port: u16) -> u64 {
     let read = client.prepare("SELECT text FROM t WHERE id = $1").await.unwrap();
     let (until, mut reads) = (Instant::now() + TURN, 0);
     while Instant::now() < until {
-        let id = i64::try_from(reads * 7 % ROWS).unwrap() + 1;
+        let id = i32::try_from(reads * 7 % ROWS).unwrap() + 1;
         let row = client.query_one(&read, &[&id]).await.unwrap();
         assert_eq!(row.get::<_, &str>(0).len(), 100);
         reads += 1;
