@@ -18,6 +18,9 @@ use serde_json::{Map, Value as Json};
 /// SQLite's limit on the number of a parameter; what is beyond it, SQLite refuses.
 const MOST_PARAMETERS: usize = 32_766;
 
+/// What is wrong with an array that is empty.
+pub(crate) const NO_STATEMENTS: &str = "no statements";
+
 /// One element of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Asked {
@@ -126,7 +129,7 @@ pub(crate) fn read(body: &[u8]) -> Result<Vec<Asked>, &'static str> {
     let parsed: Json = serde_json::from_slice(body).map_err(|_| "invalid JSON body")?;
     let Json::Array(items) = parsed else { return Err("invalid request") };
     if items.is_empty() {
-        return Err("no statements");
+        return Err(NO_STATEMENTS);
     }
     items.into_iter().map(asked).collect()
 }

@@ -54,6 +54,9 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// How long `?queue&wait` waits unless the address says otherwise, as rqlite.
 const QUEUE_WAIT: Duration = Duration::from_secs(30);
 
+/// Why a request has no results.
+type Refused = (StatusCode, String);
+
 /// The parameters of an address: `?transaction&timings`.
 type Options = Query<Vec<(String, String)>>;
 
@@ -98,7 +101,7 @@ pub(crate) async fn execute(
     } else {
         run(&door, &login, asking, Takes::Writes).await
     };
-    answer.unwrap_or_else(|refused| refused)
+    answer.unwrap_or_else(refuse)
 }
 
 /// `POST /db/query`, `GET /db/query?q=SELECT…`.
@@ -111,7 +114,7 @@ pub(crate) async fn query(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let asking = Asking { method, options, headers, body };
-    run(&door, &login, asking, Takes::Reads).await.unwrap_or_else(|refused| refused)
+    run(&door, &login, asking, Takes::Reads).await.unwrap_or_else(refuse)
 }
 
 /// `POST /db/request`.
@@ -123,7 +126,7 @@ pub(crate) async fn request(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let asking = Asking { method: Method::POST, options, headers, body };
-    run(&door, &login, asking, Takes::Both).await.unwrap_or_else(|refused| refused)
+    run(&door, &login, asking, Takes::Both).await.unwrap_or_else(refuse)
 }
 
 /// `POST /db/sql`, `GET /db/sql?q=INSERT…`.
@@ -134,9 +137,9 @@ pub(crate) async fn sql_of(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let asking = Asking { method, options, headers, body };
-    match asking.statements() {
+    match asking.read() {
         Ok(asked) => shown(&sql::json(&asked), asking.has("pretty")),
-        Err(refused) => refused,
+        Err(refused) => refuse(refused),
     }
 }
 
@@ -152,12 +155,8 @@ impl Asking {
         given(&self.options, wanted).is_some()
     }
 
-    /// What it asks for, or a response that says why that cannot be read.
-    fn statements(&self) -> Result<Vec<Asked>, Response> {
-        self.read().map_err(|(code, why)| refuse(code, &why))
-    }
-
-    fn read(&self) -> Result<Vec<Asked>, (StatusCode, String)> {
+    /// What it asks for, or why that cannot be read.
+    fn read(&self) -> Result<Vec<Asked>, Refused> {
         let bad = |why: &str| (StatusCode::BAD_REQUEST, why.to_owned());
         if self.method == Method::GET || self.method == Method::HEAD {
             let sql = given(&self.options, "q").filter(|sql| !sql.is_empty());
@@ -186,9 +185,9 @@ async fn run(
     login: &Login,
     asking: Asking,
     takes: Takes,
-) -> Result<Response, Response> {
+) -> Result<Response, Refused> {
     let started = Instant::now();
-    let asked = asking.statements()?;
+    let asked = asking.read()?;
     let levels = levels(&asking)?;
     let timings = asking.has("timings");
     let shows = Shows { timings, more: asking.has("rota") };
@@ -204,7 +203,7 @@ async fn run(
         Ok(results) => whole.results = results,
         Err(Stopped::Stale) => whole.error = Some("stale read".into()),
         Err(Stopped::Unavailable(why)) => {
-            return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, &why));
+            return Err((StatusCode::SERVICE_UNAVAILABLE, why));
         }
     }
     let (height, id) = run.position();
@@ -218,23 +217,23 @@ async fn run(
     Ok(response)
 }
 
-fn levels(asking: &Asking) -> Result<Levels, Response> {
-    Levels::of(&asking.options).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))
+fn levels(asking: &Asking) -> Result<Levels, Refused> {
+    Levels::of(&asking.options).map_err(|why| (StatusCode::BAD_REQUEST, why))
 }
 
 /// Takes writes, and answers before they are written unless `wait` is said.
-async fn queued(door: &Door, login: &Login, asking: Asking) -> Result<Response, Response> {
+async fn queued(door: &Door, login: &Login, asking: Asking) -> Result<Response, Refused> {
     let started = Instant::now();
     let levels = levels(&asking)?;
     let waits = asking.has("wait");
     let asked = match asking.read() {
         Ok(asked) => asked,
         // Nothing, to wait for what was queued before.
-        Err((_, why)) if waits && why == "no statements" => Vec::new(),
-        Err((code, why)) => return Err(refuse(code, &why)),
+        Err((_, why)) if waits && why == asked::NO_STATEMENTS => Vec::new(),
+        Err(refused) => return Err(refused),
     };
     if !asking.has("noleader") && door.driver.status().state == ServerState::NoQuorum {
-        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "leader not found"));
+        return Err((StatusCode::SERVICE_UNAVAILABLE, "leader not found".into()));
     }
     let bytes = asking.body.as_ref().map_or(0, Bytes::len);
     let elements = asked.into_iter().filter_map(elements).collect();
@@ -242,12 +241,12 @@ async fn queued(door: &Door, login: &Login, asking: Asking) -> Result<Response, 
     let (number, written) =
         queue.push(Arc::clone(&login.user), elements, bytes).map_err(|Full| {
             let why = "the queue of writes is full: send them again later, or without ?queue";
-            refuse(StatusCode::SERVICE_UNAVAILABLE, why)
+            (StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
         })?;
     if waits {
         let patience = levels.patience.unwrap_or(QUEUE_WAIT);
         if tokio::time::timeout(patience, written).await.is_err() {
-            return Err(refuse(StatusCode::REQUEST_TIMEOUT, "timeout"));
+            return Err((StatusCode::REQUEST_TIMEOUT, "timeout".into()));
         }
     }
     let time = asking.has("timings").then(|| started.elapsed().as_secs_f64());
@@ -279,7 +278,7 @@ fn tell_position(headers: &mut HeaderMap, height: Option<Height>, id: Option<Tra
 }
 
 /// What is wrong, as a line of text: rqlite has results in JSON, and everything else in words.
-fn refuse(code: StatusCode, why: &str) -> Response {
+fn refuse((code, why): Refused) -> Response {
     let headers =
         [(CONTENT_TYPE, TEXT), (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))];
     (code, headers, format!("{why}\n")).into_response()

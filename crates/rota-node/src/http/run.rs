@@ -129,10 +129,10 @@ impl Unit {
             Ok(statements) => statements,
             Err(refusal) => return Self::Refused(refusal),
         };
-        if let [statement] = statements.as_slice() {
-            if let Some(unit) = foreign_keys(&statement.sql) {
-                return unit;
-            }
+        if let [statement] = statements.as_slice()
+            && let Some(unit) = foreign_keys(&statement.sql)
+        {
+            return unit;
         }
         let mut all = Access::Empty;
         for statement in &statements {
