@@ -228,6 +228,9 @@ impl Transaction {
     /// Sends what was done, if anything was written, and waits for it as [`Driver::write`] does.
     /// 40001: what the client was shown is no longer so; nothing was changed.
     pub async fn commit(self, options: &WriteOptions) -> Result<Option<Written>, WriteError> {
+        // What takes long here takes long everywhere.
+        let is_large = matches!(&self.draft, Place::Here(draft) if draft.is_large());
+        let most = if is_large { LARGE_TIMEOUT } else { WRITE_TIMEOUT };
         let finished = match self.draft {
             Place::Unopened => None,
             Place::Here(draft) if draft.is_large() => {
@@ -246,7 +249,7 @@ impl Transaction {
         };
         let bytes = encode(&transaction).len();
         if bytes <= self.driver.0.limits.bytes {
-            return self.driver.submit(transaction, options, WRITE_TIMEOUT).await.map(Some);
+            return self.driver.submit(transaction, options, most).await.map(Some);
         }
         self.driver.submit_in_parts(transaction, options).await.map(Some)
     }

@@ -79,11 +79,14 @@ fn answer(options: &[(String, String)], text: String) -> Response {
 }
 
 /// `timeout=5s`, if it is a duration.
-fn time_out(options: &[(String, String)]) -> Result<Duration, Response> {
-    let Some(text) = given(options, "timeout") else { return Ok(SYNC_TIME) };
-    go::duration(text)
-        .map(|asked| asked.min(LONGEST_SYNC_TIME))
-        .ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "timeout is not a valid duration"))
+fn time_out(options: &[(String, String)]) -> Option<Duration> {
+    let Some(text) = given(options, "timeout") else { return Some(SYNC_TIME) };
+    go::duration(text).map(|asked| asked.min(LONGEST_SYNC_TIME))
+}
+
+/// In rqlite's words.
+fn no_duration() -> Response {
+    refuse(StatusCode::BAD_REQUEST, "timeout is not a valid duration")
 }
 
 /// `GET /status`: one object per part, as in rqlite; what is Rota's own is in the part `rota`.
@@ -341,8 +344,8 @@ fn own_address(door: &Door, headers: &HeaderMap) -> String {
 /// `GET /nodes`: an object by names, or with `ver=2` an array.
 async fn nodes(State(door): State<Door>, headers: HeaderMap, Query(options): Options) -> Response {
     // What is asked for is known already: nothing has to be waited for.
-    if let Err(refused) = time_out(&options) {
-        return refused;
+    if time_out(&options).is_none() {
+        return no_duration();
     }
     let nodes = Nodes::of(&door, &headers, &door.driver.status());
     let texts = nodes.all().map(|node| {
@@ -388,10 +391,7 @@ async fn ready(State(door): State<Door>, Query(options): Options) -> Response {
     if given(&options, "noleader").is_some() {
         return "[+]node ok".into_response();
     }
-    let time = match time_out(&options) {
-        Ok(time) => time,
-        Err(refused) => return refused,
-    };
+    let Some(time) = time_out(&options) else { return no_duration() };
     let sync = given(&options, "sync").is_some();
     let by = tokio::time::Instant::now() + time;
     let synced = !sync || tokio::time::timeout_at(by, caught_up(&door)).await.is_ok();
