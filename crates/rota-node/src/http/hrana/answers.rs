@@ -3,7 +3,8 @@
 //! ```text
 //!  {"baton": "…", "base_url": null, "results": [
 //!     {"type": "ok", "response": {"type": "execute", "result":
-//!        {"cols": [{"name": "a", "decltype": "INT"}], "rows": [[{"type": "integer", "value": "1"}]],
+//!        {"cols": [{"name": "a", "decltype": "INT"}],
+//!         "rows": [[{"type": "integer", "value": "1"}]],
 //!         "affected_row_count": 0, "last_insert_rowid": null, …}}},
 //!     {"type": "error", "error": {"message": "…", "code": "SQLITE_ERROR", "sqlstate": "42601"}}]}
 //! ```

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!  {"baton": null, "requests": [
-//!     {"type": "execute", "stmt": {"sql": "SELECT ?", "args": [{"type": "integer", "value": "1"}]}},
-//!     {"type": "batch", "batch": {"steps": [{"condition": {"type": "ok", "step": 0}, "stmt": …}]}},
+//!     {"type": "execute", "stmt": {"sql": "SELECT ?", "args": [{"type": "text", "value": "1"}]}},
+//!     {"type": "batch", "batch": {"steps": [{"condition": {"type": "ok", "step": 0}, …}]}},
 //!     {"type": "close"}]}
 //! ```
 
@@ -244,7 +244,9 @@ mod tests {
 
     #[test]
     fn names_lose_their_prefix_and_the_last_of_two_counts() {
-        let one = |name: &str, value: &str| json!({"name": name, "value": {"type": "text", "value": value}});
+        let one = |name: &str, value: &str| {
+            json!({"name": name, "value": {"type": "text", "value": value}})
+        };
         let read = parameters(json!({"sql": "x", "named_args": [
             one(":b", "1"), one("a", "2"), one("@b", "3"), one("$c", "4")]}));
         let named = |name: &str, value: &str| (name.to_owned(), Value::Text(value.into()));

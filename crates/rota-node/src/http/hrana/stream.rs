@@ -371,8 +371,8 @@ impl Stream {
         Ok(result.unwrap_or_else(|| StatementResult::nothing(kind)))
     }
 
-    /// Sends statements as one transaction. `None`: it failed and changed nothing, and which of them
-    /// it was is found by running them one by one.
+    /// Sends statements as one transaction. `None`: it failed and changed nothing, and which of
+    /// them it was is found by running them one by one.
     pub(crate) async fn together(
         &mut self,
         prepared: Vec<&Prepared>,
