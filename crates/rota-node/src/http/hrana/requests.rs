@@ -244,9 +244,8 @@ mod tests {
 
     #[test]
     fn names_lose_their_prefix_and_the_last_of_two_counts() {
-        let one = |name: &str, value: &str| {
-            json!({"name": name, "value": {"type": "text", "value": value}})
-        };
+        let text = |value: &str| json!({"type": "text", "value": value});
+        let one = |name: &str, value: &str| json!({"name": name, "value": text(value)});
         let read = parameters(json!({"sql": "x", "named_args": [
             one(":b", "1"), one("a", "2"), one("@b", "3"), one("$c", "4")]}));
         let named = |name: &str, value: &str| (name.to_owned(), Value::Text(value.into()));
