@@ -111,7 +111,7 @@ fn what_a_stranger_signed_is_not_remembered_and_is_run_once_at_the_most() {
     let transaction = pair.maker.sql("INSERT INTO t VALUES (1)");
     let transaction = Transaction { user: "alice".into(), ..transaction };
     let envelope = pair.maker.envelope(stranger, vec![transaction]);
-    let mut again = |pair: &mut Pair| -> Vec<Option<String>> {
+    let again = |pair: &mut Pair| -> Vec<Option<String>> {
         let block = pair.maker.block_of(vec![envelope.clone()]);
         let receipts = pair.apply(&block).unwrap().receipts;
         let code = |refusal: rota_core::error::Refusal| refusal.code().to_owned();
