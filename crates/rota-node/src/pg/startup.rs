@@ -183,7 +183,7 @@ async fn encrypted(
         Ok(Stream::Tls(_)) => Ok(None),
         Err(wire) => {
             let message = "received unencrypted data after SSL request";
-            refuse(wire, &Refusal::new(sqlstate::PROTOCOL_VIOLATION, message)).await
+            refuse(*wire, &Refusal::new(sqlstate::PROTOCOL_VIOLATION, message)).await
         }
     }
 }

@@ -242,8 +242,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// The stream itself, unless something has been read of what comes next: then the client, or
     /// somebody on the way to it, has sent in clear what was to be encrypted (CVE-2021-23222).
-    pub(crate) fn into_stream(self) -> Result<S, Self> {
-        if self.input.is_empty() && self.output.is_empty() { Ok(self.stream) } else { Err(self) }
+    pub(crate) fn into_stream(self) -> Result<S, Box<Self>> {
+        let is_quiet = self.input.is_empty() && self.output.is_empty();
+        if is_quiet { Ok(self.stream) } else { Err(Box::new(self)) }
     }
 
     /// The stream.

@@ -37,6 +37,9 @@ struct Known {
     roles: Roles,
 }
 
+/// What a function tells; nothing where it is asked about nothing.
+type Tells = fn(&Known, &Context<'_>) -> Result<Option<bool>>;
+
 /// Registers them, for the schema and the users as they are.
 pub(super) fn tell(
     connection: &Connection,
@@ -48,7 +51,7 @@ pub(super) fn tell(
     for name in FOR_EVERYBODY {
         connection.create_scalar_function(name, ANY, FLAGS, |_| Ok(1))?;
     }
-    let functions: [(&str, fn(&Known, &Context<'_>) -> Result<Option<bool>>); 7] = [
+    let functions: [(&str, Tells); 7] = [
         ("has_table_privilege", |known, call| known.table(call, 2)),
         ("has_any_column_privilege", |known, call| known.table(call, 2)),
         ("has_column_privilege", |known, call| known.table(call, 3)),
