@@ -1,6 +1,7 @@
 //! Real servers as real processes: what a user of `rota dev` sees, and what survives `kill -9`.
 
 mod cluster;
+mod secured;
 mod transactions;
 
 use std::io::Write;
@@ -234,7 +235,13 @@ fn exit_codes_tell_a_failure_from_a_mistake() {
     assert_eq!(code(&["start", "--home", "/nonexistent"]), 1);
     assert_eq!(code(&[]), 2);
     assert_eq!(code(&["sql"]), 2);
-    assert_eq!(code(&["status", "https://127.0.0.1:4001"]), 2);
+    assert_eq!(code(&["status", "https://127.0.0.1"]), 2);
+    assert_eq!(code(&["sql", "postgres://127.0.0.1:1?sslmode=sometimes"]), 2);
+}
+
+fn mode_of(path: &std::path::Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).expect("a file").permissions().mode() & 0o777
 }
 
 #[test]
@@ -253,9 +260,15 @@ fn homes_for_real_machines_are_written_once() {
     assert!(written.status.success(), "{}", text(&written.stderr));
     assert!(text(&written.stdout).contains("Writes need 3 of the 4 servers"));
     for i in 1..=4 {
-        for file in ["genesis.json", "server.toml", "key"] {
-            assert!(out.join(format!("server-{i}/{file}")).exists(), "server-{i}/{file}");
+        for (file, mode) in
+            [("genesis.json", 0o600), ("key", 0o600), ("tls.key", 0o600), ("tls.crt", 0o644)]
+        {
+            assert_eq!(mode_of(&out.join(format!("server-{i}/{file}"))), mode, "server-{i}/{file}");
         }
+        assert_eq!(mode_of(&out.join(format!("server-{i}"))), 0o700);
+    }
+    for file in ["ca.key", "administrator.key", "administrator.password"] {
+        assert_eq!(mode_of(&out.join(file)), 0o600, "{file}");
     }
     assert_eq!(init(&out).status.code(), Some(1), "keys are never overwritten");
 }
