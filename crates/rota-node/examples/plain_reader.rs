@@ -68,7 +68,7 @@ async fn serve(stream: TcpStream, file: &Path) -> Result<(), Failure> {
     let mut wire = Wire::new(stream);
     loop {
         match wire.hello().await? {
-            Some(Ok(Hello::Encryption)) => {
+            Some(Ok(Hello::Tls | Hello::Gss)) => {
                 wire.output().extend_from_slice(b"N");
                 wire.flush().await?;
             }

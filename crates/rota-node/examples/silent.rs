@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The third word is what each says: `nothing`, `head` (half a request's head), `body` (a head that
-//! announces a body), `rest` (a whole request, and then no more), `tls` (half a TLS handshake), `pg`
+//! announces a body), `rest` (a whole request, and then no more), `tls` (half a handshake), `pg`
 //! (half a start-up of PostgreSQL's protocol). With `again`, whoever is closed comes back at once;
 //! with `spread`, they come from many of this machine's addresses (127.0.0.0/8).
 

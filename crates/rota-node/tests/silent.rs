@@ -5,9 +5,11 @@ mod support;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
-use rota_node::State;
+use rota_node::{State, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -32,11 +34,20 @@ struct Running {
 }
 
 async fn start() -> Running {
-    let cluster = Cluster::start(1).await;
+    let cluster = Cluster::start_with(1, |_| {}, |home, _| certify(home)).await;
     cluster.is(0, State::Ready).await;
     let server = cluster.servers[0].as_ref().unwrap();
     let (pg, http) = (server.pg, server.http);
     Running { _cluster: cluster, pg, http }
+}
+
+/// A certificate in a home, so that its server speaks TLS to those who begin with it.
+fn certify(home: &Path) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = home.join(tls::KEY_FILE);
+    std::fs::write(home.join(tls::CERTIFICATE_FILE), made.cert.pem()).unwrap();
+    std::fs::write(&key, made.key_pair.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 impl Running {
@@ -109,6 +120,7 @@ async fn crowds_that_say_nothing_keep_nobody_out() {
         (running.http, b"POST /db/query HTTP/1.1\r\nHost: localhost\r\nX-"),
         (running.http, b"POST /db/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n["),
         (running.http, b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        (running.http, b"\x16\x03\x01\x02\x00\x01"),
     ] {
         let silent = crowd(door, CROWD, says).await;
         let what = String::from_utf8_lossy(says);
@@ -122,10 +134,12 @@ async fn crowds_that_say_nothing_keep_nobody_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_takes_too_long_to_begin_is_sent_away() {
     let running = start().await;
-    let slow: [(SocketAddr, &'static [u8]); 6] = [
+    let slow: [(SocketAddr, &'static [u8]); 7] = [
         (running.pg, b""),
         (running.pg, b"\x00\x00\x00\x40\x00\x03\x00\x00user"),
         (running.pg, b"\x16\x03\x01\x02\x00\x01"),
+        // The same after a request for TLS.
+        (running.pg, b"\x00\x00\x00\x08\x04\xd2\x16\x2f\x16\x03\x01"),
         (running.http, b""),
         (running.http, b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "),
         (running.http, b"\x16\x03\x01\x02\x00\x01"),

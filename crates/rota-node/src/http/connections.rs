@@ -104,10 +104,10 @@ async fn begin(
     };
     let pace = Pace::new(guest, patience);
     let io = TokioIo::new(Timed::new(stream, Arc::clone(&pace)));
-    let service = Service { door, routes, arrival: Arrival { from, encrypted, pace } };
+    let requests = Requests { door, routes, arrival: Arrival { from, encrypted, pace } };
     let mut http = http1::Builder::new();
     http.header_read_timeout(None).max_header_size(MAX_HEAD_BYTES);
-    Box::pin(http.serve_connection(io, service)).await.map_err(io::Error::other)
+    Box::pin(http.serve_connection(io, requests)).await.map_err(io::Error::other)
 }
 
 /// Tells a client that its request, which is not read, should have come over TLS.
@@ -119,14 +119,14 @@ async fn tell_to_encrypt(stream: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// One connection's requests, one after the other.
-struct Service {
+/// One connection's, one after the other.
+struct Requests {
     door: Door,
     routes: Router,
     arrival: Arrival,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Service {
+impl hyper::service::Service<Request<Incoming>> for Requests {
     type Response = Response<Sent>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Sent>, Infallible>> + Send>>;

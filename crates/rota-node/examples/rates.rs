@@ -1,10 +1,11 @@
-//! How fast reads are over HTTP, beside PostgreSQL's protocol. A measurement: it wants the machine
-//! for itself.
+//! How fast reads by key are over HTTP, beside PostgreSQL's protocol: a server of its own in this
+//! process, both doors in turns (step 1 of a transaction's life). It wants the machine for itself.
 //!
 //! ```sh
-//! cargo test --release -p rota-node --test rates -- --ignored --nocapture
+//! cargo run --release -p rota-node --example rates
 //! ```
 
+#[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::time::{Duration, Instant};
@@ -68,9 +69,8 @@ async fn by_http(port: u16) -> u64 {
     reads
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn reads_over_http_are_at_least_half_as_fast() {
+#[tokio::main]
+async fn main() {
     let cluster = Cluster::start(1).await;
     cluster.is(0, State::Ready).await;
     let server = cluster.servers[0].as_ref().unwrap();
@@ -92,5 +92,4 @@ async fn reads_over_http_are_at_least_half_as_fast() {
     }
     let seconds = TURN.as_secs() * u64::try_from(TURNS).unwrap();
     println!("PostgreSQL {}/s, HTTP {}/s", over_pg / seconds, over_http / seconds);
-    assert!(over_http * 2 >= over_pg);
 }
