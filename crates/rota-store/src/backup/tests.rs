@@ -161,12 +161,14 @@ fn reals_come_back_bit_by_bit() {
             CREATE TABLE reals(id INTEGER PRIMARY KEY, r REAL)",
         )
         .unwrap();
+    connection.execute_batch("BEGIN").unwrap();
     let mut bits = 0x9e37_79b9_7f4a_7c15_u64;
     for id in 0..5_000 {
         bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let number = f64::from_bits(bits ^ bits >> 29);
         connection.execute("INSERT INTO reals VALUES (?1, ?2)", (id, number)).unwrap();
     }
+    connection.execute_batch("COMMIT").unwrap();
     let mut text = Vec::new();
     dump::dump(home.path(), &mut text, &Wanted::default()).unwrap();
     let restored = Connection::open_in_memory().unwrap();
