@@ -5,7 +5,7 @@
 //! ```text
 //!   rota_users    name, key, verifier, servers, administrator, login ┐
 //!   rota_roles    role, member                                       ├─► Access, in memory,
-//!   rota_grants   object ('*': all), grantee, privileges             ┘   anew after each change
+//!   rota_grants   object (or all), grantee, privileges             ┘   anew after each change
 //! ```
 //! * `change` has the words of the statements, `alter` carries them out;
 //! * `rights` compares what a statement needs with what its user may;
@@ -13,6 +13,7 @@
 
 mod alter;
 mod change;
+mod opened;
 mod rights;
 mod verifier;
 
@@ -28,13 +29,15 @@ pub use change::{
     Change, KEY_SCHEME, Objects, Options, PUBLIC, Password, Servers, is_about, key_of, kind_of,
     text_of,
 };
-pub(crate) use alter::reserved_table;
-pub(crate) use rights::{FUNCTION_TABLES, Need, Needs};
+pub(crate) use alter::check_table;
+pub(crate) use change::table_of;
+pub(crate) use opened::opened;
+pub(crate) use rights::{Need, Needs};
 pub use rights::{Privilege, Privileges, Rights};
 pub use verifier::{NotAVerifier, SCHEME, Verifier};
 
-/// What stands for all tables in `rota_grants`.
-pub(crate) const ALL_TABLES: &str = "*";
+/// What stands for all tables in `rota_grants`: no table's name, since there they are in lower case.
+pub(crate) const ALL_TABLES: &str = "ALL TABLES";
 
 /// The three tables.
 pub(crate) const CREATE: &str = "

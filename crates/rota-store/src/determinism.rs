@@ -144,10 +144,13 @@ impl Context {
         self.running.store(false, Ordering::Relaxed);
         *lock(&self.denied) = None;
         *lock(&self.needs) = None;
+        // Of a statement that could not be prepared.
+        lock(&self.made).clear();
     }
 
     /// From now on it runs: it is prepared, and its user may.
     pub(crate) fn run(&self) {
+        *lock(&self.needs) = None;
         self.running.store(true, Ordering::Relaxed);
     }
 
@@ -187,8 +190,8 @@ impl Context {
         {
             lock(&self.made).push(name.to_owned());
         }
+        lock(&self.needs).get_or_insert_default().note(asked, schema_change);
         if !self.running.load(Ordering::Relaxed) {
-            lock(&self.needs).get_or_insert_default().note(asked, schema_change);
             return Ok(());
         }
         let mut needs = Needs::default();
@@ -407,13 +410,14 @@ fn functions(connection: &Connection, context: &Arc<Context>) -> rusqlite::Resul
     let numbers = Arc::clone(context);
     connection.create_scalar_function(c"rota_nextval", 1, flags, move |call| {
         let name: String = call.get(0)?;
-        let next = numbers.sequences().next(&name);
+        let next = may_draw(&numbers, &name).and_then(|()| numbers.sequences().next(&name));
         next.map_err(|refusal| numbers.deny(refusal))
     })?;
     let numbers = Arc::clone(context);
     connection.create_scalar_function(c"rota_reserve", 2, flags, move |call| {
         let (name, count): (String, i64) = (call.get(0)?, call.get(1)?);
-        let reserved = numbers.sequences().reserve(&name, count);
+        let reserved =
+            may_draw(&numbers, &name).and_then(|()| numbers.sequences().reserve(&name, count));
         let Sequence { next, born } = reserved.map_err(|refusal| numbers.deny(refusal))?;
         Ok(format!("{next} {born}"))
     })?;
@@ -422,10 +426,7 @@ fn functions(connection: &Connection, context: &Arc<Context>) -> rusqlite::Resul
         let (name, value): (String, i64) = (call.get(0)?, call.get(1)?);
         let raised = match numbers.caller.rights().may_everywhere(Privilege::Create) {
             true => numbers.sequences().raise(&name, value),
-            false => Err(Refusal::new(
-                sqlstate::INSUFFICIENT_PRIVILEGE,
-                format!("permission denied for sequence {name}"),
-            )),
+            false => Err(no_sequence(&name)),
         };
         raised.map(|()| value).map_err(|refusal| numbers.deny(refusal))
     })?;
@@ -442,6 +443,18 @@ fn functions(connection: &Connection, context: &Arc<Context>) -> rusqlite::Resul
     let charged = Arc::clone(context);
     let meter: Meter = Arc::new(move |steps| charged.charge(steps));
     crate::functions::register(connection, Some(meter))
+}
+
+/// Sequences belong to no table, and a column's default draws from them: whoever may write anything
+/// may draw.
+fn may_draw(context: &Context, name: &str) -> Result<(), Refusal> {
+    if context.caller.rights().may_write() { Ok(()) } else { Err(no_sequence(name)) }
+}
+
+fn no_sequence(name: &str) -> Refusal {
+    let name: String = name.chars().take(64).collect();
+    let message = format!("permission denied for sequence {name}");
+    Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
 }
 
 /// `2026-11-20 23:52:00.125`: as CURRENT_TIMESTAMP, with what there is of a second's parts.

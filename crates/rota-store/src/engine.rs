@@ -192,7 +192,9 @@ impl Engine {
         running: &mut Running<'_>,
     ) -> Result<StatementResult, Trouble> {
         let mut made = Vec::new();
-        let result = self.run_one(statement, kind, running, &mut made)?;
+        let result = self.run_one(statement, kind, running, &mut made);
+        self.note_again(&statement.sql);
+        let result = result?;
         if is_schema_change(kind) {
             self.forget_statements();
             self.grants_follow(&statement.sql, kind, &made, running)?;
@@ -245,7 +247,7 @@ impl Engine {
         let connection = self.database.connection();
         let prepared = connection.prepare_cached(text).map_err(judge)?;
         let rights = self.context.caller.rights();
-        let mut needs = self.needs_of(text);
+        let mut needs = self.needs_of(text)?;
         if rights.administrator {
             self.context.run();
             return Ok(prepared);
@@ -254,9 +256,15 @@ impl Engine {
         if needs.is_none() {
             prepared.discard();
             prepared = connection.prepare_cached(text).map_err(judge)?;
-            needs = self.needs_of(text);
+            needs = self.needs_of(text)?;
         }
-        let needs = needs.unwrap_or_default();
+        let needs = match needs {
+            Some(needs) => needs,
+            // DROP … IF EXISTS of nothing, CREATE INDEX IF NOT EXISTS of what is there.
+            None if self.context.is_schema_change() => Arc::default(),
+            // SQLite asks about all others; of one that it did not ask about nothing is known.
+            None => return Err(unasked().into()),
+        };
         let lacking = needs.iter().filter(|need| !rights.satisfies(need));
         for need in lacking {
             if !self.is_about_nothing(need)? {
@@ -268,11 +276,19 @@ impl Engine {
     }
 
     /// What a statement needs that was prepared just now, or kept; `None`: nobody knows.
-    fn needs_of(&self, text: &str) -> Option<Arc<Needs>> {
+    fn needs_of(&self, text: &str) -> Result<Option<Arc<Needs>>, Trouble> {
         let Some(asked) = self.context.take_needs() else {
-            return self.needs.borrow().get(text).cloned();
+            return Ok(self.needs.borrow().get(text).cloned());
         };
-        let needs = Arc::new(asked);
+        let mut needs = asked.with_replaced(text);
+        if !self.context.is_schema_change() && needs.may_hide_reads(text) {
+            let phase = self.context.phase();
+            self.context.trust();
+            let opened = access::opened(self.database.connection(), text);
+            self.context.resume(phase);
+            needs = needs.with_read(opened.map_err(judge)?);
+        }
+        let needs = Arc::new(needs);
         if text.len() <= MAX_CACHED_SQL {
             let mut kept = self.needs.borrow_mut();
             if kept.len() >= MOST_KEPT_NEEDS {
@@ -280,7 +296,15 @@ impl Engine {
             }
             kept.insert(text.into(), Arc::clone(&needs));
         }
-        Some(needs)
+        Ok(Some(needs))
+    }
+
+    /// After a run: if SQLite has prepared the statement anew meanwhile, since the schema had
+    /// changed, what it needed before says nothing any more.
+    pub(crate) fn note_again(&self, sql: &str) {
+        if self.context.take_needs().is_some() {
+            self.needs.borrow_mut().remove(client_text(sql).as_str());
+        }
     }
 
     /// Whether a name is a subquery's: SQLite does not say, and there is no such table.
@@ -309,12 +333,11 @@ impl Engine {
     fn new_tables(&self, schema_change: bool) -> Result<Vec<String>, Trouble> {
         let mut new = Vec::new();
         for name in self.context.take_made() {
-            if !schema_change || self.has_table(&name)? {
+            // The first AUTOINCREMENT makes a table of SQLite's own; nobody else can.
+            if !schema_change || name == "sqlite_sequence" || self.has_table(&name)? {
                 continue;
             }
-            if access::FUNCTION_TABLES.iter().any(|taken| taken.eq_ignore_ascii_case(&name)) {
-                return Err(access::reserved_table(&name).into());
-            }
+            access::check_table(&name)?;
             new.push(name);
         }
         Ok(new)
@@ -396,6 +419,11 @@ fn check(prepared: &CachedStatement<'_>, running: &mut Running<'_>) -> Result<()
     }
     running.wrote |= writes;
     Ok(())
+}
+
+/// Not to be run: nobody knows what it would touch.
+pub(crate) fn unasked() -> Refusal {
+    Refusal::new(sqlstate::INTERNAL, "SQLite did not say what the statement needs")
 }
 
 /// A write in a transaction that only reads.

@@ -14,6 +14,20 @@ pub const SYSTEM_PREFIX: &str = "rota_";
 const PRIVATE_TABLES: [&str; 5] =
     ["rota_meta", "rota_tables", "rota_buckets", "rota_hashes", "rota_recent"];
 
+/// System tables that are for everybody.
+const OPEN_TABLES: [&str; 1] = ["rota_sequences"];
+
+/// Tables of SQLite's that are there without being made: of pages and plans, and of modules.
+pub(crate) const RAW_TABLES: [&str; 7] = [
+    "sqlite_dbpage",
+    "dbstat",
+    "bytecode",
+    "tables_used",
+    "sqlite_stmt",
+    "fts3tokenize",
+    "fts4aux",
+];
+
 /// SQLite's functions whose results depend on their arguments and the database only, or that
 /// `determinism` has replaced. PostgreSQL's are in `functions`.
 const FUNCTIONS: [&str; 123] = [
@@ -172,6 +186,11 @@ pub fn is_system(name: &str) -> bool {
     starts_with(name, SYSTEM_PREFIX)
 }
 
+/// Whether it is for administrators only.
+pub(crate) fn is_closed(table: &str) -> bool {
+    is_system(table) && !OPEN_TABLES.iter().any(|open| open.eq_ignore_ascii_case(table))
+}
+
 fn writable(table: &str, schema_change: bool) -> Result<(), Refusal> {
     // A CREATE, DROP or ALTER writes SQLite's own tables by itself.
     let by_itself =
@@ -195,8 +214,7 @@ fn readable(table: &str, column: &str, schema_change: bool) -> Result<(), Refusa
             Err(unsupported(format!("{table}.{column} says what is so on one server only")))
         };
     }
-    let hidden = ["sqlite_dbpage", "dbstat", "bytecode", "tables_used", "sqlite_stmt"];
-    let refused = hidden.iter().chain(&PRIVATE_TABLES).any(|name| name.eq_ignore_ascii_case(table))
+    let refused = RAW_TABLES.iter().chain(&PRIVATE_TABLES).any(|name| name.eq_ignore_ascii_case(table))
         || starts_with(table, "pragma_")
         || starts_with(table, "sqlite_stat");
     if refused {
@@ -229,6 +247,13 @@ pub fn authorize(asked: &AuthContext<'_>, schema_change: bool) -> Result<(), Ref
     }
     match asked.action {
         A::Select | A::Recursive => Ok(()),
+        A::Read { table_name, .. } if asked.accessor.is_some() && is_closed(table_name) => {
+            // Or whoever makes a trigger would have an administrator read it for them.
+            Err(Refusal::new(
+                sqlstate::INSUFFICIENT_PRIVILEGE,
+                format!("{table_name} cannot be read by way of a view, trigger or WITH in a write"),
+            ))
+        }
         A::Read { table_name, column_name } => readable(table_name, column_name, schema_change),
         A::Insert { table_name } | A::Delete { table_name } => writable(table_name, schema_change),
         A::Update { table_name, .. } => writable(table_name, schema_change),

@@ -30,14 +30,16 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
-use rusqlite::{CachedStatement, Connection, OpenFlags, Row};
+use rusqlite::{CachedStatement, Connection, OpenFlags, Row, StatementStatus};
 
-use crate::access::{Access as Users, Caller, Need, Needs, View};
+use crate::access::{self, Access as Users, Caller, Need, Needs, View};
 use crate::bind;
 use crate::catalog;
 use crate::chain_db;
 use crate::determinism::MAX_SQL_BYTES;
+use crate::engine::unasked;
 use crate::error::{Trouble, judge};
+use crate::policy;
 use crate::sql::{Access, classify};
 use crate::sqlite;
 use crate::value::{Column, Rows, StatementKind};
@@ -58,6 +60,9 @@ const MAX_READ_VALUE_BYTES: i32 = 16 << 20;
 
 /// Page cache per connection; the operating system's cache is behind it.
 const CACHE_KIB: i64 = 8 * 1024;
+
+/// How often a statement is begun anew because the schema has changed.
+const MOST_RUNS: usize = 5;
 
 /// What each value costs beside its own bytes when an answer's size is counted.
 const VALUE_OVERHEAD: usize = 24;
@@ -232,11 +237,22 @@ struct Watch {
 }
 
 impl Watch {
+    /// From now on the statement runs: it is prepared, and its user may.
+    fn run(&self) {
+        *lock(&self.needs) = None;
+        self.running.store(true, Ordering::Relaxed);
+    }
+
     /// What SQLite asks for is noted while it prepares a statement; while it runs one, which it
     /// then prepares anew since the schema has changed, it is refused at once.
     fn note(&self, asked: &AuthContext<'_>, caller: &Caller) -> Result<(), Refusal> {
-        if !self.running.load(Ordering::Relaxed) {
-            lock(&self.needs).get_or_insert_default().note(asked, false);
+        let is_running = self.running.load(Ordering::Relaxed);
+        // A function such as pragma_table_info() prepares its PRAGMA while its statement runs.
+        if is_running && matches!(asked.action, AuthAction::Pragma { .. }) {
+            return Ok(());
+        }
+        lock(&self.needs).get_or_insert_default().note(asked, false);
+        if !is_running {
             return Ok(());
         }
         let mut needs = Needs::default();
@@ -321,7 +337,7 @@ impl Session {
             return Err(cancelled());
         }
         *lock(&self.watch.until) = Some((limits.deadline, Arc::clone(&limits.cancelled)));
-        let rows = self.run(statement, limits);
+        let rows = self.run_settled(statement, limits);
         *lock(&self.watch.until) = None;
         match rows {
             Err(refusal)
@@ -332,6 +348,25 @@ impl Session {
             }
             rows => rows,
         }
+    }
+
+    /// Runs a statement until SQLite has not prepared it anew meanwhile, since the schema had
+    /// changed: what it needed before says nothing of that, and not all is asked about.
+    fn run_settled(&self, statement: &Statement, limits: &ReadLimits) -> Result<Rows, Refusal> {
+        for _ in 0..MOST_RUNS {
+            let rows = self.run(statement, limits);
+            let ran = self.watch.running.swap(false, Ordering::Relaxed);
+            if lock(&self.watch.needs).take().is_none() || !ran {
+                return rows;
+            }
+            self.needs.borrow_mut().remove(statement.sql.as_str());
+            if let Ok(stale) = self.connection.prepare_cached(&statement.sql) {
+                stale.discard();
+            }
+            self.look_at_schema()?;
+        }
+        let message = "the schema changes too often for this statement: try again";
+        Err(Refusal::new(sqlstate::SERIALIZATION_FAILURE, message))
     }
 
     fn run(&self, statement: &Statement, limits: &ReadLimits) -> Result<Rows, Refusal> {
@@ -346,6 +381,7 @@ impl Session {
         bind::bind(&mut prepared, &statement.parameters)?;
         let mut answer = Answer::new(limits.max_rows, limits.max_bytes);
         let mut columns = None;
+        prepared.reset_status(StatementStatus::RePrepare);
         let mut found = prepared.raw_query();
         while let Some(row) = found.next().map_err(|error| self.refuse(error))? {
             // Only now: the first step prepares anew what a changed schema has made stale.
@@ -353,6 +389,10 @@ impl Session {
             answer.add(row, columns.len())?;
         }
         drop(found);
+        if prepared.get_status(StatementStatus::RePrepare) == 0 {
+            // What SQLite asked for then was for a PRAGMA that the statement uses as a table.
+            lock(&self.watch.needs).take();
+        }
         answer.rows.columns = columns.unwrap_or_else(|| columns_of(&prepared));
         Ok(answer.rows)
     }
@@ -373,40 +413,49 @@ impl Session {
     fn permitted(&self, sql: &str) -> Result<CachedStatement<'_>, Refusal> {
         let prepared = self.prepare(sql)?;
         let rights = self.caller.rights();
-        let needs = self.needs_of(sql);
+        let needs = self.needs_of(sql)?;
         if rights.administrator {
-            self.watch.running.store(true, Ordering::Relaxed);
+            self.watch.run();
             return Ok(prepared);
         }
         let mut prepared = prepared;
         let mut needs = needs.filter(|needs| rights.lacks(needs).is_none());
         if needs.is_none() {
             prepared.discard();
+            self.look_at_schema()?;
             prepared = self.prepare(sql)?;
-            needs = self.needs_of(sql);
+            needs = self.needs_of(sql)?;
         }
-        let needs = needs.unwrap_or_default();
+        let needs = needs.ok_or_else(unasked)?;
         for need in needs.iter().filter(|need| !rights.satisfies(need)) {
             if !self.is_about_nothing(need)? {
                 return Err(need.refusal());
             }
         }
-        self.watch.running.store(true, Ordering::Relaxed);
+        self.watch.run();
         Ok(prepared)
     }
 
     /// What a statement needs that was prepared just now, or kept; `None`: nobody knows.
-    fn needs_of(&self, sql: &str) -> Option<Arc<Needs>> {
-        let Some(asked) = lock(&self.watch.needs).take() else {
-            return self.needs.borrow().get(sql).cloned();
+    fn needs_of(&self, sql: &str) -> Result<Option<Arc<Needs>>, Refusal> {
+        let asked = lock(&self.watch.needs).take();
+        let Some(mut needs) = asked else {
+            return Ok(self.needs.borrow().get(sql).cloned());
         };
-        let needs = Arc::new(asked);
+        if needs.may_hide_reads(sql) {
+            self.watch.trusted.store(true, Ordering::Relaxed);
+            let opened = access::opened(&self.connection, sql);
+            self.watch.trusted.store(false, Ordering::Relaxed);
+            lock(&self.watch.needs).take();
+            needs = needs.with_read(opened.map_err(|error| self.refuse(error))?);
+        }
+        let needs = Arc::new(needs);
         let mut kept = self.needs.borrow_mut();
         if kept.len() >= CACHED_STATEMENTS {
             kept.clear();
         }
         kept.insert(sql.into(), Arc::clone(&needs));
-        Some(needs)
+        Ok(Some(needs))
     }
 
     /// Whether a name is a subquery's: SQLite does not say, and there is no such table.
@@ -430,15 +479,19 @@ impl Session {
     }
 
     fn describe(&self, sql: &str) -> Result<Description, Refusal> {
-        // Preparing looks at the schema in memory; running this compares it with the file's.
-        self.connection
-            .prepare_cached("SELECT 1 FROM main.sqlite_schema LIMIT 0")
-            .and_then(|mut fresh| fresh.raw_query().next().map(drop))
-            .map_err(|error| self.refuse(error))?;
+        self.look_at_schema()?;
         self.fill_catalog(sql)?;
         lock(&self.watch.denied).take();
         self.watch.running.store(false, Ordering::Relaxed);
         describe_on(&self.connection, sql).map_err(|refusal| self.denied(refusal))
+    }
+
+    /// Preparing looks at the schema in memory; running this compares it with the file's.
+    fn look_at_schema(&self) -> Result<(), Refusal> {
+        self.connection
+            .prepare_cached("SELECT 1 FROM main.sqlite_schema LIMIT 0")
+            .and_then(|mut fresh| fresh.raw_query().next().map(drop))
+            .map_err(|error| self.refuse(error))
     }
 
     /// The authorizer's reason, if it has one.
@@ -659,8 +712,8 @@ pub(crate) fn authorize(asked: &AuthContext<'_>) -> Result<(), Refusal> {
         A::Select | A::Recursive => Ok(()),
         A::Read { table_name, .. } if in_chain => public(table_name),
         A::Read { table_name, .. } => not_raw(table_name),
-        A::Function { function_name } if function_name.eq_ignore_ascii_case("load_extension") => {
-            Err(denied("extensions can not be loaded"))
+        A::Function { function_name } if is_of_a_module(function_name) => {
+            Err(denied(format!("function {function_name}() is not for clients")))
         }
         A::Function { .. } => Ok(()),
         A::Pragma { pragma_name, .. } if is_harmless(pragma_name) => Ok(()),
@@ -691,13 +744,23 @@ fn public(table: &str) -> Result<(), Refusal> {
     if chain_db::PUBLIC_TABLES.iter().any(|public| public.eq_ignore_ascii_case(table)) {
         return Ok(());
     }
-    Err(denied(format!("chain.{table} is not for clients; chain.{} are", chain_db::PUBLIC_TABLES.join(", chain."))))
+    let public = chain_db::PUBLIC_TABLES.join(", chain.");
+    Err(denied(format!("chain.{table} is not for clients; chain.{public} are")))
+}
+
+/// Functions that load code, write to the server's log, or are an extension's: with a parameter,
+/// `fts3_tokenizer` gives an address of this process and takes one that is called.
+fn is_of_a_module(function: &str) -> bool {
+    let starts = |prefix: &str| {
+        function.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    ["load_extension", "sqlite_log", "fts3", "fts5", "rtree"].into_iter().any(starts)
 }
 
 /// Not tables of SQLite's that show bytes of pages, whatever is in them, nor the log's own by a
 /// short name.
 fn not_raw(table: &str) -> Result<(), Refusal> {
-    let raw = ["sqlite_dbpage", "dbstat", "sqlite_stmt", "bytecode", "tables_used"];
+    let raw = policy::RAW_TABLES;
     if raw.iter().chain(&chain_db::PRIVATE_TABLES).any(|name| name.eq_ignore_ascii_case(table)) {
         return Err(denied(format!("{table} is not for clients")));
     }

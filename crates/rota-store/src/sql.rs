@@ -404,6 +404,30 @@ pub fn forbidden(sql: &str, kind: StatementKind) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The tables of `REPLACE INTO t`, `INSERT OR REPLACE INTO t` and `UPDATE OR REPLACE t`, also those in
+/// a trigger's body, in lower case.
+pub(crate) fn replaced(sql: &str) -> Vec<String> {
+    let mut tables = Vec::new();
+    let mut tokens = Lexer::new(sql).map(|(_, token)| token).peekable();
+    let mut last = Token::Symbol(';');
+    while let Some(token) = tokens.next() {
+        let is_clause = token.is("REPLACE") && last.is("OR");
+        let is_verb =
+            token.is("REPLACE") && tokens.peek().is_some_and(|next| next.is("INTO"));
+        last = token;
+        if !(is_clause || is_verb) {
+            continue;
+        }
+        let _ = tokens.next_if(|next| next.is("INTO"));
+        let mut name = tokens.next();
+        if tokens.next_if_eq(&Token::Symbol('.')).is_some() {
+            name = tokens.next();
+        }
+        tables.extend(name.and_then(access::table_of));
+    }
+    tables
+}
+
 #[derive(Default)]
 struct Scope {
     exists: bool,
@@ -491,6 +515,25 @@ mod tests {
         ];
         for sql in allowed {
             assert_eq!(forbidden(sql, classify(sql).kind), Ok(()), "{sql}");
+        }
+    }
+
+    #[test]
+    fn tables_whose_rows_are_replaced_are_found_by_the_words() {
+        for (sql, want) in [
+            ("REPLACE INTO t VALUES (1)", &["t"][..]),
+            ("WITH x AS (SELECT 1) INSERT OR /**/ REPLACE INTO main.\"T\" SELECT 1", &["t"]),
+            ("UPDATE OR REPLACE [a b] SET x = 1", &["a b"]),
+            (
+                "CREATE TRIGGER r AFTER INSERT ON t BEGIN REPLACE INTO u VALUES (1); \
+                 UPDATE OR REPLACE v SET a = 1; END",
+                &["u", "v"],
+            ),
+            ("INSERT INTO t SELECT replace(a, 'x', 'OR REPLACE INTO u') FROM v", &[]),
+            ("CREATE TABLE t(a UNIQUE ON CONFLICT REPLACE)", &[]),
+            ("SELECT 1 WHERE 0 OR replace(1, 2, 3)", &[]),
+        ] {
+            assert_eq!(replaced(sql), want, "{sql}");
         }
     }
 

@@ -3,11 +3,15 @@
 
 mod support;
 
-use rota_core::crypto::SecretKey;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use rota_core::genesis::{Administrator, Genesis};
-use rota_core::transaction::Transaction;
+use rota_core::transaction::{Settings, Transaction};
 use rota_store::access::{Privilege, View, text_of};
-use support::{Outcome, Pair, genesis, key};
+use rota_store::chain_db::ChainDb;
+use rota_store::{ReadLimits, Reader};
+use support::{Outcome, Pair, genesis, key, statement};
 
 /// A server of the genesis.
 const SERVER: u8 = 1;
@@ -137,6 +141,11 @@ fn whoever_makes_a_table_may_do_everything_with_it_and_grants_go_with_it() {
         ("ALTER TABLE mine RENAME TO ours; INSERT INTO ours VALUES (2)", "ok"),
     ]);
     bench.all("bob", &[("SELECT * FROM ours", "ok"), ("DROP TABLE ours", "42501")]);
+    // Whatever a table is called, it is one table.
+    bench.all("alice", &[
+        ("CREATE TABLE \"*\"(a); CREATE TABLE \"ALL TABLES\"(a); CREATE TABLE \"public\"(a)", "ok"),
+        ("SELECT * FROM secret", "42501"),
+    ]);
     bench.all("alice", &[("DROP TABLE ours", "ok")]);
     bench.administer("CREATE TABLE ours(a); CREATE TABLE mine(a)");
     bench.all("bob", &[("SELECT * FROM ours", "42501")]);
@@ -155,9 +164,42 @@ fn a_cached_statement_is_checked_for_each_of_its_users() {
         bench.all("bob", &[("SELECT a FROM t", "ok")]);
         bench.all("alice", &[("SELECT a FROM t", "42501")]);
     }
+    // A sequence of one's own is for who may write.
+    bench.all("alice", &[("SELECT rota_nextval('t_id_seq')", "42501")]);
     // In one transaction the grant counts at once, and is gone with what follows it.
     bench.all("rota", &[("GRANT SELECT ON t TO alice; SELECT nonsense", "42703")]);
     bench.all("alice", &[("SELECT a FROM t", "42501")]);
+}
+
+#[test]
+fn a_statement_that_was_prepared_for_an_older_schema_is_checked_for_the_new_one() {
+    let mut bench = Bench::trusted();
+    bench.administer(
+        "CREATE TABLE t(a); CREATE TABLE secret(a); CREATE VIEW v AS SELECT a FROM t;
+         CREATE USER alice; GRANT SELECT ON t, v TO alice",
+    );
+    let home = bench.0.home();
+    let _log = ChainDb::open(&home, bench.0.genesis()).unwrap();
+    let mut reader = Reader::open(&home, bench.access()).unwrap();
+    let mut read = |user: &str| {
+        let limits = ReadLimits {
+            deadline: Instant::now() + Duration::from_secs(60),
+            cancelled: Arc::default(),
+            max_rows: 10,
+            max_bytes: 1_000,
+        };
+        let asked = statement("SELECT * FROM v", &[]);
+        let found = reader.query(user, &asked, &Settings::default(), &limits);
+        found.map_or_else(|refusal| refusal.code().to_owned(), |_| "ok".into())
+    };
+    assert_eq!([read("alice"), read("rota")], ["ok", "ok"]);
+    bench.administer(
+        "DROP VIEW v; CREATE VIEW v AS SELECT a FROM secret; GRANT SELECT ON v TO alice",
+    );
+    // SQLite prepares it anew while the administrator's runs.
+    assert_eq!([read("rota"), read("alice"), read("alice")], ["ok", "42501", "42501"]);
+    bench.administer("DROP VIEW v; CREATE VIEW v AS SELECT a FROM t; GRANT SELECT ON v TO alice");
+    assert_eq!([read("alice"), read("alice")], ["ok", "ok"]);
 }
 
 #[test]
@@ -186,6 +228,7 @@ fn nobody_but_administrators_reads_or_changes_what_is_the_systems() {
         ("INSERT INTO rota_users VALUES ('x', NULL, NULL, 'ALL', 1, 1)", "42501"),
         ("GRANT SELECT ON rota_users TO alice", "42501"),
         ("CREATE TABLE json_each(a)", "42939"),
+        ("CREATE TABLE pragma_secret(a)", "42939"),
         ("ALTER TABLE t RENAME TO JSON_tree", "42939"),
     ]);
     // Its own password is its own.
@@ -316,5 +359,4 @@ fn a_plain_password_has_no_place_in_a_block_and_no_other_user_may_be_named() {
     assert_eq!(bench.code(SERVER, "rota", "CREATE USER a PASSWORD 'secret'"), "42501");
     let refused = bench.as_user(SERVER, "rota", "ALTER USER rota PASSWORD 'secret'").unwrap_err();
     assert!(!refused.message.contains("secret"));
-    let _: SecretKey = key(STRANGER);
 }

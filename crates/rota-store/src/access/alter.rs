@@ -8,7 +8,7 @@ use rota_core::error::{Fault, Refusal, sqlstate};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::change::{Change, Objects, Options, PUBLIC, Password};
-use super::rights::{FUNCTION_TABLES, Privilege, Privileges};
+use super::rights::{Privilege, Privileges, is_free};
 use super::{ALL_TABLES, Access, Servers, User, none, servers_text};
 use crate::engine::{Engine, Running};
 use crate::error::{Trouble, judge};
@@ -26,7 +26,7 @@ const MOST_GRANTS: usize = 100_000;
 const STEPS_PER_ENTRY: u64 = 20;
 
 /// Names that nobody may have, beside those that begin with `pg_`.
-const RESERVED: [&str; 3] = [PUBLIC, "none", ALL_TABLES];
+const RESERVED: [&str; 2] = [PUBLIC, "none"];
 
 impl Engine {
     /// Carries out a change of users or grants.
@@ -184,9 +184,7 @@ impl Engine {
     }
 
     fn move_grants(&self, from: &str, to: &str) -> Result<bool, Trouble> {
-        if FUNCTION_TABLES.iter().any(|name| name.eq_ignore_ascii_case(to)) {
-            return Err(reserved_table(to).into());
-        }
+        check_table(to)?;
         let moves = self.access.grants.iter().any(|grant| grant.object.as_deref() == Some(from));
         if !moves {
             return Ok(false);
@@ -231,11 +229,7 @@ impl Engine {
 /// The names of `ALTER TABLE [schema.]from RENAME TO to`, in lower case.
 fn renamed(sql: &str) -> Option<(String, String)> {
     let mut tokens = Lexer::new(sql).map(|(_, token)| token);
-    let name = |token: Option<Token<'_>>| match token {
-        Some(Token::Word(word)) => Some(word.to_ascii_lowercase()),
-        Some(Token::Quoted(text) | Token::Text(text)) => Some(super::change::bare(text)),
-        _ => None,
-    };
+    let name = |token: Option<Token<'_>>| token.and_then(super::change::table_of);
     let mut next = tokens.find(|token| *token != Token::Symbol(';'));
     let expect = |token: Option<Token<'_>>, word: &str| token.filter(|t| t.is(word)).map(drop);
     expect(next, "ALTER")?;
@@ -496,7 +490,10 @@ fn too_many(what: &str, most: usize) -> Refusal {
     Refusal::new(sqlstate::TOO_COMPLEX, format!("there may be {most} {what} at most"))
 }
 
-/// A table by the name of a function would be read without a grant.
-pub(crate) fn reserved_table(name: &str) -> Refusal {
-    Refusal::new("42939", format!("the name {name} is that of a function"))
+/// Refuses a table by the name of a function, which would be read without a grant.
+pub(crate) fn check_table(name: &str) -> Result<(), Refusal> {
+    if is_free(name) {
+        return Err(Refusal::new("42939", format!("the name {name} is that of a function")));
+    }
+    Ok(())
 }

@@ -530,8 +530,17 @@ impl<'a> Words<'a> {
     }
 }
 
+/// The table that a token names, in lower case.
+pub(crate) fn table_of(token: Token<'_>) -> Option<String> {
+    match token {
+        Token::Word(word) => Some(word.to_ascii_lowercase()),
+        Token::Quoted(text) | Token::Text(text) => Some(bare(text)),
+        Token::Parameter(_) | Token::Symbol(_) => None,
+    }
+}
+
 /// A quoted name's text in lower case, single quotes included: SQLite takes them for names too.
-pub(super) fn bare(text: &str) -> String {
+fn bare(text: &str) -> String {
     let text = match text.strip_prefix('\'') {
         Some(inner) => inner.strip_suffix('\'').unwrap_or(inner).replace("''", "'"),
         None => unquoted(text),

@@ -11,9 +11,11 @@ use std::fmt;
 use rota_core::error::{Refusal, sqlstate};
 use rusqlite::hooks::{AuthAction, AuthContext};
 
+use super::opened::joins_by_name;
 use crate::catalog;
 use crate::chain_db;
-use crate::policy::is_system;
+use crate::policy::{is_closed, is_system};
+use crate::sql;
 
 /// What may be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -155,7 +157,7 @@ impl Rights {
         if self.administrator {
             return None;
         }
-        needs.0.iter().find(|need| !self.satisfies(need))
+        needs.all.iter().find(|need| !self.satisfies(need))
     }
 
     pub(crate) fn satisfies(&self, need: &Need) -> bool {
@@ -199,28 +201,80 @@ impl Need {
 
 /// All that SQLite asked for while it prepared a statement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Needs(Vec<Need>);
+pub(crate) struct Needs {
+    all: Vec<Need>,
+    /// Whether views, triggers or common table expressions take part.
+    indirect: bool,
+}
 
 impl Needs {
     /// Notes what one question is about.
     pub(crate) fn note(&mut self, asked: &AuthContext<'_>, schema_change: bool) {
-        if let Some(need) = need(asked, schema_change)
-            && !self.0.contains(&need)
-        {
-            self.0.push(need);
+        self.indirect |= asked.accessor.is_some();
+        if let Some(need) = need(asked, schema_change) {
+            self.add(need);
         }
     }
 
+    fn add(&mut self, need: Need) {
+        if !self.all.contains(&need) {
+            self.all.push(need);
+        }
+    }
+
+    /// Whether the statement may read what SQLite does not ask about.
+    pub(crate) fn may_hide_reads(&self, sql: &str) -> bool {
+        self.indirect || joins_by_name(sql)
+    }
+
+    /// With the tables that the statement reads. Those whose rows it changes it reads for that.
+    #[must_use]
+    pub(crate) fn with_read(mut self, tables: impl IntoIterator<Item = String>) -> Self {
+        for table in tables {
+            if is_free(&table) {
+                continue;
+            }
+            if is_closed(&table) {
+                self.add(Need::Administrator(table));
+                continue;
+            }
+            let is_known = self.all.iter().any(|need| match need {
+                Need::On(Privilege::Insert, ..) => false,
+                Need::On(_, known, _) => known.eq_ignore_ascii_case(&table),
+                Need::Anywhere | Need::Administrator(_) => false,
+            });
+            if !is_known && !is_system(&table) {
+                self.add(Need::On(Privilege::Select, table, false));
+            }
+        }
+        self
+    }
+
+    /// With what SQLite does not ask about: REPLACE deletes the rows that are in its way, also
+    /// where a trigger inserts or updates.
+    #[must_use]
+    pub(crate) fn with_replaced(mut self, sql: &str) -> Self {
+        let named = sql::replaced(sql);
+        if named.is_empty() {
+            return self;
+        }
+        let changed = self.all.iter().filter_map(|need| match need {
+            Need::On(Privilege::Insert | Privilege::Update, table, _) => Some(table.clone()),
+            _ => None,
+        });
+        for table in changed.chain(named).collect::<Vec<_>>() {
+            self.add(Need::On(Privilege::Delete, table, false));
+        }
+        self
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Need> {
-        self.0.iter()
+        self.all.iter()
     }
 }
 
 /// Tables that functions are: no grants are needed, and users' tables may not have their names.
-pub(crate) const FUNCTION_TABLES: [&str; 4] = ["json_each", "json_tree", "jsonb_each", "jsonb_tree"];
-
-/// System tables that are for everybody.
-const OPEN_TABLES: [&str; 1] = ["rota_sequences"];
+const FUNCTION_TABLES: [&str; 4] = ["json_each", "json_tree", "jsonb_each", "jsonb_tree"];
 
 /// What a question of the authorizer's needs; `None`: nothing that is granted (`policy` and `query`
 /// say what nobody may).
@@ -236,8 +290,7 @@ fn need(asked: &AuthContext<'_>, schema_change: bool) -> Option<Need> {
             return None;
         }
         if is_system(table) {
-            let open = OPEN_TABLES.iter().any(|open| open.eq_ignore_ascii_case(table));
-            return (!open).then(|| Need::Administrator(table.to_owned()));
+            return is_closed(table).then(|| Need::Administrator(table.to_owned()));
         }
         // A CREATE, DROP or ALTER reads and writes rows by itself.
         let privilege = if schema_change { Privilege::Create } else { privilege };
@@ -274,7 +327,7 @@ fn need(asked: &AuthContext<'_>, schema_change: bool) -> Option<Need> {
 }
 
 /// SQLite's own tables, and those that are functions.
-fn is_free(table: &str) -> bool {
+pub(super) fn is_free(table: &str) -> bool {
     let starts = |prefix: &str| {
         table.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     };

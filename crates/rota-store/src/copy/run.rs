@@ -67,9 +67,28 @@ impl Engine {
         running.budget.charge_steps(looked_at.saturating_mul(STEPS_PER_COLUMN))?;
         let columns = copy.columns(all)?;
         self.context.distrust(false);
-        let connection = self.database.connection();
-        let mut insert = self.permitted(&client_text(&copy.insert_sql(&columns)))?;
-        let mut records = Records::new(&copy, &columns, lines);
+        let sql = copy.insert_sql(&columns);
+        let copied = self.copy_rows(&sql, &copy, (&columns, lines), running);
+        self.note_again(&sql);
+        let rows = copied?;
+        self.context.set_changes(i64::try_from(rows).unwrap_or(i64::MAX));
+        Ok(StatementResult {
+            kind: StatementKind::Copy,
+            rows_affected: rows,
+            last_insert_rowid: self.database.connection().last_insert_rowid(),
+            rows: Rows::default(),
+        })
+    }
+
+    fn copy_rows(
+        &self,
+        sql: &str,
+        copy: &Copy,
+        (columns, lines): (&[Column], &[u8]),
+        running: &mut Running<'_>,
+    ) -> Result<u64, Trouble> {
+        let mut insert = self.permitted(&client_text(sql))?;
+        let mut records = Records::new(copy, columns, lines);
         let mut rows = 0;
         while let Some((line, values)) = records.row()? {
             match self.insert(&mut insert, &values, running) {
@@ -80,13 +99,7 @@ impl Engine {
                 Err(fault) => return Err(fault),
             }
         }
-        self.context.set_changes(i64::try_from(rows).unwrap_or(i64::MAX));
-        Ok(StatementResult {
-            kind: StatementKind::Copy,
-            rows_affected: rows,
-            last_insert_rowid: connection.last_insert_rowid(),
-            rows: Rows::default(),
-        })
+        Ok(rows)
     }
 
     fn insert(
