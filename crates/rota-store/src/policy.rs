@@ -163,6 +163,13 @@ pub fn is_allowed_function(name: &str) -> bool {
     allowed.any(|allowed| allowed.eq_ignore_ascii_case(name))
 }
 
+/// Functions that load code, write to the server's log, or are an extension's: with a parameter,
+/// `fts3_tokenizer` gives an address of this process and takes one that is called.
+pub(crate) fn is_of_a_module(function: &str) -> bool {
+    let modules = ["load_extension", "sqlite_log", "fts3", "fts5", "rtree"];
+    modules.into_iter().any(|prefix| starts_with(function, prefix))
+}
+
 /// Why a function is refused.
 pub fn refused_function(name: &str) -> Refusal {
     unsupported(format!("function {name}() is not available: copies might differ"))
@@ -214,7 +221,8 @@ fn readable(table: &str, column: &str, schema_change: bool) -> Result<(), Refusa
             Err(unsupported(format!("{table}.{column} says what is so on one server only")))
         };
     }
-    let refused = RAW_TABLES.iter().chain(&PRIVATE_TABLES).any(|name| name.eq_ignore_ascii_case(table))
+    let mut hidden = RAW_TABLES.iter().chain(&PRIVATE_TABLES);
+    let refused = hidden.any(|name| name.eq_ignore_ascii_case(table))
         || starts_with(table, "pragma_")
         || starts_with(table, "sqlite_stat");
     if refused {

@@ -712,7 +712,7 @@ pub(crate) fn authorize(asked: &AuthContext<'_>) -> Result<(), Refusal> {
         A::Select | A::Recursive => Ok(()),
         A::Read { table_name, .. } if in_chain => public(table_name),
         A::Read { table_name, .. } => not_raw(table_name),
-        A::Function { function_name } if is_of_a_module(function_name) => {
+        A::Function { function_name } if policy::is_of_a_module(function_name) => {
             Err(denied(format!("function {function_name}() is not for clients")))
         }
         A::Function { .. } => Ok(()),
@@ -746,15 +746,6 @@ fn public(table: &str) -> Result<(), Refusal> {
     }
     let public = chain_db::PUBLIC_TABLES.join(", chain.");
     Err(denied(format!("chain.{table} is not for clients; chain.{public} are")))
-}
-
-/// Functions that load code, write to the server's log, or are an extension's: with a parameter,
-/// `fts3_tokenizer` gives an address of this process and takes one that is called.
-fn is_of_a_module(function: &str) -> bool {
-    let starts = |prefix: &str| {
-        function.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-    };
-    ["load_extension", "sqlite_log", "fts3", "fts5", "rtree"].into_iter().any(starts)
 }
 
 /// Not tables of SQLite's that show bytes of pages, whatever is in them, nor the log's own by a

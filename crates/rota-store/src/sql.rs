@@ -363,6 +363,10 @@ pub fn forbidden(sql: &str, kind: StatementKind) -> Result<(), Refusal> {
             }
         }
     }
+    if let Some(name) = growing_window(sql) {
+        let message = format!("{name}() OVER copies its whole result for each row; use a subquery");
+        return refuse(&message);
+    }
     let mut scopes = vec![Scope::default()];
     let mut previous = [Token::Symbol(';'); 2];
     let orders_matter = !matches!(kind, StatementKind::Select | StatementKind::Explain);
@@ -404,16 +408,50 @@ pub fn forbidden(sql: &str, kind: StatementKind) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The tables of `REPLACE INTO t`, `INSERT OR REPLACE INTO t` and `UPDATE OR REPLACE t`, also those in
-/// a trigger's body, in lower case.
+/// Aggregates whose result grows with each row.
+const GROWING: [&str; 6] = [
+    "group_concat",
+    "string_agg",
+    "json_group_array",
+    "json_group_object",
+    "jsonb_group_array",
+    "jsonb_group_object",
+];
+
+/// The first of them that is used over a window: no VM steps tell what that costs.
+fn growing_window(sql: &str) -> Option<&'static str> {
+    let mut open = Vec::new();
+    let (mut name, mut closed) = (None, None);
+    for (_, token) in Lexer::new(sql) {
+        match token {
+            Token::Symbol('(') => open.push(name.take()),
+            Token::Symbol(')') => {
+                closed = open.pop().flatten();
+                name = None;
+                continue;
+            }
+            token if token.is("OVER") && closed.is_some() => return closed,
+            // FILTER (…) may stand between.
+            token if token.is("FILTER") && closed.is_some() => name = closed,
+            token => {
+                let word = access::table_of(token);
+                name = word.and_then(|word| GROWING.into_iter().find(|known| *known == word));
+            }
+        }
+        closed = None;
+    }
+    None
+}
+
+/// The tables of `REPLACE INTO t`, `INSERT OR REPLACE INTO t` and `UPDATE OR REPLACE t`, also those
+/// in a trigger's body, in lower case.
 pub(crate) fn replaced(sql: &str) -> Vec<String> {
     let mut tables = Vec::new();
     let mut tokens = Lexer::new(sql).map(|(_, token)| token).peekable();
     let mut last = Token::Symbol(';');
     while let Some(token) = tokens.next() {
         let is_clause = token.is("REPLACE") && last.is("OR");
-        let is_verb =
-            token.is("REPLACE") && tokens.peek().is_some_and(|next| next.is("INTO"));
+        let is_verb = token.is("REPLACE") && tokens.peek().is_some_and(|next| next.is("INTO"));
         last = token;
         if !(is_clause || is_verb) {
             continue;
@@ -511,6 +549,7 @@ mod tests {
             "UPDATE t SET a = 1 WHERE EXISTS (SELECT 1 FROM u LIMIT 1)",
             "SELECT a FROM t LIMIT 3",
             "CREATE TABLE t(a AS (1))",
+            "INSERT INTO t SELECT string_agg(a, ','), count(*) OVER () FROM u GROUP BY b",
             "INSERT INTO t(a, \"rollback\") SELECT a, rank() OVER (ORDER BY a) FROM u",
         ];
         for sql in allowed {
@@ -602,6 +641,8 @@ mod tests {
             format!("{mark}VACUUM"),
             "; ANALYZE".into(),
             ";CREATE TABLE t AS SELECT 1".into(),
+            "SELECT 1, \"String_Agg\"(a, ',') FILTER (WHERE a) OVER (ORDER BY b) FROM t".into(),
+            "CREATE VIEW v AS SELECT json_group_array((a)) OVER w FROM t WINDOW w AS ()".into(),
         ] {
             assert!(forbidden(&sql, classify(&sql).kind).is_err(), "{sql}");
         }
