@@ -261,7 +261,9 @@ impl Mempool {
 
     /// Envelopes that fit a block of this height and time and are not `taken` by its ancestors: of
     /// each account the oldest first, and of all accounts the same number of bytes, as far as they
-    /// have so many. The oldest of all is always among them, so that none waits for ever.
+    /// have so many. The first place is the oldest's of all at even heights, so that none waits for
+    /// ever, and goes round among the accounts at odd ones: where a block holds little, what one of
+    /// them piled up long ago does not keep out all others.
     pub fn select(
         &self,
         taken: &BTreeSet<EnvelopeId>,
@@ -289,8 +291,13 @@ impl Mempool {
             .collect();
         // By what an account has in the block already, and by how long its oldest has waited.
         let mut turns: BTreeSet<(usize, u64, usize)> = BTreeSet::new();
+        let accounts = queues.len() as u64;
         for (number, queue) in queues.iter_mut().enumerate() {
-            turns.extend(queue.peek().map(|&(arrival, _)| (0, arrival, number)));
+            let place = |arrival: u64| match height.0.is_multiple_of(2) {
+                true => arrival,
+                false => (number as u64 + height.0 / 2) % accounts,
+            };
+            turns.extend(queue.peek().map(|&(arrival, _)| (0, place(arrival), number)));
         }
         while let Some((bytes, _, number)) = turns.pop_first() {
             let Some(queue) = queues.get_mut(number) else { continue };
@@ -532,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_of_all_is_in_the_next_block_however_large() {
+    fn the_oldest_of_all_is_in_one_of_two_blocks_however_large() {
         let limits = Parameters::default();
         let mut mempool = Mempool::new(4);
         let mut large = Arc::unwrap_or_clone(envelope(200, 9));
@@ -541,8 +548,23 @@ mod tests {
         mempool.insert(Arc::clone(&large), GUEST, &limits, Instant(0)).unwrap();
         flood(&mut mempool, MEMBER, 1);
         flood(&mut mempool, Account::Own, 1);
-        let block = mempool.select(&BTreeSet::new(), &limits, 3_000_000, Height(1), Time(1));
+        let block = mempool.select(&BTreeSet::new(), &limits, 3_000_000, Height(2), Time(1));
         assert!(block.contains(&large) && block.len() > 100);
+    }
+
+    #[test]
+    fn where_a_block_holds_one_transaction_every_account_has_its_turn() {
+        let limits = Parameters { block_transactions: 1, ..Parameters::default() };
+        let mut mempool = Mempool::new(4);
+        flood(&mut mempool, MEMBER, 1);
+        let late = envelope(201, 99);
+        mempool.insert(Arc::clone(&late), Account::Own, &limits, Instant(0)).unwrap();
+        let turns = (1..=4).filter(|&height| {
+            let none = BTreeSet::new();
+            let block = mempool.select(&none, &limits, 1 << 20, Height(height), Time(height));
+            block == [Arc::clone(&late)]
+        });
+        assert_eq!(turns.count(), 1);
     }
 
     #[test]

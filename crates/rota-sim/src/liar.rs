@@ -74,6 +74,10 @@ impl Behaviour {
     ];
 }
 
+/// How many transactions a liar forges: enough to fill the blocks of a run in which one holds a
+/// single transaction, and not so many that nothing else is simulated.
+const FORGERIES: u32 = 200;
+
 /// In the name of the user that only its own key signs for.
 fn forgery(salt: [u8; 16]) -> Transaction {
     let sql = "INSERT INTO forged VALUES (1)".into();
@@ -99,6 +103,7 @@ pub struct Liar {
     others: Vec<NodeId>,
     behaviours: Vec<Behaviour>,
     old: Vec<Message>,
+    forged: u32,
     random: Random,
 }
 
@@ -112,7 +117,7 @@ impl Liar {
         behaviours: Vec<Behaviour>,
         random: Random,
     ) -> Self {
-        Self { chain, key, member, others, behaviours, old: Vec::new(), random }
+        Self { chain, key, member, others, behaviours, old: Vec::new(), forged: 0, random }
     }
 
     /// What it sends instead of an honest message.
@@ -183,10 +188,10 @@ impl Liar {
             }
             _ => None,
         });
-        // Some only: where a block holds one transaction, a flood of them is all that gets in.
-        let Some(expiry) = expiry.filter(|_| self.random.per_mille(20)) else {
+        let Some(expiry) = expiry.filter(|_| self.forged < FORGERIES) else {
             return vec![(to, message)];
         };
+        self.forged += 1;
         let transaction = forgery(self.random.bytes());
         let mut envelope = Envelope::sign(self.chain, &self.key, expiry, vec![transaction]);
         if self.random.per_mille(300) {
