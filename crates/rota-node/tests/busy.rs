@@ -17,7 +17,8 @@ async fn is_final(driver: &Driver, id: &str) {
     loop {
         again.tick().await;
         let statement = statement(&sql, Vec::new());
-        let told = driver.read(statement, Settings::default(), &ReadOptions::default()).await;
+        let told =
+            driver.read("rota", statement, Settings::default(), &ReadOptions::default()).await;
         match &told.unwrap().rows[0][0] {
             Value::Text(text) if text == "pending" => {}
             Value::Text(text) if text.starts_with("final at (") => return,

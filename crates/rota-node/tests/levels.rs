@@ -23,7 +23,7 @@ async fn ready() -> Cluster {
 
 async fn one(driver: &Driver, sql: &str, level: ReadLevel) -> Result<Value, String> {
     let options = ReadOptions { level, ..ReadOptions::default() };
-    let rows = driver.read(statement(sql, Vec::new()), Settings::default(), &options).await;
+    let rows = driver.read("rota", statement(sql, Vec::new()), Settings::default(), &options).await;
     let rows = rows.map_err(|refusal| refusal.code().to_owned())?;
     Ok(rows.rows[0][0].clone())
 }

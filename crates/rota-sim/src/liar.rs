@@ -47,8 +47,8 @@ pub enum Behaviour {
     FalseHistory,
     /// Answers readers' servers with slots that it did not vote for, and asks too often itself.
     LiesAboutFinalizing,
-    /// Signs in the name of a user who has a key of its own, and repeats that user's signature under
-    /// other words.
+    /// Signs in the name of a user who has a key of its own, and says that others' words are that
+    /// user's.
     SignsForOthers,
     /// Flips a bit.
     Garbles,

@@ -25,18 +25,18 @@ use rota_core::genesis::Administrator;
 use rota_core::types::PublicKey;
 use rusqlite::Connection;
 
+pub(crate) use alter::check_table;
+pub(crate) use change::table_of;
 pub use change::{
     Change, KEY_SCHEME, Objects, Options, PUBLIC, Password, Servers, is_about, key_of, kind_of,
     text_of,
 };
-pub(crate) use alter::check_table;
-pub(crate) use change::table_of;
 pub(crate) use opened::opened;
 pub(crate) use rights::{Need, Needs};
 pub use rights::{Privilege, Privileges, Rights};
 pub use verifier::{NotAVerifier, SCHEME, Verifier};
 
-/// What stands for all tables in `rota_grants`: no table's name, since there they are in lower case.
+/// What stands for all tables in `rota_grants`: no table's name, since those are in lower case.
 pub(crate) const ALL_TABLES: &str = "ALL TABLES";
 
 /// The three tables.
@@ -239,8 +239,7 @@ impl Access {
             .values()
             .map(|user| {
                 let names = self.roles_of(&user.name);
-                let mut rights =
-                    Rights { administrator: user.administrator, ..Rights::default() };
+                let mut rights = Rights { administrator: user.administrator, ..Rights::default() };
                 let all = names.into_iter().chain([PUBLIC]);
                 for grant in all.flat_map(|name| granted.get(name).into_iter().flatten()) {
                     let held = match &grant.object {

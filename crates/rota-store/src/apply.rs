@@ -284,4 +284,3 @@ fn check_broken_out(broken_out: &BrokenOut, index: u32, signer: PublicKey) -> Re
     }
     Ok(())
 }
-

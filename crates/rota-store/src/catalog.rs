@@ -86,8 +86,7 @@ pub fn prepare(connection: &Connection, caller: &Caller) -> rusqlite::Result<()>
 
 /// All that CREATE made, and all users and grants, as one short text.
 fn fingerprint(connection: &Connection) -> rusqlite::Result<String> {
-    const SCHEMA: &str =
-        "SELECT rowid, name, tbl_name, sql FROM main.sqlite_schema ORDER BY rowid";
+    const SCHEMA: &str = "SELECT rowid, name, tbl_name, sql FROM main.sqlite_schema ORDER BY rowid";
     let mut hasher = Hasher::new("rota catalog");
     for sql in [SCHEMA].into_iter().chain(roles::FINGERPRINTS) {
         let mut statement = connection.prepare_cached(sql)?;

@@ -51,14 +51,8 @@ pub const SEQUENCES_TABLE: &str = "rota_sequences";
 pub const STAGED_TABLE: &str = "rota_staged";
 
 /// The system tables under the root.
-pub const HASHED_NAMES: [&str; 6] = [
-    TRANSACTIONS_TABLE,
-    SEQUENCES_TABLE,
-    STAGED_TABLE,
-    "rota_users",
-    "rota_roles",
-    "rota_grants",
-];
+pub const HASHED_NAMES: [&str; 6] =
+    [TRANSACTIONS_TABLE, SEQUENCES_TABLE, STAGED_TABLE, "rota_users", "rota_roles", "rota_grants"];
 
 /// All that is in a new file.
 pub const SYSTEM_NAMES: [&str; 11] = [

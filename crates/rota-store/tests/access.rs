@@ -40,8 +40,7 @@ impl Bench {
             key: Some(key(ROOT).public()),
             verifier: Some(VERIFIER.into()),
         };
-        let genesis =
-            Genesis { trusted_servers: false, administrators: vec![root], ..genesis() };
+        let genesis = Genesis { trusted_servers: false, administrators: vec![root], ..genesis() };
         Self(Pair::with(genesis))
     }
 
@@ -90,32 +89,38 @@ fn without_a_grant_nothing_is_read_or_written_and_with_it_what_was_granted() {
          CREATE TABLE u(id INTEGER PRIMARY KEY, v); CREATE VIEW both AS SELECT t.v FROM t, u;
          CREATE USER alice",
     );
-    bench.all("alice", &[
-        ("SELECT 1", "ok"),
-        ("SELECT * FROM t", "42501"),
-        ("SELECT count(*) FROM t", "42501"),
-        ("SELECT count(*) FROM \"T\" AS x", "42501"),
-        ("WITH x AS (SELECT 1) SELECT count(*) FROM x", "ok"),
-        ("INSERT INTO t VALUES (2, 2)", "42501"),
-        ("UPDATE t SET v = 1", "42501"),
-        ("DELETE FROM t", "42501"),
-        ("CREATE TABLE mine(a)", "42501"),
-        ("CREATE VIEW mine AS SELECT 1", "42501"),
-        ("CREATE INDEX i ON t(v)", "42501"),
-        ("DROP TABLE t", "42501"),
-        ("ALTER TABLE t ADD COLUMN w", "42501"),
-        ("CREATE TABLE IF NOT EXISTS t(a)", "42501"),
-    ]);
+    bench.all(
+        "alice",
+        &[
+            ("SELECT 1", "ok"),
+            ("SELECT * FROM t", "42501"),
+            ("SELECT count(*) FROM t", "42501"),
+            ("SELECT count(*) FROM \"T\" AS x", "42501"),
+            ("WITH x AS (SELECT 1) SELECT count(*) FROM x", "ok"),
+            ("INSERT INTO t VALUES (2, 2)", "42501"),
+            ("UPDATE t SET v = 1", "42501"),
+            ("DELETE FROM t", "42501"),
+            ("CREATE TABLE mine(a)", "42501"),
+            ("CREATE VIEW mine AS SELECT 1", "42501"),
+            ("CREATE INDEX i ON t(v)", "42501"),
+            ("DROP TABLE t", "42501"),
+            ("ALTER TABLE t ADD COLUMN w", "42501"),
+            ("CREATE TABLE IF NOT EXISTS t(a)", "42501"),
+        ],
+    );
     bench.administer("GRANT SELECT, INSERT ON t TO alice");
-    bench.all("alice", &[
-        ("SELECT * FROM T", "ok"),
-        ("SELECT count(*) FROM t", "ok"),
-        ("INSERT INTO t VALUES (2, 2)", "ok"),
-        ("INSERT INTO t SELECT 3, v FROM u", "42501"),
-        ("UPDATE t SET v = 1", "42501"),
-        ("INSERT INTO t VALUES (1, 5) ON CONFLICT DO UPDATE SET v = 5", "42501"),
-        ("SELECT * FROM both", "42501"),
-    ]);
+    bench.all(
+        "alice",
+        &[
+            ("SELECT * FROM T", "ok"),
+            ("SELECT count(*) FROM t", "ok"),
+            ("INSERT INTO t VALUES (2, 2)", "ok"),
+            ("INSERT INTO t SELECT 3, v FROM u", "42501"),
+            ("UPDATE t SET v = 1", "42501"),
+            ("INSERT INTO t VALUES (1, 5) ON CONFLICT DO UPDATE SET v = 5", "42501"),
+            ("SELECT * FROM both", "42501"),
+        ],
+    );
     bench.administer("GRANT SELECT ON u TO PUBLIC; GRANT SELECT ON both TO alice");
     bench.all("alice", &[("SELECT * FROM both", "ok")]);
     bench.administer("REVOKE SELECT ON t FROM alice");
@@ -130,26 +135,36 @@ fn whoever_makes_a_table_may_do_everything_with_it_and_grants_go_with_it() {
         "CREATE TABLE secret(a); CREATE USER alice; CREATE USER bob; GRANT CREATE ON ALL TO alice;
          REVOKE CREATE ON ALL FROM alice; GRANT CREATE ON ALL TO alice",
     );
-    bench.all("alice", &[
-        ("CREATE TABLE mine(a); INSERT INTO mine VALUES (1); SELECT * FROM mine", "ok"),
-        // It is there already: that makes nobody its owner.
-        ("CREATE TABLE IF NOT EXISTS secret(a)", "ok"),
-        ("SELECT * FROM secret", "42501"),
-        ("GRANT SELECT ON secret TO alice", "42501"),
-        ("GRANT SELECT ON mine TO bob", "ok"),
-        ("GRANT SELECT ON ALL TO alice", "42501"),
-        ("ALTER TABLE mine RENAME TO ours; INSERT INTO ours VALUES (2)", "ok"),
-    ]);
+    bench.all(
+        "alice",
+        &[
+            ("CREATE TABLE mine(a); INSERT INTO mine VALUES (1); SELECT * FROM mine", "ok"),
+            // It is there already: that makes nobody its owner.
+            ("CREATE TABLE IF NOT EXISTS secret(a)", "ok"),
+            ("SELECT * FROM secret", "42501"),
+            ("GRANT SELECT ON secret TO alice", "42501"),
+            ("GRANT SELECT ON mine TO bob", "ok"),
+            ("GRANT SELECT ON ALL TO alice", "42501"),
+            ("ALTER TABLE mine RENAME TO ours; INSERT INTO ours VALUES (2)", "ok"),
+        ],
+    );
     bench.all("bob", &[("SELECT * FROM ours", "ok"), ("DROP TABLE ours", "42501")]);
     // Whatever a table is called, it is one table.
-    bench.all("alice", &[
-        ("CREATE TABLE \"*\"(a); CREATE TABLE \"ALL TABLES\"(a); CREATE TABLE \"public\"(a)", "ok"),
-        ("SELECT * FROM secret", "42501"),
-    ]);
+    bench.all(
+        "alice",
+        &[
+            (
+                "CREATE TABLE \"*\"(a); CREATE TABLE \"ALL TABLES\"(a); CREATE TABLE \"public\"(a)",
+                "ok",
+            ),
+            ("SELECT * FROM secret", "42501"),
+        ],
+    );
     bench.all("alice", &[("DROP TABLE ours", "ok")]);
     bench.administer("CREATE TABLE ours(a); CREATE TABLE mine(a)");
     bench.all("bob", &[("SELECT * FROM ours", "42501")]);
-    bench.all("alice", &[("SELECT * FROM mine", "42501"), ("INSERT INTO ours VALUES (1)", "42501")]);
+    bench
+        .all("alice", &[("SELECT * FROM mine", "42501"), ("INSERT INTO ours VALUES (1)", "42501")]);
     bench.0.check();
 }
 
@@ -157,7 +172,9 @@ fn whoever_makes_a_table_may_do_everything_with_it_and_grants_go_with_it() {
 fn a_cached_statement_is_checked_for_each_of_its_users() {
     let mut bench = Bench::trusted();
     bench.0.reopen = false;
-    bench.administer("CREATE TABLE t(a); CREATE USER alice; CREATE USER bob; GRANT SELECT ON t TO bob");
+    bench.administer(
+        "CREATE TABLE t(a); CREATE USER alice; CREATE USER bob; GRANT SELECT ON t TO bob",
+    );
     for _ in 0..2 {
         bench.all("rota", &[("SELECT a FROM t", "ok")]);
         bench.all("alice", &[("SELECT a FROM t", "42501")]);
@@ -207,30 +224,36 @@ fn nobody_but_administrators_reads_or_changes_what_is_the_systems() {
     let mut bench = Bench::trusted();
     bench.administer(&format!("CREATE USER alice PASSWORD '{VERIFIER}'; CREATE TABLE t(a)"));
     bench.administer("GRANT ALL ON ALL TO alice");
-    bench.all("alice", &[
-        ("SELECT verifier FROM rota_users", "42501"),
-        ("SELECT count(*) FROM rota_users", "42501"),
-        ("SELECT * FROM rota_grants", "42501"),
-        ("SELECT (SELECT max(verifier) FROM main.rota_users)", "42501"),
-        ("CREATE VIEW v AS SELECT * FROM rota_users; SELECT * FROM v", "42501"),
-        ("INSERT INTO rota_grants VALUES ('*', 'alice', 'arwdc')", "42501"),
-        ("CREATE USER bob", "42501"),
-        ("ALTER USER alice ADMINISTRATOR", "42501"),
-        ("ALTER USER alice SERVERS ALL", "42501"),
-        ("ALTER USER rota PASSWORD NULL", "42501"),
-        ("DROP USER rota", "42501"),
-        ("GRANT alice TO alice", "42501"),
-        ("GRANT SELECT ON rota_users TO alice", "42501"),
-        ("SELECT name FROM rota_sequences", "ok"),
-    ]);
-    bench.all("rota", &[
-        ("SELECT verifier FROM rota_users", "ok"),
-        ("INSERT INTO rota_users VALUES ('x', NULL, NULL, 'ALL', 1, 1)", "42501"),
-        ("GRANT SELECT ON rota_users TO alice", "42501"),
-        ("CREATE TABLE json_each(a)", "42939"),
-        ("CREATE TABLE pragma_secret(a)", "42939"),
-        ("ALTER TABLE t RENAME TO JSON_tree", "42939"),
-    ]);
+    bench.all(
+        "alice",
+        &[
+            ("SELECT verifier FROM rota_users", "42501"),
+            ("SELECT count(*) FROM rota_users", "42501"),
+            ("SELECT * FROM rota_grants", "42501"),
+            ("SELECT (SELECT max(verifier) FROM main.rota_users)", "42501"),
+            ("CREATE VIEW v AS SELECT * FROM rota_users; SELECT * FROM v", "42501"),
+            ("INSERT INTO rota_grants VALUES ('*', 'alice', 'arwdc')", "42501"),
+            ("CREATE USER bob", "42501"),
+            ("ALTER USER alice ADMINISTRATOR", "42501"),
+            ("ALTER USER alice SERVERS ALL", "42501"),
+            ("ALTER USER rota PASSWORD NULL", "42501"),
+            ("DROP USER rota", "42501"),
+            ("GRANT alice TO alice", "42501"),
+            ("GRANT SELECT ON rota_users TO alice", "42501"),
+            ("SELECT name FROM rota_sequences", "ok"),
+        ],
+    );
+    bench.all(
+        "rota",
+        &[
+            ("SELECT verifier FROM rota_users", "ok"),
+            ("INSERT INTO rota_users VALUES ('x', NULL, NULL, 'ALL', 1, 1)", "42501"),
+            ("GRANT SELECT ON rota_users TO alice", "42501"),
+            ("CREATE TABLE json_each(a)", "42939"),
+            ("CREATE TABLE pragma_secret(a)", "42939"),
+            ("ALTER TABLE t RENAME TO JSON_tree", "42939"),
+        ],
+    );
     // Its own password is its own.
     bench.all("alice", &[(&format!("ALTER USER alice PASSWORD '{VERIFIER}'"), "ok")]);
     bench.0.check();
@@ -244,11 +267,14 @@ fn roles_give_their_members_what_they_have() {
          GRANT SELECT ON t TO readers; GRANT readers TO staff; GRANT staff TO alice",
     );
     bench.all("alice", &[("SELECT * FROM t", "ok"), ("DELETE FROM t", "42501")]);
-    bench.all("rota", &[
-        ("GRANT alice TO readers", "0LP01"),
-        ("GRANT alice TO alice", "0LP01"),
-        ("GRANT nobody TO alice", "42704"),
-    ]);
+    bench.all(
+        "rota",
+        &[
+            ("GRANT alice TO readers", "0LP01"),
+            ("GRANT alice TO alice", "0LP01"),
+            ("GRANT nobody TO alice", "42704"),
+        ],
+    );
     assert_eq!(bench.code(SERVER, "readers", "SELECT * FROM t"), "42501", "a role logs in nowhere");
     bench.administer("REVOKE readers FROM staff");
     bench.all("alice", &[("SELECT * FROM t", "42501")]);
@@ -281,13 +307,16 @@ fn a_server_signs_for_those_who_are_bound_to_it_and_no_others() {
         assert_eq!(bench.code(signer, user, "SELECT 1"), want, "{signer} for {user}");
     }
     let stranger = text_of(&key(STRANGER).public());
-    bench.all("rota", &[
-        (&format!("ALTER USER bound SERVERS '{stranger}'"), "42704"),
-        ("ALTER USER bound SERVERS NONE", "22023"),
-        (&format!("CREATE USER thief KEY '{first}'"), "42710"),
-        (&format!("CREATE USER thief KEY '{alice}'"), "42710"),
-        ("CREATE USER eve PASSWORD 'plain'", "42501"),
-    ]);
+    bench.all(
+        "rota",
+        &[
+            (&format!("ALTER USER bound SERVERS '{stranger}'"), "42704"),
+            ("ALTER USER bound SERVERS NONE", "22023"),
+            (&format!("CREATE USER thief KEY '{first}'"), "42710"),
+            (&format!("CREATE USER thief KEY '{alice}'"), "42710"),
+            ("CREATE USER eve PASSWORD 'plain'", "42501"),
+        ],
+    );
     assert!(bench.access().current().user("eve").is_none());
 }
 
@@ -326,18 +355,22 @@ fn the_last_administrator_cannot_lock_everybody_out() {
     }
     assert_eq!(bench.code(ROOT, "root", "DROP USER root"), "55006");
     let alice = text_of(&key(ALICE).public());
-    let hand_over = format!("CREATE USER b ADMINISTRATOR KEY '{alice}'; ALTER USER root NOADMINISTRATOR");
+    let hand_over =
+        format!("CREATE USER b ADMINISTRATOR KEY '{alice}'; ALTER USER root NOADMINISTRATOR");
     assert_eq!(bench.code(ROOT, "root", &hand_over), "ok");
     assert_eq!(bench.code(ROOT, "root", "CREATE USER c"), "42501");
     assert_eq!(bench.code(ALICE, "b", "DROP USER root"), "ok");
 
     let mut trusted = Bench::trusted();
-    trusted.all("rota", &[
-        ("ALTER USER rota NOADMINISTRATOR", "42501"),
-        ("ALTER USER rota NOLOGIN", "42501"),
-        (&format!("ALTER USER rota PASSWORD '{VERIFIER}'"), "ok"),
-        ("ALTER USER rota PASSWORD NULL", "42501"),
-    ]);
+    trusted.all(
+        "rota",
+        &[
+            ("ALTER USER rota NOADMINISTRATOR", "42501"),
+            ("ALTER USER rota NOLOGIN", "42501"),
+            (&format!("ALTER USER rota PASSWORD '{VERIFIER}'"), "ok"),
+            ("ALTER USER rota PASSWORD NULL", "42501"),
+        ],
+    );
 }
 
 #[test]

@@ -306,12 +306,7 @@ fn store(connection: &Connection, user: &User) -> Result<(), Trouble> {
     stored.map(drop).map_err(judge)
 }
 
-fn rename(
-    connection: &Connection,
-    access: &Access,
-    name: &str,
-    to: &str,
-) -> Result<(), Trouble> {
+fn rename(connection: &Connection, access: &Access, name: &str, to: &str) -> Result<(), Trouble> {
     check_name(to)?;
     access.user(name).ok_or_else(|| no_role(name))?;
     if access.user(to).is_some() {

@@ -104,7 +104,8 @@ impl fmt::Display for Servers {
             Self::All => f.write_str("ALL"),
             Self::Named(named) if named.is_empty() => f.write_str("NONE"),
             Self::Named(named) => {
-                let keys: Vec<String> = named.iter().map(|key| format!("'{}'", text_of(key))).collect();
+                let keys: Vec<String> =
+                    named.iter().map(|key| format!("'{}'", text_of(key))).collect();
                 f.write_str(&keys.join(", "))
             }
         }
@@ -373,8 +374,8 @@ impl<'a> Words<'a> {
                 // There is nothing of the kind, so nobody may it.
                 "CREATEDB" | "NOCREATEDB" | "CREATEROLE" | "NOCREATEROLE" | "INHERIT"
                 | "REPLICATION" | "NOREPLICATION" | "BYPASSRLS" | "NOBYPASSRLS" => false,
-                "VALID" | "CONNECTION" | "IN" | "ROLE" | "ADMIN" | "NOINHERIT" | "SET" | "RESET"
-                | "USER" | "GROUP" | "SYSID" => {
+                "VALID" | "CONNECTION" | "IN" | "ROLE" | "ADMIN" | "NOINHERIT" | "SET"
+                | "RESET" | "USER" | "GROUP" | "SYSID" => {
                     let message = format!("{word} is not supported for a role");
                     return Err(Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
                 }
@@ -581,8 +582,9 @@ fn unexpected(token: Option<Token<'_>>) -> Refusal {
 mod tests {
     use super::*;
 
-    const VERIFIER: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpc\
-                            XkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+    const VERIFIER: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$\
+                    WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
+                    wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
 
     #[test]
     fn the_canonical_text_means_the_same() {

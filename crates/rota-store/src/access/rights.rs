@@ -146,10 +146,9 @@ impl Rights {
 
     /// Whether anything may be written anywhere.
     pub fn may_write(&self) -> bool {
-        let writes = |privileges: &Privileges| {
-            !privileges.without(Privileges::of_letters("r")).is_empty()
-        };
-        self.administrator || writes(&self.everywhere) || self.tables.values().any(|on| writes(on))
+        let writes =
+            |privileges: &Privileges| !privileges.without(Privileges::of_letters("r")).is_empty();
+        self.administrator || writes(&self.everywhere) || self.tables.values().any(writes)
     }
 
     /// The first thing that a statement needs and may not.

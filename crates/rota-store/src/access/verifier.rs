@@ -88,20 +88,20 @@ impl FromStr for Verifier {
 mod tests {
     use super::*;
 
+    const TEXT: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$\
+                    WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
+                    wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+
     #[test]
     fn the_text_is_postgresqls() {
-        let text = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmt\
-                    bsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
-        let verifier: Verifier = text.parse().unwrap();
+        let verifier: Verifier = TEXT.parse().unwrap();
         assert_eq!((verifier.iterations, verifier.salt.len()), (4096, 16));
-        assert_eq!(verifier.to_string(), text);
+        assert_eq!(verifier.to_string(), TEXT);
         assert!(!format!("{verifier:?}").contains("WG5d"));
     }
 
     #[test]
     fn what_is_no_verifier_is_refused() {
-        let good = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmt\
-                    bsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
         for (from, to) in [
             ("SCRAM-SHA-256", "SCRAM-SHA-1"),
             ("4096", "1"),
@@ -112,7 +112,7 @@ mod tests {
             ("$WG5d", "$"),
             (":wfPL", ""),
         ] {
-            assert!(good.replacen(from, to, 1).parse::<Verifier>().is_err(), "{from} -> {to}");
+            assert!(TEXT.replacen(from, to, 1).parse::<Verifier>().is_err(), "{from} -> {to}");
         }
         assert!("secret".parse::<Verifier>().is_err());
     }

@@ -45,7 +45,8 @@ impl Session {
                 let id = transaction.id(chain, envelope.signer);
                 self.ours(&format!("SAVEPOINT {AROUND}"))?;
                 let access = Arc::clone(&self.engine.access);
-                let ran = access.may_sign(&envelope.signer, &transaction.user).map_err(Trouble::from);
+                let ran =
+                    access.may_sign(&envelope.signer, &transaction.user).map_err(Trouble::from);
                 let ran = ran.and_then(|own_key| {
                     self.foresee_one(transaction, (id, own_key), parameters, &mut budget)
                 });
