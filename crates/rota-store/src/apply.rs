@@ -90,6 +90,7 @@ impl StateDb {
         let (height, time) = (header.height, header.time);
         self.engine.set_time(time);
         self.capture().events.clear();
+        self.schema_touched = false;
         let start = self.mark();
         self.run_ours("BEGIN IMMEDIATE")?;
         self.forget_expired(time)?;
@@ -216,8 +217,9 @@ impl StateDb {
         self.engine.context.sequences().restore(mark.sequences);
         self.staged = mark.staged;
         self.engine.access = Arc::clone(&mark.access);
-        // SQLite forgets what it knows of the schema when a change of it is rolled back, also of
-        // one that we had not taken note of yet.
+        // SQLite forgets what it knows of the schema, and all that is prepared, when something is
+        // rolled back after a change of it, also of one that we had not taken note of yet, or that
+        // an earlier transaction of the block has made.
         if self.schema_touched || !Arc::ptr_eq(&self.schema, &mark.schema) {
             self.set_schema(Arc::clone(&mark.schema))?;
         }

@@ -192,8 +192,13 @@ impl Engine {
         running: &mut Running<'_>,
     ) -> Result<StatementResult, Trouble> {
         let mut made = Vec::new();
-        let result = self.run_one(statement, kind, running, &mut made);
-        self.note_again(&statement.sql);
+        let mut result = self.run_one(statement, kind, running, &mut made);
+        if self.note_again(&statement.sql) && result.is_err() {
+            // Prepared anew in the running, it was refused before its first step, by less than is
+            // known of one that is prepared for the first time.
+            self.forget_statements();
+            result = self.run_one(statement, kind, running, &mut made);
+        }
         let result = result?;
         if is_schema_change(kind) {
             self.forget_statements();
@@ -301,10 +306,13 @@ impl Engine {
 
     /// After a run: if SQLite has prepared the statement anew meanwhile, since the schema had
     /// changed, what it needed before says nothing any more.
-    pub(crate) fn note_again(&self, sql: &str) {
-        if self.context.take_needs().is_some() {
+    /// Says whether it has.
+    pub(crate) fn note_again(&self, sql: &str) -> bool {
+        let is_new = self.context.take_needs().is_some();
+        if is_new {
             self.needs.borrow_mut().remove(client_text(sql).as_str());
         }
+        is_new
     }
 
     /// Whether a name is a subquery's: SQLite does not say, and there is no such table.
@@ -356,6 +364,9 @@ impl Engine {
             let connection = self.database.connection();
             connection.pragma_update(None, "defer_foreign_keys", defers).map_err(judge)?;
             self.told_to_defer.set(Some(defers));
+            // With it SQLite expires all that is prepared: a server that has a statement must do
+            // what one does that has not.
+            self.forget_statements();
         }
         Ok(())
     }

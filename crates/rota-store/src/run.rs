@@ -104,7 +104,6 @@ impl StateDb {
         let mark = self.mark();
         self.run_ours("SAVEPOINT rota")?;
         self.engine.begin_transaction();
-        self.schema_touched = false;
         self.begin_capture(granted.bytes);
         let (outcome, left) = self.outcome(transaction, id, (signer, own_key), granted);
         let bytes = self.capture().bytes;

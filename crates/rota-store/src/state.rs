@@ -115,7 +115,7 @@ pub struct StateDb {
     pub(crate) log: Log,
     /// Parts of large transactions that are waiting.
     pub(crate) staged: Staged,
-    /// Whether the running transaction has begun to change the schema.
+    /// Whether the running block has begun to change the schema.
     pub(crate) schema_touched: bool,
 }
 

@@ -393,3 +393,30 @@ fn a_plain_password_has_no_place_in_a_block_and_no_other_user_may_be_named() {
     let refused = bench.as_user(SERVER, "rota", "ALTER USER rota PASSWORD 'secret'").unwrap_err();
     assert!(!refused.message.contains("secret"));
 }
+
+/// A subquery's name without a column is judged by whether there is such a table, which SQLite
+/// cannot be asked while it prepares a statement anew in the running.
+const COUNTS_A_SUBQUERY: &str = "INSERT INTO t WITH zz AS (SELECT 1) SELECT count(*) FROM zz";
+
+#[test]
+fn servers_that_have_a_statement_prepared_decide_as_those_that_have_not() {
+    let mut bench = Bench::trusted();
+    bench.administer("CREATE TABLE t(a); CREATE USER alice; GRANT SELECT, INSERT ON t TO alice");
+    for _ in 0..2 {
+        // The one server of the pair keeps what is prepared, the other begins anew each time.
+        bench.all("alice", &[(COUNTS_A_SUBQUERY, "ok")]);
+        let deferred = format!("PRAGMA defer_foreign_keys = ON; {COUNTS_A_SUBQUERY}");
+        bench.all("alice", &[(&deferred, "ok"), (COUNTS_A_SUBQUERY, "ok")]);
+        // Rolling back after a change of the schema by another transaction of the block.
+        let table =
+            bench.0.maker.sql("CREATE TABLE IF NOT EXISTS other(a); CREATE INDEX i ON t(a)");
+        let counts = bench.0.maker.sql(COUNTS_A_SUBQUERY);
+        let fails = bench.0.maker.sql("INSERT INTO t VALUES (7); INSERT INTO nowhere VALUES (1)");
+        let of_alice = |transaction| Transaction { user: "alice".into(), ..transaction };
+        let outcomes = bench.0.block(vec![table, of_alice(counts), fails]);
+        assert_eq!(outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
+        bench.all("alice", &[(COUNTS_A_SUBQUERY, "ok")]);
+        bench.administer("DROP INDEX i");
+        bench.0.check();
+    }
+}

@@ -158,7 +158,6 @@ fn what_copies_could_not_agree_on_is_refused() {
         "PRAGMA user_version = 3",
         "PRAGMA table_info(t)",
         "PRAGMA recursive_triggers = 0",
-        "PRAGMA defer_foreign_keys = 1",
         "PRAGMA page_size = 512",
         "PRAGMA writable_schema = 1",
         "PRAGMA journal_mode = DELETE",
