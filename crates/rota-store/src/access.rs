@@ -126,7 +126,7 @@ impl Access {
 
     /// Whether a user is a role, or a member of it, also by way of others.
     pub(crate) fn is_member(&self, user: &str, role: &str) -> bool {
-        self.roles_of(user).contains(role)
+        roles_of(&self.memberships(), user).contains(role)
     }
 
     /// Whether `signer` may sign transactions in the name of `user`; whether with the user's own
@@ -234,11 +234,12 @@ impl Access {
         for grant in &self.grants {
             granted.entry(&grant.grantee).or_default().push(grant);
         }
+        let memberships = self.memberships();
         let rights: Vec<Arc<Rights>> = self
             .users
             .values()
             .map(|user| {
-                let names = self.roles_of(&user.name);
+                let names = roles_of(&memberships, &user.name);
                 let mut rights = Rights { administrator: user.administrator, ..Rights::default() };
                 let all = names.into_iter().chain([PUBLIC]);
                 for grant in all.flat_map(|name| granted.get(name).into_iter().flatten()) {
@@ -256,19 +257,28 @@ impl Access {
         }
     }
 
-    /// A user's own name, and those of all roles that it is a member of, also by way of others.
-    fn roles_of<'a>(&'a self, name: &'a str) -> BTreeSet<&'a str> {
-        let mut found = BTreeSet::from([name]);
-        let mut next = vec![name];
-        while let Some(member) = next.pop() {
-            for (role, _) in self.roles.iter().filter(|(_, of)| of == member) {
-                if found.insert(role) {
-                    next.push(role);
-                }
+    /// The roles of each member.
+    fn memberships(&self) -> BTreeMap<&str, Vec<&str>> {
+        let mut roles: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (role, member) in &self.roles {
+            roles.entry(member).or_default().push(role);
+        }
+        roles
+    }
+}
+
+/// A user's own name, and those of all roles that it is a member of, also by way of others.
+fn roles_of<'a>(memberships: &BTreeMap<&'a str, Vec<&'a str>>, name: &'a str) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::from([name]);
+    let mut next = vec![name];
+    while let Some(member) = next.pop() {
+        for &role in memberships.get(member).into_iter().flatten() {
+            if found.insert(role) {
+                next.push(role);
             }
         }
-        found
     }
+    found
 }
 
 /// No server at all.

@@ -1,7 +1,7 @@
 //! Carrying out CREATE USER, GRANT and their like: on a draft (step 1) and at apply (step 8), by
 //! the same rules; and what becomes of grants when tables are made, renamed and dropped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rota_core::error::{Fault, Refusal, sqlstate};
@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::change::{Change, Objects, Options, PUBLIC, Password};
 use super::rights::{Privilege, Privileges, is_free};
-use super::{ALL_TABLES, Access, Servers, User, none, servers_text};
+use super::{ALL_TABLES, Access, Grant, Servers, User, none, roles_of, servers_text};
 use crate::engine::{Engine, Running};
 use crate::error::{Trouble, judge};
 use crate::policy::is_system;
@@ -19,8 +19,14 @@ use crate::value::{StatementKind, StatementResult};
 /// How many users and roles there may be: all are in memory on every server.
 const MOST_USERS: usize = 10_000;
 
-/// How many grants, and as many memberships.
+/// How many grants.
 const MOST_GRANTS: usize = 100_000;
+
+/// How many of them users may make who are no administrators: they shall not use up all.
+const MOST_BY_USERS: usize = MOST_GRANTS / 2;
+
+/// How many memberships of roles.
+const MOST_MEMBERSHIPS: usize = 10_000;
 
 /// What a change costs for each user, grant and membership there is: all are read anew.
 const STEPS_PER_ENTRY: u64 = 20;
@@ -38,9 +44,7 @@ impl Engine {
     ) -> Result<StatementResult, Trouble> {
         let change = Change::parse(sql)?;
         let before = Arc::clone(&self.access);
-        let entries = before.users.len() + before.grants.len() + before.roles.len();
-        let entries = u64::try_from(entries).unwrap_or(u64::MAX);
-        running.budget.charge_steps(entries.saturating_mul(STEPS_PER_ENTRY))?;
+        charge(&before, running)?;
         if running.read_only {
             return Err(crate::engine::read_only().into());
         }
@@ -151,7 +155,7 @@ impl Engine {
         sql: &str,
         kind: StatementKind,
         made: &[String],
-        running: &Running<'_>,
+        running: &mut Running<'_>,
     ) -> Result<(), Trouble> {
         let by = self.access.user(running.user);
         let changed = match kind {
@@ -168,12 +172,16 @@ impl Engine {
             StatementKind::DropTable | StatementKind::DropView => self.drop_grants()?,
             _ => return Ok(()),
         };
-        if changed { Ok(self.read_access()?) } else { Ok(()) }
+        if !changed {
+            return Ok(());
+        }
+        charge(&self.access, running)?;
+        Ok(self.read_access()?)
     }
 
     fn own(&self, made: &[String], by: &str) -> Result<bool, Trouble> {
-        if self.access.grants.len() >= MOST_GRANTS {
-            return Err(too_many("grants", MOST_GRANTS).into());
+        if self.access.grants.len() >= MOST_BY_USERS {
+            return Err(too_many("grants by users", MOST_BY_USERS).into());
         }
         self.quietly(|connection| {
             for table in made {
@@ -224,6 +232,13 @@ impl Engine {
         self.database.set_last_insert_rowid(inserted);
         done
     }
+}
+
+/// What reading all users and grants anew costs.
+fn charge(access: &Access, running: &mut Running<'_>) -> Result<(), Refusal> {
+    let entries = access.users.len() + access.grants.len() + access.roles.len();
+    let entries = u64::try_from(entries).unwrap_or(u64::MAX);
+    running.budget.charge_steps(entries.saturating_mul(STEPS_PER_ENTRY))
 }
 
 /// The names of `ALTER TABLE [schema.]from RENAME TO to`, in lower case.
@@ -363,19 +378,26 @@ fn grant(
             tables.clone()
         }
     };
+    let held = |grant: &Grant| {
+        let object = grant.object.clone().unwrap_or_else(|| ALL_TABLES.to_owned());
+        ((object, grant.grantee.clone()), grant.privileges)
+    };
+    let mut grants: BTreeMap<(String, String), Privileges> =
+        access.grants.iter().map(held).collect();
+    let most = if actor.administrator { MOST_GRANTS } else { MOST_BY_USERS };
     for grantee in whom {
         if grantee != PUBLIC && access.user(grantee).is_none() {
             return Err(no_role(grantee).into());
         }
         for object in &objects {
-            let held = access.grants.iter().find(|grant| {
-                grant.object.as_deref().unwrap_or(ALL_TABLES) == object && grant.grantee == *grantee
-            });
-            if held.is_none() && access.grants.len() >= MOST_GRANTS {
-                return Err(too_many("grants", MOST_GRANTS).into());
+            let count = grants.len();
+            let held = grants.entry((object.clone(), grantee.clone())).or_default();
+            if held.is_empty() && count >= most {
+                return Err(too_many("grants", most).into());
             }
-            let held = held.map(|grant| grant.privileges).unwrap_or_default();
-            hold(connection, object, grantee, change(held)).map_err(judge)?;
+            *held = change(*held);
+            let held = *held;
+            hold(connection, object, grantee, held).map_err(judge)?;
         }
     }
     Ok(())
@@ -422,10 +444,11 @@ fn membership(
     for name in roles.iter().chain(members) {
         access.user(name).ok_or_else(|| no_role(name))?;
     }
+    let memberships = access.memberships();
     let mut after: BTreeSet<(String, String)> = access.roles.clone();
     for (role, member) in roles.iter().flat_map(|role| members.iter().map(move |m| (role, m))) {
         let sql = if joins {
-            if access.roles_of(role).contains(member.as_str()) {
+            if roles_of(&memberships, role).contains(member.as_str()) {
                 let message = format!("role \"{role}\" is a member of role \"{member}\"");
                 return Err(Refusal::new("0LP01", message).into());
             }
@@ -437,8 +460,8 @@ fn membership(
         let mut statement = connection.prepare_cached(sql).map_err(judge)?;
         statement.execute((role, member)).map_err(judge)?;
     }
-    if after.len() > MOST_GRANTS {
-        return Err(too_many("memberships", MOST_GRANTS).into());
+    if after.len() > MOST_MEMBERSHIPS {
+        return Err(too_many("memberships", MOST_MEMBERSHIPS).into());
     }
     Ok(())
 }
