@@ -20,6 +20,9 @@ use crate::trust::{Check, Secret, Trust};
 /// was asked for.
 pub const USER_AND_DATABASE: &str = "rota";
 
+/// What is wrong where user and password seem to end before their `@`.
+const ESCAPES: &str = "a `/`, `?` or `#` in a user or password is written %2F, %3F or %23";
+
 /// A server's address on the command line.
 #[derive(Clone, Debug)]
 pub enum Address {
@@ -98,14 +101,18 @@ impl FromStr for HostPort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not HOST:PORT");
+        let shown = without_password(text);
+        let wrong = || format!("`{shown}` is not HOST:PORT");
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
             Some(Some(inner)) => inner,
             None if !host.contains(':') => host,
+            None if host.contains(|c: char| !c.is_ascii_hexdigit() && c != ':') => {
+                return Err(wrong());
+            }
             _ => return Err(format!("`{text}`: an IPv6 address needs brackets, as in [::1]:4001")),
         };
-        if host.is_empty() {
+        if host.is_empty() || host.contains(['/', '@']) {
             return Err(wrong());
         }
         let port = port.parse().map_err(|_| wrong())?;
@@ -118,16 +125,48 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            return text.parse().map(|asked| Self::Postgres(Box::new(asked)));
+            let cut = text.split('?').next().is_some_and(|base| !base.contains('@'));
+            return text
+                .parse()
+                .map(|asked| Self::Postgres(Box::new(asked)))
+                .map_err(|error| if cut && text.contains('@') { ESCAPES.into() } else { error });
         }
         for (scheme, tls) in [("http://", false), ("https://", true)] {
             if let Some(rest) = text.strip_prefix(scheme) {
                 return http(rest, tls).map(Self::Http);
             }
         }
+        if let Some((scheme, _)) = text.split_once("://") {
+            return Err(format!(
+                "unknown scheme {}://: http, https, postgres and postgresql are known",
+                without_password(scheme)
+            ));
+        }
         text.parse().map(Self::Either).map_err(|error| {
             format!("{error}, https://HOST:PORT or postgres://USER@HOST:PORT/DATABASE")
         })
+    }
+}
+
+/// An address, or what was typed in the place of one, as it may be shown: with `***` for what may
+/// be a password.
+pub fn without_password(text: &str) -> String {
+    let begin = text.find("://").map_or(0, |at| at + "://".len());
+    let (scheme, rest) = text.split_at_checked(begin).unwrap_or(("", text));
+    let shown = match rest.rsplit_once('@') {
+        Some((who, at)) => match who.split_once(':') {
+            Some((user, _)) => format!("{scheme}{user}:***@{at}"),
+            None => text.to_owned(),
+        },
+        None => text.to_owned(),
+    };
+    match shown.split_once("password=") {
+        None => shown,
+        Some((before, after)) => {
+            let rest =
+                after.split_once('&').map_or_else(String::new, |(_, rest)| format!("&{rest}"));
+            format!("{before}password=***{rest}")
+        }
     }
 }
 
@@ -143,7 +182,13 @@ fn http(rest: &str, tls: bool) -> Result<Http, String> {
         Some((user, "")) => (Some(decoded(user)?), None),
         Some((user, password)) => (Some(decoded(user)?), Some(Secret(decoded(password)?))),
     };
-    Ok(Http { at: at.parse()?, tls, user, password })
+    let at = match at.parse() {
+        Err(_) if rest.contains('@') && who.is_none() => {
+            return Err(ESCAPES.into());
+        }
+        parsed => parsed?,
+    };
+    Ok(Http { at, tls, user, password })
 }
 
 /// Without `%20` and the like.
@@ -334,6 +379,7 @@ mod tests {
             ("localhost", None),
             ("localhost:99999", None),
             (":5441", None),
+            ("me@localhost:5441", None),
         ] {
             let parsed = text.parse::<Address>().map(|address| address.to_string()).ok();
             assert_eq!(parsed.as_deref(), shown, "{text}");
@@ -355,6 +401,22 @@ mod tests {
             ["https://ada:geheim@db:x", "postgres://ada:geheim@db:x", "http://a:geheim%@db:1"]
         {
             assert!(!text.parse::<Address>().unwrap_err().contains("geheim"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_address_is_said_and_no_password() {
+        for (text, wrong) in [
+            ("htp://a:geheim@db:1", "unknown scheme htp://"),
+            ("mysql://a:geheim@db:1", "unknown scheme mysql://"),
+            ("https:/localhost:7101", "is not HOST:PORT"),
+            ("a:geheim@db:1", "`a:***@db:1` is not HOST:PORT"),
+            ("https://a:geheim/b@db:1", "%2F"),
+            ("postgres://a:b?geheim=c@db:1/rota", "%3F"),
+            ("::1:4001", "brackets"),
+        ] {
+            let said = text.parse::<Address>().unwrap_err();
+            assert!(said.contains(wrong) && !said.contains("geheim"), "{said}");
         }
     }
 

@@ -4,9 +4,10 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::address::Address;
+use crate::address::{Address, without_password};
 
 /// A replicated SQL database whose servers take turns.
 ///
@@ -18,6 +19,19 @@ pub struct Rota {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// What is wrong with the command line, without the passwords in it: errors are copied into logs
+/// and letters.
+pub fn without_passwords(mut error: clap::Error) -> clap::Error {
+    for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand]
+    {
+        if let Some(ContextValue::String(text)) = error.get(kind) {
+            let shown = without_password(text);
+            error.insert(kind, ContextValue::String(shown));
+        }
+    }
+    error
 }
 
 const ROTA_HELP: &str = "\
@@ -482,4 +496,24 @@ pub enum Workload {
     Mixed,
     /// Read two balances of 100 and write both, in one transaction
     Transfer,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_tell_no_password() {
+        for wrong in [
+            &["rota", "sql", "postgres://rota:geheim@h/rota?sslmode=verify-ca"][..],
+            &["rota", "sql", "postgres://rota@h:1/rota?password=geheim&sslmode=no"],
+            &["rota", "status", "htp://rota:geheim@h:1"],
+            &["rota", "sql", "h:1", "postgres://rota:geheim@h/rota"],
+            &["rota", "https://rota:geheim@h:1"],
+        ] {
+            let error = Rota::try_parse_from(wrong).unwrap_err();
+            let said = without_passwords(error).to_string();
+            assert!(said.contains("***") && !said.contains("geheim"), "{said}");
+        }
+    }
 }

@@ -27,7 +27,10 @@ use crate::args::{Command, Rota};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
-    let arguments = Rota::parse();
+    let arguments = match Rota::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => args::without_passwords(error).exit(),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&Failure::new(format!("starting threads: {error}"))),

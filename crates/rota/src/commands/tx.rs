@@ -9,6 +9,7 @@
 //! The envelope is sent again until there is an answer or it has expired: its transaction has one
 //! id, and is executed once.
 
+use std::fmt::Display;
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -262,12 +263,13 @@ async fn about(web: &Web, key: &rota_core::types::PublicKey) -> Result<Chain, Fa
             refusal(&body, code.as_str())
         )));
     }
-    chain_of(&body)
+    chain_of(&body, web.url("/chain"))
 }
 
-fn chain_of(text: &[u8]) -> Result<Chain, Failure> {
-    let chain: Chain =
-        serde_json::from_slice(text).map_err(Failure::doing("what GET /chain answers"))?;
+/// What is wrong with a text is not said: it may be a key that was named by mistake.
+fn chain_of(text: &[u8], from: impl Display) -> Result<Chain, Failure> {
+    let wrong = |_| Failure::new(format!("{from}: not what GET /chain of a server answers"));
+    let chain: Chain = serde_json::from_slice(text).map_err(wrong)?;
     if chain.format != FORMAT {
         return Err(Failure::new(format!(
             "that chain has format {}, this program signs format {FORMAT}: use the server's",
@@ -294,7 +296,7 @@ fn read_file(path: &Path) -> Result<String, Failure> {
 }
 
 fn read_chain(path: &Path) -> Result<Chain, Failure> {
-    chain_of(read_file(path)?.as_bytes())
+    chain_of(read_file(path)?.as_bytes(), path.display())
 }
 
 fn read_envelope(path: &Path) -> Result<Envelope, Failure> {
@@ -484,5 +486,16 @@ mod tests {
         assert!(write_envelope(&file, &envelope, ChainId::default()).is_err(), "overwritten");
         std::fs::write(&file, "00ff").unwrap();
         assert!(read_envelope(&file).is_err());
+    }
+
+    #[test]
+    fn a_wrong_file_is_named_and_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("alice.key");
+        for secret in ["1234567890", "\"1234567890\"", "{\"chain\": 1234567890}"] {
+            std::fs::write(&file, secret).unwrap();
+            let said = read_chain(&file).map(drop).unwrap_err().to_string();
+            assert!(said.contains("alice.key") && !said.contains("1234567890"), "{said}");
+        }
     }
 }
