@@ -171,6 +171,43 @@ impl Genesis {
         if self.administrators.is_empty() {
             return Err("administrators is empty; nobody could do anything".into());
         }
+        for administrator in &self.administrators {
+            let is_own = |member: &Member| Some(member.key) == administrator.key;
+            // Its member would sign for it, unasked: a server's key is for what servers do.
+            if let Some(member) = self.members.iter().position(is_own) {
+                return Err(format!(
+                    "administrator {} has the key of members[{member}]; it must have one of its \
+                     own (rota keys new)",
+                    administrator.name
+                ));
+            }
+        }
         Members::new(self.members.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::SecretKey;
+
+    #[test]
+    fn no_administrator_has_the_key_of_a_member() {
+        let [own, member] = [1, 2].map(|byte| SecretKey::from_bytes([byte; 32]).public());
+        let genesis = |key| Genesis {
+            format: FORMAT,
+            name: "test".into(),
+            time_ms: 1,
+            method: Method::Poa,
+            seed: Digest([7; 32]),
+            trusted_servers: false,
+            sqlite: String::new(),
+            parameters: Parameters::default(),
+            members: vec![Member { key: member, weight: 1 }],
+            administrators: vec![Administrator { key: Some(key), ..Administrator::open("root") }],
+        };
+        assert!(genesis(own).check().is_ok());
+        let wrong = genesis(member).check().unwrap_err();
+        assert!(wrong.starts_with("administrator root has the key of members[0]"), "{wrong}");
     }
 }
