@@ -121,7 +121,7 @@ pub(crate) struct Step {
     pub(crate) stmt: Stmt,
 }
 
-/// On what a step depends. The JSON parser bounds how deep they nest.
+/// On what a step depends. The JSON parser bounds how deep they nest, and `steps` does more so.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Condition {

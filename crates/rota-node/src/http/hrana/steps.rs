@@ -13,6 +13,9 @@ use super::failure::Failure;
 use super::requests::{Condition, Step};
 use super::stream::{Prepared, Stream};
 
+/// How deep the conditions of a step may nest. Clients' own nest two or three deep.
+const MOST_DEPTH: usize = 10;
+
 /// What became of a step.
 #[derive(Debug)]
 enum Outcome {
@@ -30,10 +33,7 @@ struct Planned {
 /// Runs a batch. It fails as a whole only if its conditions make no sense.
 pub(crate) async fn run(stream: &mut Stream, steps: Vec<Step>) -> Result<BatchDone, Failure> {
     for (place, step) in steps.iter().enumerate() {
-        if step.condition.as_ref().is_some_and(|condition| !looks_back(condition, place)) {
-            let message = format!("the condition of step {place} is about a step not before it");
-            return Err(Failure::new("BATCH_COND_BAD_STEP", message));
-        }
+        step.condition.as_ref().map_or(Ok(()), |condition| check(condition, place))?;
     }
     let mut planned: Vec<Planned> = Vec::with_capacity(steps.len());
     for Step { condition, stmt } in steps {
@@ -133,8 +133,16 @@ fn follows(condition: &Condition, before: usize) -> bool {
     match condition {
         Condition::Ok { step } => *step == before,
         Condition::And { conds } => {
-            conds.iter().any(|cond| follows(cond, before))
-                && conds.iter().all(|cond| follows(cond, before) || is_in_transaction(cond))
+            // Each is looked at once: asked twice, a nest would cost 2^depth.
+            let mut found = false;
+            for cond in conds {
+                if follows(cond, before) {
+                    found = true;
+                } else if !is_in_transaction(cond) {
+                    return false;
+                }
+            }
+            found
         }
         _ => false,
     }
@@ -142,6 +150,32 @@ fn follows(condition: &Condition, before: usize) -> bool {
 
 fn is_in_transaction(condition: &Condition) -> bool {
     matches!(condition, Condition::Not { cond } if matches!(**cond, Condition::IsAutocommit))
+}
+
+/// What is wrong with the condition of the step at `place`, if anything is.
+fn check(condition: &Condition, place: usize) -> Result<(), Failure> {
+    if !fits(condition, MOST_DEPTH) {
+        let message =
+            format!("the condition of step {place} nests more than {MOST_DEPTH} conditions deep");
+        return Err(Failure::new("BATCH_COND_TOO_DEEP", message));
+    }
+    if !looks_back(condition, place) {
+        let message = format!("the condition of step {place} is about a step not before it");
+        return Err(Failure::new("BATCH_COND_BAD_STEP", message));
+    }
+    Ok(())
+}
+
+/// Whether a condition nests no deeper than `depth`.
+fn fits(condition: &Condition, depth: usize) -> bool {
+    let Some(depth) = depth.checked_sub(1) else { return false };
+    match condition {
+        Condition::Not { cond } => fits(cond, depth),
+        Condition::And { conds } | Condition::Or { conds } => {
+            conds.iter().all(|cond| fits(cond, depth))
+        }
+        Condition::Ok { .. } | Condition::Error { .. } | Condition::IsAutocommit => true,
+    }
 }
 
 /// Whether a condition of the step at `place` asks for earlier steps only.
@@ -223,6 +257,25 @@ mod tests {
             assert!(looks_back(&condition(text), from), "{text}");
             assert!(!looks_back(&condition(text), from - 1), "{text}");
         }
+    }
+
+    /// `all` of one condition, around another `depth` times.
+    fn nest(depth: usize) -> Condition {
+        let around = |cond, _| Condition::And { conds: vec![cond] };
+        (0..depth).fold(Condition::Ok { step: 0 }, around)
+    }
+
+    #[test]
+    fn conditions_nest_ten_deep_and_no_deeper() {
+        assert!(check(&nest(MOST_DEPTH - 1), 1).is_ok());
+        assert_eq!(check(&nest(MOST_DEPTH), 1).unwrap_err().code, "BATCH_COND_TOO_DEEP");
+        assert_eq!(check(&nest(1), 0).unwrap_err().code, "BATCH_COND_BAD_STEP");
+    }
+
+    /// Were each level looked at twice, this would last for years.
+    #[test]
+    fn a_nest_of_conditions_is_walked_once() {
+        assert!(follows(&nest(100), 0) && !follows(&nest(100), 1));
     }
 
     #[test]
