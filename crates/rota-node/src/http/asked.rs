@@ -8,7 +8,7 @@
 //! A string may hold several statements. Values that no statement takes are ignored, as rqlite's
 //! own examples have some.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::{Parameters, Statement, Value};
@@ -17,6 +17,14 @@ use serde_json::{Map, Value as Json};
 
 /// SQLite's limit on the number of a parameter; what is beyond it, SQLite refuses.
 const MOST_PARAMETERS: usize = 32_766;
+
+/// How many statements one string may hold: each is prepared on its own, and a string of separators
+/// would have millions. More go as elements of their own.
+const MOST_STATEMENTS: usize = 1_000;
+
+/// How many bytes of texts and blobs the statements of one string may take by name, all together:
+/// a value is copied for every statement that names it.
+const MOST_NAMED_BYTES: usize = super::MAX_BODY_BYTES;
 
 /// What is wrong with an array that is empty.
 pub(crate) const NO_STATEMENTS: &str = "no statements";
@@ -47,6 +55,10 @@ impl Asked {
         let pieces = split(&self.sql);
         // What stands around a single statement stays: a column may be named by it.
         let pieces = if pieces.len() == 1 { vec![self.sql.as_str()] } else { pieces };
+        if pieces.len() > MOST_STATEMENTS {
+            return Err(too_many(pieces.len()));
+        }
+        let mut by_name = ByName::of(&self.values);
         let mut taken = 0;
         pieces
             .into_iter()
@@ -57,7 +69,7 @@ impl Asked {
                     return Err(too_few(wanted.count, own.len()));
                 }
                 taken = taken.saturating_add(wanted.count);
-                let parameters = Parameters::Positional(wanted.fill(own, &self.values));
+                let parameters = Parameters::Positional(wanted.fill(own, &mut by_name)?);
                 Ok(Statement { sql: piece.to_owned(), parameters })
             })
             .collect()
@@ -67,6 +79,47 @@ impl Asked {
 fn too_few(wanted: usize, got: usize) -> Refusal {
     let message = format!("not enough args to execute query: want {wanted} got {got}");
     Refusal::new(sqlstate::PROTOCOL_VIOLATION, message)
+}
+
+fn too_many(got: usize) -> Refusal {
+    let message = format!(
+        "{got} statements in one string; it may hold {MOST_STATEMENTS}: send the others as strings \
+         of their own"
+    );
+    Refusal::new(sqlstate::TOO_COMPLEX, message)
+}
+
+/// Named values, to be found without a walk over all that were given.
+struct ByName<'a> {
+    values: HashMap<&'a str, &'a Value>,
+    /// How many bytes may be copied yet.
+    room: usize,
+}
+
+impl<'a> ByName<'a> {
+    /// Of two with one name, the later one counts.
+    fn of(given: &'a [Given]) -> Self {
+        let named = given.iter().filter_map(|given| Some((given.name.as_deref()?, &given.value)));
+        Self { values: named.collect(), room: MOST_NAMED_BYTES }
+    }
+
+    fn take(&mut self, name: &str) -> Result<Option<Value>, Refusal> {
+        let Some(&value) = self.values.get(name) else { return Ok(None) };
+        let bytes = match value {
+            Value::Text(text) => text.len(),
+            Value::Blob(bytes) => bytes.len(),
+            _ => 0,
+        };
+        let Some(room) = self.room.checked_sub(bytes) else {
+            let message = format!(
+                "the statements of one string take more than {MOST_NAMED_BYTES} bytes of named \
+                 values: send them as strings of their own"
+            );
+            return Err(Refusal::new(sqlstate::TOO_COMPLEX, message));
+        };
+        self.room = room;
+        Ok(Some(value.clone()))
+    }
 }
 
 /// The parameters of a statement.
@@ -91,9 +144,10 @@ impl<'a> Wanted<'a> {
                 _ if text == "?" => wanted.count.saturating_add(1),
                 _ => {
                     let next = wanted.count.saturating_add(1);
-                    let number = *known.entry(text).or_insert(next);
-                    wanted.names.entry(bare).or_default().push(number);
-                    number
+                    *known.entry(text).or_insert_with(|| {
+                        wanted.names.entry(bare).or_default().push(next);
+                        next
+                    })
                 }
             };
             if number > MOST_PARAMETERS {
@@ -105,22 +159,26 @@ impl<'a> Wanted<'a> {
     }
 
     /// A value for every number: by place among `own`, by name among all.
-    fn fill(&self, own: &[Given], all: &[Given]) -> Vec<Value> {
+    fn fill(&self, own: &[Given], all: &mut ByName<'_>) -> Result<Vec<Value>, Refusal> {
         let mut values = vec![Value::Null; self.count];
         for (slot, given) in values.iter_mut().zip(own) {
             if given.name.is_none() {
                 *slot = given.value.clone();
             }
         }
-        for given in all {
-            let numbers = given.name.as_deref().and_then(|name| self.names.get(name));
-            for number in numbers.into_iter().flatten() {
-                if let Some(slot) = number.checked_sub(1).and_then(|at| values.get_mut(at)) {
-                    *slot = given.value.clone();
+        if all.values.is_empty() {
+            return Ok(values);
+        }
+        for (name, numbers) in &self.names {
+            for number in numbers {
+                if let Some(slot) = number.checked_sub(1).and_then(|at| values.get_mut(at))
+                    && let Some(value) = all.take(name)?
+                {
+                    *slot = value;
                 }
             }
         }
-        values
+        Ok(values)
     }
 }
 
@@ -235,6 +293,30 @@ mod tests {
         assert_eq!(both, [vec![one.clone()], vec![two, one]]);
         let few = read(br#"[["SELECT ?, ?", 1]]"#).unwrap().remove(0).statements().unwrap_err();
         assert_eq!(few.message, "not enough args to execute query: want 2 got 1");
+    }
+
+    #[test]
+    fn many_statements_and_many_values_cost_no_more_than_both() {
+        let refused = |sql: String, values: Json| {
+            let body =
+                serde_json::to_vec(&Json::Array(vec![Json::Array(vec![sql.into(), values])]));
+            let asked = read(&body.unwrap()).unwrap().remove(0);
+            asked.statements().err().map(|refusal| refusal.message)
+        };
+        // Were all values walked for every statement, these would be a hundred million steps.
+        let named = (0..100_000).map(|name| (format!("n{name}"), Json::from(name)));
+        assert_eq!(refused("SELECT :n7;".repeat(MOST_STATEMENTS), named.collect()), None);
+        let message = refused("SELECT 1;".repeat(MOST_STATEMENTS + 1), Json::from(1)).unwrap();
+        assert!(message.starts_with("1001 statements in one string"), "{message}");
+        let large = |sql: &str, count| {
+            let text = "x".repeat(MOST_NAMED_BYTES / 2);
+            let mut values = Map::from_iter([("a".to_owned(), Json::from(text))]);
+            values.extend((0..count).map(|name| (name.to_string(), Json::Null)));
+            refused(sql.repeat(count), values.into())
+        };
+        assert_eq!(large("SELECT :a, :a, :a;", 2), None);
+        let message = large("SELECT :a;", 3).unwrap();
+        assert!(message.contains("bytes of named values"), "{message}");
     }
 
     #[test]
