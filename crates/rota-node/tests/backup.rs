@@ -217,6 +217,7 @@ async fn what_cannot_be_loaded_changes_nothing() {
         (b"BEGIN; CREATE TABLE t(a); ROLLBACK;".to_vec(), 400, "ROLLBACK"),
         (b"INSERT INTO rota_users VALUES (1)".to_vec(), 403, "system"),
         (b"\x1f\x8b\x08\x00\xff".to_vec(), 400, "neither"),
+        (Vec::new(), 400, "the body is empty"),
     ] {
         let (got, answer) = load(at, &body).await;
         assert_eq!(got, code, "{part}: {answer}");

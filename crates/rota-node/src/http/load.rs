@@ -200,6 +200,10 @@ async fn receive(door: &Door, body: Body) -> Result<Received, Failure> {
 
 /// Tells a SQLite file from SQL text.
 fn sort(mut kept: Temporary, bytes: u64) -> Result<Received, Failure> {
+    if bytes == 0 {
+        let why = "the body is empty: send a SQLite file, or SQL text (curl: --data-binary @FILE)";
+        return Err(Failure::new(StatusCode::BAD_REQUEST, why));
+    }
     kept.file.rewind().map_err(Failure::scratch)?;
     let mut start = Vec::with_capacity(MAGIC.len());
     (&kept.file).take(MAGIC.len() as u64).read_to_end(&mut start).map_err(Failure::scratch)?;
