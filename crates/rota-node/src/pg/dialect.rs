@@ -14,8 +14,10 @@
 //! Strings, names and comments are never touched: see `lexer`.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use rota_core::error::{Refusal, sqlstate};
+use rota_store::determinism::MAX_SQL_BYTES;
 
 use super::encode::Oid;
 use super::lexer::{self, Kind, Token, tokens};
@@ -37,6 +39,14 @@ mod times;
 /// for an expression is 1,000.
 const MAX_DEPTH: usize = 400;
 
+/// What a translation may cost, in bytes put out and pieces looked at: so much for each byte of the
+/// statement, so that nothing takes time that grows with its square. Enough for each byte to be
+/// respelled in parentheses many times round each other.
+const COST_PER_BYTE: usize = 64;
+
+/// What even the shortest statement may cost: chains of a few hundred casts or calls.
+const COST_OF_ANY: usize = 1 << 20;
+
 /// SQL in SQLite's words, and what was seen on the way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Translated {
@@ -57,13 +67,36 @@ pub(crate) struct Translated {
 
 /// Translates a statement.
 pub(crate) fn translate(sql: &str) -> Result<Translated, Refusal> {
-    let input = operands::plain(tokens(sql));
-    let mut translation = Translation { input, ..Translation::default() };
+    possible(sql.len())?;
+    let most = sql.len().saturating_mul(COST_PER_BYTE).saturating_add(COST_OF_ANY);
+    let input = operands::plain(tokens(sql), most)?;
+    let mut translation = Translation { input, most, ..Translation::default() };
     let (statements, tag) = match translation.ddl()? {
         Some(done) => done,
         None => (vec![translation.query()?], None),
     };
+    statements.iter().try_for_each(|statement| possible(statement.len()))?;
     Ok(Translated { statements, tag, ..translation.seen })
+}
+
+/// Refuses what is longer than SQLite takes.
+fn possible(bytes: usize) -> Result<(), Refusal> {
+    if bytes <= usize::try_from(MAX_SQL_BYTES).unwrap_or(0) {
+        return Ok(());
+    }
+    let message = format!("a statement of {bytes} bytes; {MAX_SQL_BYTES} are possible");
+    Err(Refusal::new(sqlstate::TOO_COMPLEX, message))
+}
+
+fn too_costly() -> Refusal {
+    let message = "the statement is too complex: too many casts, subscripts, intervals or \
+                   subqueries for its length";
+    Refusal::new(sqlstate::TOO_COMPLEX, message)
+}
+
+fn too_deep() -> Refusal {
+    let message = format!("parentheses are nested more than {MAX_DEPTH} deep");
+    Refusal::new(sqlstate::TOO_COMPLEX, message)
 }
 
 /// A script with PostgreSQL's own kinds of strings respelled, so that it can be split into
@@ -143,6 +176,11 @@ struct Translation<'a> {
     /// Where, in the input, the result column begins that is being translated.
     item: Option<usize>,
     seen: Translated,
+    /// How many steps are inside of each other.
+    steps: usize,
+    /// What the translation cost so far, and what it may.
+    cost: Cell<usize>,
+    most: usize,
 }
 
 /// Reading.
@@ -259,12 +297,22 @@ impl<'a> Translation<'a> {
 /// Writing.
 impl<'a> Translation<'a> {
     fn push(&mut self, shape: Shape, text: impl Into<Cow<'a, str>>) {
-        self.output.push(Piece { shape, text: text.into() });
+        let text = text.into();
+        self.pay(text.len());
+        self.output.push(Piece { shape, text });
+    }
+
+    /// Notes bytes that were put out, or pieces that were looked at: see [`COST_PER_BYTE`].
+    fn pay(&self, cost: usize) {
+        self.cost.set(self.cost.get().saturating_add(cost));
     }
 
     /// The last piece that is not white space.
     fn last(&self) -> Option<&Piece<'a>> {
-        self.output.iter().rev().find(|piece| piece.shape != Shape::Space)
+        let space = |piece: &&Piece<'_>| piece.shape == Shape::Space;
+        let spaces = self.output.iter().rev().take_while(space).count();
+        self.pay(spaces);
+        self.output.iter().rev().nth(spaces)
     }
 
     fn last_is(&self, words: &[&str]) -> bool {
@@ -329,11 +377,7 @@ impl<'a> Translation<'a> {
     /// Brackets and parentheses nest; the stack does not grow without end.
     fn deeper(&mut self) -> Result<(), Refusal> {
         self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            let message = format!("parentheses are nested more than {MAX_DEPTH} deep");
-            return Err(Refusal::new(sqlstate::TOO_COMPLEX, message));
-        }
-        Ok(())
+        if self.depth > MAX_DEPTH { Err(too_deep()) } else { Ok(()) }
     }
 
     /// What is between parentheses, the first of which has been taken.
@@ -369,11 +413,14 @@ impl<'a> Translation<'a> {
         let mut start = last;
         if at(last).is_some_and(|piece| piece.is("end")) {
             let mut open = 0usize;
+            let mut seen = 0usize;
             let case = self.output.iter().rposition(|piece| {
+                seen += 1;
                 open += usize::from(piece.is("end"));
                 open -= usize::from(piece.is("case"));
                 open == 0
             });
+            self.pay(seen);
             return case.unwrap_or(last);
         }
         if at(last).is_some_and(|piece| piece.shape == Shape::Group) {
@@ -406,7 +453,19 @@ impl<'a> Translation<'a> {
 
 /// One token after the other.
 impl<'a> Translation<'a> {
+    /// Translates a token and what belongs to it: not too deep, nor at too high a cost.
     fn step(&mut self, token: Token<'a>) -> Result<(), Refusal> {
+        self.steps += 1;
+        if self.steps > MAX_DEPTH + 1 {
+            return Err(too_deep());
+        }
+        self.translated(token)?;
+        self.steps -= 1;
+        self.output.last().map_or(Ok(()), |piece| possible(piece.text.len()))?;
+        if self.cost.get() > self.most { Err(too_costly()) } else { Ok(()) }
+    }
+
+    fn translated(&mut self, token: Token<'a>) -> Result<(), Refusal> {
         match token.kind {
             Kind::Space => self.push(Shape::Space, token.text),
             Kind::Numbered(number) => self.parameter(number)?,

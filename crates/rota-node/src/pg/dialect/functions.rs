@@ -189,11 +189,18 @@ impl<'a> Translation<'a> {
         if self.last_is(&["from", "join"]) {
             return true;
         }
+        if self.last().is_none_or(|piece| piece.shape != Shape::Symbol(',')) {
+            return false;
+        }
         const CLAUSES: [&str; 9] =
             ["select", "from", "where", "group", "order", "having", "values", "set", "returning"];
-        let comma = self.last().is_some_and(|piece| piece.shape == Shape::Symbol(','));
-        let clause = self.output.iter().rev().find(|piece| piece.is_any(&CLAUSES));
-        comma && clause.is_some_and(|piece| piece.is("from"))
+        let mut seen = 0usize;
+        let clause = self.output.iter().rev().find(|piece| {
+            seen += 1;
+            piece.is_any(&CLAUSES)
+        });
+        self.pay(seen);
+        clause.is_some_and(|piece| piece.is("from"))
     }
 
     /// The name of a table function and of its columns: `AS g`, `AS g(x, y)`, or its own.
@@ -248,12 +255,15 @@ impl<'a> Translation<'a> {
         let compare = if up { "<=" } else { ">=" };
         let (table, columns) = self.function_alias("generate_series", 1)?;
         let column = columns.first().map_or("generate_series", String::as_str);
+        // Each bound stands there once, and SQLite is not to repeat it either: there may be another
+        // such call in it, and so on.
         self.push(
             Shape::Whole,
             format!(
-                "(WITH RECURSIVE rota_rows(item) AS (SELECT {from} WHERE {from} {compare} {to} \
-                 UNION ALL SELECT item + {bare} FROM rota_rows WHERE item + {bare} {compare} {to}) \
-                 SELECT item AS {column} FROM rota_rows) AS {table}"
+                "(WITH RECURSIVE rota_bounds(item, last) AS MATERIALIZED (SELECT {from}, {to}), \
+                 rota_rows(item, last) AS (SELECT item, last FROM rota_bounds WHERE item {compare} \
+                 last UNION ALL SELECT item + {bare}, last FROM rota_rows WHERE item + {bare} \
+                 {compare} last) SELECT item AS {column} FROM rota_rows) AS {table}"
             ),
         );
         Ok(())

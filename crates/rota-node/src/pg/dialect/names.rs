@@ -16,6 +16,10 @@ pub(super) const MAX_NAME: usize = 63;
 
 const UNNAMED: &str = "?column?";
 
+/// How many CASEs may stand in each other in a column that is called as the innermost: each takes
+/// some of the stack, and another look at all that is in it.
+const MAX_CASES: usize = 32;
+
 /// Whether a word ends the list of result columns.
 pub(super) fn ends_list(word: &str) -> bool {
     const ENDS: [&str; 14] = [
@@ -55,11 +59,27 @@ pub(super) fn column(tokens: &[Token<'_>]) -> Option<String> {
     if has_alias(&words) {
         return None;
     }
-    let name = figure(&words).unwrap_or_else(|| UNNAMED.to_owned());
+    let named = if cases(&words) > MAX_CASES { None } else { figure(&words) };
+    let name = named.unwrap_or_else(|| UNNAMED.to_owned());
     // A column's own name is SQLite's name for it too.
     let plain = before.is_empty() || before.last().is_some_and(|token| token.text == ".");
     let named = matches!(last.kind, Kind::Word | Kind::Quoted) && !is_value(last);
     (!(plain && named && is_path(&words))).then_some(name)
+}
+
+/// How many CASEs stand in each other.
+fn cases(words: &[Token<'_>]) -> usize {
+    let mut open = 0usize;
+    let mut most = 0usize;
+    for word in words {
+        if word.is("case") {
+            open += 1;
+            most = most.max(open);
+        } else if word.is("end") {
+            open = open.saturating_sub(1);
+        }
+    }
+    most
 }
 
 fn is_path(words: &[Token<'_>]) -> bool {

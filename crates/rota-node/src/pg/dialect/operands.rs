@@ -7,7 +7,10 @@
 //! | `(SELECT a FROM t ORDER BY a LIMIT 1) UNION …` | `SELECT * FROM (SELECT … LIMIT 1) UNION …` |
 //! | `INSERT INTO t (SELECT …)` | `INSERT INTO t SELECT …` |
 
+use rota_core::error::Refusal;
+
 use super::lexer::{Kind, Token};
+use super::{MAX_DEPTH, too_costly, too_deep};
 
 /// Words that combine two queries.
 const COMBINES: [&str; 3] = ["union", "intersect", "except"];
@@ -24,15 +27,16 @@ enum Fate {
     Selects,
 }
 
-/// The tokens, such parentheses taken away or made a subquery of FROM.
-pub(super) fn plain(input: Vec<Token<'_>>) -> Vec<Token<'_>> {
+/// The tokens, such parentheses taken away or made a subquery of FROM, if that does not take more
+/// than `most` looks at one of them.
+pub(super) fn plain(input: Vec<Token<'_>>, most: usize) -> Result<Vec<Token<'_>>, Refusal> {
     let first = input.iter().find(|token| token.kind != Kind::Space);
     let inserts = first.is_some_and(|first| first.is("insert"));
     let concerned = first.is_some_and(|first| first.text == "(") || inserts;
     if !concerned && !input.iter().any(combines) {
-        return input;
+        return Ok(input);
     }
-    let fates = fates(&input, inserts);
+    let fates = fates(&input, inserts, most)?;
     let mut output: Vec<Token<'_>> = Vec::with_capacity(input.len());
     for (token, fate) in input.into_iter().zip(fates) {
         match fate {
@@ -54,7 +58,7 @@ pub(super) fn plain(input: Vec<Token<'_>>) -> Vec<Token<'_>> {
             }
         }
     }
-    output
+    Ok(output)
 }
 
 fn combines(token: &Token<'_>) -> bool {
@@ -62,7 +66,8 @@ fn combines(token: &Token<'_>) -> bool {
 }
 
 /// What becomes of every token. Outer parentheses are decided before inner ones.
-fn fates(input: &[Token<'_>], inserts: bool) -> Vec<Fate> {
+fn fates(input: &[Token<'_>], inserts: bool, most: usize) -> Result<Vec<Fate>, Refusal> {
+    let mut cost = 0_usize;
     let mut fates = vec![Fate::Stays; input.len()];
     let mut depth = 0_usize;
     // Whether an INSERT's rows, in their own parentheses, have not begun.
@@ -75,10 +80,18 @@ fn fates(input: &[Token<'_>], inserts: bool) -> Vec<Fate> {
             _ if depth == 0 && (token.is("select") || token.is("values")) => rows_to_come = false,
             _ => {}
         }
+        // What follows looks into parentheses once for all that are round them.
+        if depth > MAX_DEPTH {
+            return Err(too_deep());
+        }
         let Some(close) = closes.get(open).copied().flatten() else { continue };
         let inside = input.get(open + 1..close).unwrap_or_default();
         let here = rows_to_come && depth == 1;
         if is_query(inside) && (here || is_operand(input, &fates, open, close)) {
+            cost = cost.saturating_add(inside.len());
+            if cost > most {
+                return Err(too_costly());
+            }
             let late = top_level(inside).any(|token| LATE.iter().any(|word| token.is(word)));
             let fate = if late { Fate::Selects } else { Fate::Goes };
             rows_to_come &= !here;
@@ -90,7 +103,7 @@ fn fates(input: &[Token<'_>], inserts: bool) -> Vec<Fate> {
             }
         }
     }
-    fates
+    Ok(fates)
 }
 
 /// Where each parenthesis that opens is closed.

@@ -9,6 +9,7 @@
 //! | `DELETE FROM t USING u WHERE …` | `DELETE FROM t WHERE rowid IN (SELECT …)` |
 //! | `SELECT count(*)` | `SELECT count(*) AS "count"`: see `names` |
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use rota_core::error::Refusal;
@@ -215,6 +216,7 @@ impl<'a> Translation<'a> {
         if self.comes_any(&["row", "rows"]) {
             self.skip(1);
         }
+        self.pay(self.output.len());
         if self.output.iter().any(|piece| piece.is("limit")) {
             self.push(Shape::Word, "OFFSET");
             self.push(Shape::Whole, format!(" {skipped}"));
@@ -288,6 +290,7 @@ impl<'a> Translation<'a> {
                 "ON CONFLICT ON CONSTRAINT is not supported: name the columns, ON CONFLICT (…)",
             ));
         }
+        self.pay(self.output.len());
         let from = self.output.iter().rposition(|piece| piece.is("from"));
         let open = from.and_then(|from| self.output.get(from..)).is_some_and(|after| {
             !after.iter().any(|piece| piece.is_any(&["where", "group", "order", "limit", "having"]))
@@ -302,13 +305,13 @@ impl<'a> Translation<'a> {
     pub(super) fn column_aliases(&mut self, group: &str) -> Option<String> {
         let query = group.trim_start_matches(['(', ' ', '\n']).get(..6)?.to_ascii_lowercase();
         let query = ["select", "values", "with "].iter().any(|word| query.starts_with(word));
-        if !query || !self.in_from() {
+        if !query {
             return None;
         }
         let named = usize::from(self.comes(&["as"]));
         let name = self.ahead(named)?;
         let is_name = matches!(name.kind, Kind::Word | Kind::Quoted) && !is_clause(name);
-        if !is_name || self.ahead(named + 1)?.text != "(" {
+        if !is_name || self.ahead(named + 1)?.text != "(" || !self.in_from() {
             return None;
         }
         let name = name.text;
@@ -379,11 +382,11 @@ impl<'a> Translation<'a> {
                 "DEFAULT among VALUES needs the columns' names: INSERT INTO t (a, b) VALUES (…)",
             ));
         };
-        let mut left_out = Vec::new();
+        let mut left_out = BTreeSet::new();
         for place in 0..columns.len() {
             let defaults = rows.iter().filter(|row| row.get(place).is_some_and(alone)).count();
             if defaults == rows.len() {
-                left_out.push(place);
+                left_out.insert(place);
             } else if defaults > 0 {
                 return Err(unsupported(
                     "DEFAULT in some rows and a value in others: insert them by two statements",

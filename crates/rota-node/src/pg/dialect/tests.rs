@@ -180,3 +180,41 @@ fn nothing_panics_the_translation() {
         let _ = translate(sql);
     }
 }
+
+#[test]
+fn a_translation_costs_in_proportion_to_the_statement() {
+    let nested = |depth: usize| {
+        let inner = (0..depth).fold("1".to_owned(), |inner, _| {
+            format!("(SELECT max(g) FROM generate_series(1, {inner}) AS g)")
+        });
+        let translated = translate(&format!("SELECT {inner}")).unwrap();
+        (translated.statements[0].clone(), translated.statements[0].len())
+    };
+    assert_eq!(nested(30).1 - nested(20).1, nested(20).1 - nested(10).1);
+    let sum: i64 = database().query_row(&nested(20).0, [], |row| row.get(0)).unwrap();
+    assert_eq!(sum, 1);
+    for (start, more, few) in [
+        ("SELECT 1", "[1]", 100),
+        ("SELECT 1", "::int", 100),
+        ("SELECT now()", " + interval '1 day'", 100),
+        ("SELECT interval '1 day'", " * interval '1 day'", 0),
+        ("SELECT a", "~~a", 100),
+        ("SELECT 1", " end+1", 100),
+        ("SELECT (SELECT 1)", ", (SELECT 1) a(b)", 300),
+        ("INSERT INTO t VALUES (1)", " ON CONFLICT DO NOTHING", 100),
+    ] {
+        let sql = |count: usize| format!("{start}{}", more.repeat(count));
+        assert!(translate(&sql(few)).is_ok(), "{more}");
+        let many = translate(&sql(900_000 / more.len()));
+        assert_eq!(many.unwrap_err().code(), sqlstate::TOO_COMPLEX, "{more}");
+    }
+    let opened = format!("{}SELECT 1", "(".repeat(300_000));
+    let closed = format!("{opened}{} UNION SELECT 2", ")".repeat(300_000));
+    assert_eq!(translate(&closed).unwrap_err().code(), sqlstate::TOO_COMPLEX);
+    let cases = format!("SELECT {}1{}", "case else ".repeat(60_000), " end".repeat(60_000));
+    assert!(translate(&cases).unwrap().statements[0].ends_with("end AS \"?column?\""));
+    let columns = format!("SELECT 1{}", ", (SELECT 1)".repeat(2_000));
+    assert!(translate(&columns).is_ok());
+    let rows = vec!["(1, 'x'::text, ((2 + 3))::int)"; 20_000].join(", ");
+    assert!(translate(&format!("INSERT INTO t VALUES {rows}")).is_ok());
+}
