@@ -4,7 +4,7 @@
 //! ```text
 //!  PostgreSQL ──► Credentials::exchange ──► scram::Exchange ──┐
 //!                                                             ├─► Login ──► Driver
-//!  HTTP       ──► Credentials::basic ──► known? else PBKDF2 ──┘
+//!  HTTP       ──► Credentials::basic ──► known? else Hashing ─┘
 //!
 //!  Driver ──► seal: a password in a statement becomes a verifier before anything is signed
 //! ```
@@ -17,6 +17,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+mod hashing;
 mod known;
 pub mod scram;
 mod seal;
@@ -27,12 +28,12 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rota_core::error::Refusal;
+use rota_core::error::{Refusal, sqlstate};
 use rota_core::genesis::Genesis;
 use rota_store::access::{User, Verifier, View};
-use tokio::sync::Semaphore;
 
 use crate::tls::Tls;
+use hashing::Hashing;
 use known::Known;
 use scram::{Binding, Exchange};
 
@@ -40,10 +41,6 @@ pub use seal::seal;
 
 /// Who an HTTP request without credentials is, where that is allowed.
 pub const OPEN_USER: &str = "rota";
-
-/// How many passwords that are not known yet are hashed at a time: some half a millisecond of a
-/// CPU each. Others wait, so that a flood of wrong passwords leaves CPUs for everything else.
-const HASHING: usize = 1;
 
 /// How much of a name that could not log in is logged: PostgreSQL's names have 63 bytes.
 const LOGGED_CHARACTERS: usize = 63;
@@ -72,6 +69,9 @@ pub enum Denied {
     /// This machine has no randomness, or is stopping.
     #[error("passwords cannot be checked at the moment")]
     Unavailable,
+    /// Other passwords from the same address wait to be checked.
+    #[error("too many passwords from this address are being checked: try again")]
+    Busy,
 }
 
 impl Denied {
@@ -83,6 +83,7 @@ impl Denied {
             }
             Self::Protocol(wrong) => Refusal::new("08P01", wrong),
             Self::Unavailable => Refusal::new("57P03", self.to_string()),
+            Self::Busy => Refusal::new(sqlstate::BUSY, self.to_string()),
         }
     }
 }
@@ -105,7 +106,7 @@ pub struct Credentials {
     /// What made-up verifiers are made of.
     secret: [u8; 32],
     known: Arc<Known>,
-    hashing: Arc<Semaphore>,
+    hashing: Hashing,
 }
 
 impl fmt::Debug for Credentials {
@@ -127,13 +128,7 @@ impl Credentials {
             let verifier = administrator.verifier.as_deref().unwrap_or_default();
             secret = scram::hmac(&secret, &[verifier.as_bytes()]);
         }
-        Self {
-            view,
-            open,
-            secret,
-            known: Arc::new(Known::new()),
-            hashing: Arc::new(Semaphore::new(HASHING)),
-        }
+        Self { view, open, secret, known: Arc::new(Known::new()), hashing: Hashing::new() }
     }
 
     /// Lets a user in that has neither password nor key and comes from this machine, where the
@@ -161,17 +156,24 @@ impl Credentials {
     }
 
     /// Who an HTTP request is from, by its `Authorization` header: `Basic`, or `Bearer
-    /// user:password` for libraries that know nothing else.
-    pub async fn basic(&self, from: IpAddr, authorization: Option<&str>) -> Result<Login, Denied> {
+    /// user:password` for libraries that know nothing else. One that a proxy has `passed_on` may be
+    /// from anywhere: it needs a password.
+    pub async fn basic(
+        &self,
+        from: IpAddr,
+        passed_on: bool,
+        authorization: Option<&str>,
+    ) -> Result<Login, Denied> {
+        let open_login = |user| if passed_on { None } else { self.open_login(from, user) };
         let Some(authorization) = authorization else {
-            return self.open_login(from, OPEN_USER).ok_or(Denied::Missing);
+            return open_login(OPEN_USER).ok_or(Denied::Missing);
         };
         let given = user_and_password(authorization).ok_or(Denied::Wrong)?;
         let (user, password) = given.split_once(':').ok_or(Denied::Wrong)?;
-        if let Some(login) = self.open_login(from, user) {
+        if let Some(login) = open_login(user) {
             return Ok(login);
         }
-        let checked = self.check(user, password).await;
+        let checked = self.check(from, user, password).await;
         if checked == Err(Denied::Wrong) {
             let user: String = user.chars().take(LOGGED_CHARACTERS).collect();
             tracing::warn!(address = %from, ?user, "an HTTP client could not log in");
@@ -180,27 +182,25 @@ impl Credentials {
     }
 
     /// Whose password it is.
-    async fn check(&self, user: &str, password: &str) -> Result<Login, Denied> {
+    async fn check(&self, from: IpAddr, user: &str, password: &str) -> Result<Login, Denied> {
         let (verifier, genuine) = self.verifier(user);
         if !self.known.contains(user, password, &verifier) {
-            let turn = Arc::clone(&self.hashing).acquire_owned().await;
-            let turn = turn.map_err(|_| Denied::Unavailable)?;
-            // Others with the same password may have waited for the same turn.
-            if !self.known.contains(user, password, &verifier) {
-                let (user, password) = (user.to_owned(), password.to_owned());
-                let (verifier, known) = (verifier.clone(), self.known.clone());
-                let hashed = tokio::task::spawn_blocking(move || {
-                    let right = scram::is_of(&verifier, &password) && genuine;
-                    if right {
-                        known.insert(&user, &password, &verifier);
-                    }
-                    // Not before the work is done, also if the client is gone by then.
-                    drop(turn);
-                    right
-                });
-                if !hashed.await.map_err(|_| Denied::Unavailable)? {
-                    return Err(Denied::Wrong);
+            let mark = self.known.mark(user, password, &verifier).ok_or(Denied::Unavailable)?;
+            let (user, password) = (user.to_owned(), password.to_owned());
+            let (verifier, known) = (verifier.clone(), self.known.clone());
+            let hash = move || {
+                // Others with the same password, from elsewhere, may have had their turn before.
+                if known.contains(&user, &password, &verifier) {
+                    return true;
                 }
+                let right = scram::is_of(&verifier, &password) && genuine;
+                if right {
+                    known.insert(&user, &password, &verifier);
+                }
+                right
+            };
+            if !self.hashing.is_right(from, mark, hash).await? {
+                return Err(Denied::Wrong);
             }
         }
         self.still(user, &verifier)
@@ -274,7 +274,7 @@ mod tests {
     }
 
     fn genesis() -> Genesis {
-        let key = SecretKey::from_bytes([1; 32]).public();
+        let [own, key] = [1, 2].map(|byte| SecretKey::from_bytes([byte; 32]).public());
         let verifier = scram::derive("geheim", b"saltsalt", scram::ITERATIONS).to_string();
         let user = Administrator::open;
         Genesis {
@@ -287,7 +287,7 @@ mod tests {
             administrators: vec![
                 user("rota"),
                 Administrator { verifier: Some(verifier), ..user("ada") },
-                Administrator { key: Some(key), ..user("kim") },
+                Administrator { key: Some(own), ..user("kim") },
             ],
             sqlite: rota_store::sqlite::identity(),
             parameters: Parameters::default(),
@@ -303,13 +303,13 @@ mod tests {
     async fn a_right_password_is_known_the_second_time() {
         let credentials = credentials(false);
         for authorization in [header("ada", "geheim"), "Bearer ada:geheim".into()] {
-            let login = credentials.basic(ELSEWHERE, Some(&authorization)).await.unwrap();
+            let login = credentials.basic(ELSEWHERE, false, Some(&authorization)).await.unwrap();
             assert_eq!((&*login.user, login.administrator), ("ada", true));
         }
         // With nobody left to hash, only what is known gets in.
-        credentials.hashing.close();
-        assert!(credentials.basic(HERE, Some(&header("ada", "geheim"))).await.is_ok());
-        let wrong = credentials.basic(HERE, Some(&header("ada", "other"))).await;
+        credentials.hashing.turns.close();
+        assert!(credentials.basic(HERE, false, Some(&header("ada", "geheim"))).await.is_ok());
+        let wrong = credentials.basic(HERE, false, Some(&header("ada", "other"))).await;
         assert_eq!(wrong, Err(Denied::Unavailable));
     }
 
@@ -319,11 +319,11 @@ mod tests {
         for (user, password) in
             [("ada", "wrong"), ("nobody", "geheim"), ("kim", ""), ("", ""), ("ada", "")]
         {
-            let denied = credentials.basic(HERE, Some(&header(user, password))).await;
+            let denied = credentials.basic(HERE, false, Some(&header(user, password))).await;
             assert_eq!(denied, Err(Denied::Wrong), "{user}");
         }
         for malformed in ["", "Basic", "Basic !", "Basic YWRh", "Digest x", "Bearer geheim"] {
-            let denied = credentials.basic(HERE, Some(malformed)).await;
+            let denied = credentials.basic(HERE, false, Some(malformed)).await;
             assert_eq!(denied, Err(Denied::Wrong), "{malformed}");
         }
     }
@@ -359,15 +359,20 @@ mod tests {
     async fn only_who_has_neither_password_nor_key_needs_none_and_only_here() {
         let open = credentials(true);
         assert!(open.open_login(HERE, "rota").is_some_and(|login| login.administrator));
-        assert_eq!(open.basic(HERE, None).await.map(|login| login.user), Ok("rota".into()));
+        assert_eq!(open.basic(HERE, false, None).await.map(|login| login.user), Ok("rota".into()));
         for user in ["ada", "kim", "nobody"] {
             assert_eq!(open.open_login(HERE, user), None, "{user}");
         }
         assert_eq!(open.open_login(ELSEWHERE, "rota"), None);
-        assert_eq!(open.basic(ELSEWHERE, None).await, Err(Denied::Missing));
+        assert_eq!(open.basic(ELSEWHERE, false, None).await, Err(Denied::Missing));
+        // What a proxy on this machine passes on is not from here.
+        assert_eq!(open.basic(HERE, true, None).await, Err(Denied::Missing));
+        let named = header("rota", "");
+        assert!(open.basic(HERE, false, Some(&named)).await.is_ok());
+        assert_eq!(open.basic(HERE, true, Some(&named)).await, Err(Denied::Wrong));
         let closed = credentials(false);
         assert_eq!(closed.open_login(HERE, "rota"), None);
-        assert_eq!(closed.basic(HERE, None).await, Err(Denied::Missing));
+        assert_eq!(closed.basic(HERE, false, None).await, Err(Denied::Missing));
     }
 
     #[test]

@@ -476,7 +476,7 @@ fn closed() -> Refusal {
 
 /// Whose address it is: of IPv6, the half that names the network, since one machine has all of the
 /// other half to choose from.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) if !v6.is_loopback() => {
             let [a, b, c, d, ..] = v6.segments();

@@ -12,7 +12,7 @@ use super::scram;
 const MOST: usize = 10_000;
 
 /// What stands for a user with a password.
-type Mark = [u8; 32];
+pub(super) type Mark = [u8; 32];
 
 /// Right passwords, as marks under a key that only this process has. A mark is made of the
 /// verifier too: when a user gets another password, marks of the old one are those of nobody.
@@ -30,7 +30,7 @@ struct Marks {
 impl Known {
     pub(super) fn new() -> Self {
         let mut key = [0; 32];
-        // Without randomness nothing is remembered, and every password is hashed.
+        // Without randomness nothing is remembered, and no password can be checked.
         let key = getrandom::fill(&mut key).is_ok().then_some(key);
         Self { key, marks: Mutex::default() }
     }
@@ -54,7 +54,8 @@ impl Known {
         }
     }
 
-    fn mark(&self, user: &str, password: &str, verifier: &Verifier) -> Option<Mark> {
+    /// What stands for a user with a password, unless this machine has no randomness.
+    pub(super) fn mark(&self, user: &str, password: &str, verifier: &Verifier) -> Option<Mark> {
         let length = |text: &str| u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes();
         let parts: [&[u8]; 6] = [
             &length(user),

@@ -11,6 +11,9 @@
 //! (DNS rebinding), or that another origin's page sent, is refused, and no CORS header is ever
 //! given. Over TLS the certificate has shown the name to be right.
 //!
+//! Nor does a proxy on the same machine speak for itself: where a loopback address is enough, a
+//! request that says it was passed on needs a password all the same.
+//!
 //! What needs no login: whether the server is usable, for load balancers, what there is to read at
 //! `/`, and envelopes, which their own signers have signed.
 
@@ -56,7 +59,9 @@ pub(super) async fn let_in<B>(
         Needs::Login => {
             let said = request.headers().get(header::AUTHORIZATION);
             let said = said.map(|said| said.to_str().unwrap_or_default());
-            let login = door.credentials.basic(arrival.from, said).await.map_err(denied)?;
+            let passed_on = is_passed_on(request.headers());
+            let login = door.credentials.basic(arrival.from, passed_on, said).await;
+            let login = login.map_err(denied)?;
             let administrator = login.administrator;
             request.extensions_mut().insert(login);
             administrator
@@ -82,9 +87,20 @@ fn needs(method: &Method, path: &str) -> Needs {
 /// rqlite's answer has no body either.
 fn denied(denied: Denied) -> Response {
     match denied {
-        Denied::Unavailable => refuse(StatusCode::SERVICE_UNAVAILABLE, &denied.to_string()),
+        Denied::Unavailable | Denied::Busy => {
+            let retry = [(header::RETRY_AFTER, RETRY_AFTER)];
+            (retry, refuse(StatusCode::SERVICE_UNAVAILABLE, &denied.to_string())).into_response()
+        }
         _ => (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, CHALLENGE)]).into_response(),
     }
+}
+
+/// Whether a proxy says that it has the request from somebody else.
+fn is_passed_on(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        let name = name.as_str();
+        matches!(name, "forwarded" | "via") || name.starts_with("x-forwarded-")
+    })
 }
 
 /// Why a request is not from whom it should be, if so.
@@ -123,13 +139,26 @@ fn is_loopback_name(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn told(address: &str, headers: &[(&str, &str)]) -> bool {
+    fn map(headers: &[(&str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             let name: axum::http::HeaderName = name.parse().unwrap();
             map.insert(name, value.parse().unwrap());
         }
-        stranger(address.parse().unwrap(), false, &map).is_some()
+        map
+    }
+
+    fn told(address: &str, headers: &[(&str, &str)]) -> bool {
+        stranger(address.parse().unwrap(), false, &map(headers)).is_some()
+    }
+
+    #[test]
+    fn a_proxy_is_known_by_its_headers() {
+        for name in ["Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Proto", "x-forwarded-host"]
+        {
+            assert!(is_passed_on(&map(&[("host", "localhost"), (name, "")])), "{name}");
+        }
+        assert!(!is_passed_on(&map(&[("host", "localhost"), ("accept", "*/*")])));
     }
 
     #[test]
