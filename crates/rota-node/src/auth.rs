@@ -30,6 +30,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rota_core::error::{Refusal, sqlstate};
 use rota_core::genesis::Genesis;
+use rota_core::types::PublicKey;
 use rota_store::access::{User, Verifier, View};
 
 use crate::tls::Tls;
@@ -52,6 +53,23 @@ pub struct Login {
     pub user: Arc<str>,
     /// Whether it may do everything.
     pub administrator: bool,
+    /// What it is known by.
+    pub proof: Proof,
+}
+
+/// What a user is known by: another one of the same name has another. Who has logged in stays who
+/// it is for as long as this does not change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    key: Option<PublicKey>,
+    verifier: Option<Verifier>,
+}
+
+impl Proof {
+    /// What the user is known by now.
+    pub fn of(user: &User) -> Self {
+        Self { key: user.key, verifier: user.verifier.clone() }
+    }
 }
 
 /// Why a client is not let in.
@@ -238,7 +256,8 @@ impl Credentials {
 }
 
 fn login(user: &User) -> Login {
-    Login { user: user.name.as_str().into(), administrator: user.rights.administrator }
+    let administrator = user.rights.administrator;
+    Login { user: user.name.as_str().into(), administrator, proof: Proof::of(user) }
 }
 
 /// `user:password` out of an `Authorization` header.

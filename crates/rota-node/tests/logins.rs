@@ -318,6 +318,50 @@ async fn the_session_of_a_user_that_is_dropped_ends_with_its_next_statement() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_does_not_go_on_as_another_user_of_its_name() {
+    let cluster = Cluster::start(1).await;
+    let rota = plain(&cluster, "rota", "").await.unwrap();
+    for (user, change) in [
+        ("ann", "DROP USER ann; CREATE USER ann PASSWORD 'y'"),
+        ("bob", "ALTER USER bob RENAME TO bill; CREATE USER bob PASSWORD 'x'"),
+        ("eve", "ALTER USER eve PASSWORD 'y'"),
+    ] {
+        rota.batch_execute(&format!("CREATE USER {user} PASSWORD 'x'")).await.unwrap();
+        let idle = plain(&cluster, user, "password=x").await.unwrap();
+        let busy = plain(&cluster, user, "password=x").await.unwrap();
+        busy.batch_execute("BEGIN; SELECT 1").await.unwrap();
+        rota.batch_execute(change).await.unwrap();
+        assert_eq!(code(ask(&idle, "SELECT 1").await), "28000", "{change}");
+        assert_eq!(code(ask(&busy, "COMMIT").await), "28000", "{change}");
+        assert!(idle.is_closed() || ask(&idle, "SELECT 1").await.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_changes_the_own_password_stays() {
+    let cluster = Cluster::start(1).await;
+    let rota = plain(&cluster, "rota", "").await.unwrap();
+    rota.batch_execute("CREATE USER ann PASSWORD '0' ADMINISTRATOR").await.unwrap();
+    let ann = plain(&cluster, "ann", "password=0").await.unwrap();
+    for change in [
+        "ALTER USER ann PASSWORD '1'",
+        "ALTER USER CURRENT_USER PASSWORD '2'",
+        "BEGIN; ALTER USER ann PASSWORD '3'; SELECT 1; COMMIT",
+        "BEGIN; ALTER USER ann PASSWORD '4'; ROLLBACK",
+        "SET rota.wait = 'none'",
+        "ALTER USER ann PASSWORD '5'",
+        "SET rota.wait = 'final'",
+    ] {
+        ann.batch_execute(change).await.unwrap();
+        assert_eq!(ask(&ann, "SELECT current_user").await.unwrap(), ["ann"], "{change}");
+    }
+    ann.batch_execute("CREATE TABLE t (a INT)").await.unwrap();
+    assert_eq!(ask(&ann, "SELECT 1").await.unwrap(), ["1"]);
+    rota.batch_execute("ALTER USER ann PASSWORD '6'").await.unwrap();
+    assert_eq!(code(ask(&ann, "SELECT 1").await), "28000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn users_and_grants_change_in_transactions_and_by_both_protocols() {
     let cluster = Cluster::start(1).await;
     let rota = plain(&cluster, "rota", "").await.unwrap();

@@ -13,7 +13,7 @@ use std::time::Instant;
 use rota_core::error::{Refusal, sqlstate};
 use rota_core::transaction::{Settings, Statement, Value};
 use rota_core::types::{Height, TransactionId};
-use rota_store::access::no_user;
+use rota_store::access::{Change, no_user};
 use rota_store::{Rows, StatementKind, StatementResult};
 
 use super::block::{Block, LONGEST_SILENCE, Phase, aborted, expired, outside, read_only};
@@ -23,6 +23,7 @@ use super::encode::{self, Type, types_of};
 use super::grants::{self, Warning};
 use super::statement::{Plan, Prepared, Shared, Statements, announced, prepare};
 use super::variables::{Identity, Variables};
+use crate::auth::Proof;
 use crate::driver::{
     BeginOptions, Cancel, Driver, ReadOptions, RunOptions, Wait, WriteError, WriteOptions, Written,
 };
@@ -94,11 +95,27 @@ pub(crate) struct Context {
     pub(crate) portals: Portals,
     /// Calls off the statement that runs.
     pub(crate) cancel: Cancel,
+    /// Who logged in.
+    proof: Proof,
+    own: Own,
+}
+
+/// What the session did to its own user's password or key, so that this does not end it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Own {
+    #[default]
+    Nothing,
+    /// In the transaction that is open.
+    Begun,
+    /// Sent, and when it is done is not waited for.
+    Sent,
 }
 
 impl Context {
-    pub(crate) fn new(driver: Driver, cancel: Cancel, identity: Identity) -> Self {
+    pub(crate) fn new(driver: Driver, cancel: Cancel, identity: Identity, proof: Proof) -> Self {
         Self {
+            proof,
+            own: Own::default(),
             driver,
             last: None,
             variables: Variables::new(identity),
@@ -109,14 +126,43 @@ impl Context {
         }
     }
 
-    /// Makes sure that the session's user is still there. What it may do is looked up for each
-    /// statement anew, where that is run.
+    /// Makes sure that the session's user is still there, and still the one who logged in. What it
+    /// may do is looked up for each statement anew, where that is run.
     pub(crate) fn recognize(&mut self) -> Result<(), Refusal> {
         let access = self.driver.access();
         let user = self.variables.user();
         let known = access.user(user).filter(|user| user.login).ok_or_else(|| no_user(user))?;
+        let proof = Proof::of(known);
+        if proof != self.proof {
+            if self.own != Own::Sent {
+                return Err(no_longer(user));
+            }
+            (self.proof, self.own) = (proof, Own::Nothing);
+        }
         self.variables.set_administrator(known.rights.administrator);
         Ok(())
+    }
+
+    /// Whether a statement gives the session's own user another password or key.
+    fn is_own(&self, prepared: &Prepared, statements: &[Statement]) -> bool {
+        prepared.kind == StatementKind::AlterUser
+            && statements.iter().any(|statement| match Change::parse(&statement.sql) {
+                Ok(Change::Alter(name, options)) => {
+                    *name == **self.variables.user()
+                        && (options.password.is_some() || options.key.is_some())
+                }
+                _ => false,
+            })
+    }
+
+    /// After such a statement, or the transaction that it was in.
+    fn own_change(&mut self, wait: Wait) {
+        self.own = Own::Sent;
+        if wait == Wait::Final
+            && let Some(user) = self.driver.access().user(self.variables.user())
+        {
+            (self.proof, self.own) = (Proof::of(user), Own::Nothing);
+        }
     }
 
     /// Runs a statement. `alone`: nothing else belongs to its transaction, if it is in none.
@@ -219,10 +265,14 @@ impl Context {
     ) -> Result<Answer, WriteError> {
         let options = self.run_options();
         let statements = self.statements_of(prepared, values);
+        let own = self.is_own(prepared, &statements);
         let transaction = self.block.used().ok_or_else(aborted)?;
         let mut result = None;
         for statement in statements {
             result = Some(transaction.run(statement, &options).await?);
+        }
+        if own && self.own == Own::Nothing {
+            self.own = Own::Begun;
         }
         Ok(answered(result, prepared))
     }
@@ -258,8 +308,12 @@ impl Context {
             .into());
         }
         let (user, statements) = (self.variables.user(), self.statements_of(prepared, values));
+        let own = self.is_own(prepared, &statements);
         let write = self.driver.write(user, statements, Settings::default(), &options);
         let written = write.await?;
+        if own {
+            self.own_change(options.wait);
+        }
         let notice = self.note(&written, options.wait);
         let mut answer = answered(written.results.into_iter().next_back(), prepared);
         answer.notices.extend(notice);
@@ -435,8 +489,20 @@ impl Context {
     /// Commits what there is. Whatever comes of it, the session is in no transaction afterwards.
     pub(crate) async fn commit(&mut self) -> Result<Option<Notice>, WriteError> {
         let options = self.write_options();
+        if !self.block.is_idle()
+            && let Err(refusal) = self.recognize()
+        {
+            self.rollback();
+            return Err(refusal.into());
+        }
         let Some(transaction) = self.block.end() else { return Ok(None) };
         let committed = transaction.commit(&options).await;
+        if self.own == Own::Begun {
+            self.own = Own::Nothing;
+            if committed.is_ok() {
+                self.own_change(options.wait);
+            }
+        }
         self.variables.end(committed.is_ok());
         self.portals.end(committed.is_ok());
         Ok(committed?.and_then(|written| self.note(&written, options.wait)))
@@ -447,6 +513,9 @@ impl Context {
             return;
         }
         drop(self.block.end());
+        if self.own == Own::Begun {
+            self.own = Own::Nothing;
+        }
         self.variables.end(false);
         self.portals.end(false);
     }
@@ -558,6 +627,13 @@ impl Context {
         });
         Ok(typed.collect::<Result<_, Refusal>>()?)
     }
+}
+
+/// A session whose user is another one by now, or has another password.
+fn no_longer(user: &str) -> Refusal {
+    let shown: String = user.chars().take(64).collect();
+    let message = format!("role \"{shown}\" is not the one that logged in: log in again");
+    Refusal::new(sqlstate::INVALID_AUTHORIZATION, message)
 }
 
 /// COPY where nothing can be said to its client.

@@ -64,10 +64,10 @@ pub(super) async fn serve(
 ) -> io::Result<()> {
     let Some(greeted) = greet(stream, from, door, &guest).await? else { return Ok(()) };
     let Greeted { wire, login, settings, registered } = greeted;
-    let Login { user, administrator } = login;
+    let Login { user, administrator, proof } = login;
     let identity = Identity { user, administrator, tls: door.has_tls() };
     let told = Variables::new(identity.clone());
-    let context = Context::new(driver, registered.cancel.clone(), identity);
+    let context = Context::new(driver, registered.cancel.clone(), identity, proof);
     let mut session = Session { wire, context, told, skipping: false };
     for (name, value) in settings {
         if name == "application_name" {
