@@ -412,7 +412,7 @@ mod tests {
             ("https:/localhost:7101", "is not HOST:PORT"),
             ("a:geheim@db:1", "`a:***@db:1` is not HOST:PORT"),
             ("https://a:geheim/b@db:1", "%2F"),
-            ("postgres://a:b?geheim=c@db:1/rota", "%3F"),
+            ("postgres://a:b?geheim=c@db:x/rota", "%3F"),
             ("::1:4001", "brackets"),
         ] {
             let said = text.parse::<Address>().unwrap_err();

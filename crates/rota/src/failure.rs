@@ -4,34 +4,58 @@ use std::fmt;
 
 /// Why a command could not do its work. Printed as `rota: …` on standard error; the exit code is
 /// then 1.
-#[derive(Debug)]
-pub struct Failure(String);
+#[derive(Clone, Debug)]
+pub struct Failure {
+    text: String,
+    kind: Kind,
+}
+
+/// What asking again does not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The server wants a user and password, and others than it was given.
+    NoLogin,
+    /// The server's certificate is not one to believe.
+    NotTrusted,
+    /// Anything else.
+    Other,
+}
 
 impl Failure {
     /// What is wrong and what to do.
     pub fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
+        Self::of(Kind::Other, message)
+    }
+
+    /// The same, where the kind is known.
+    pub fn of(kind: Kind, message: impl Into<String>) -> Self {
+        Self { text: message.into(), kind }
+    }
+
+    /// Of which kind it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Nothing to say: whoever would read it is gone, or everything has been said.
     pub fn quiet() -> Self {
-        Self(String::new())
+        Self::new("")
     }
 
     /// Whether there is nothing to say.
     pub fn is_quiet(&self) -> bool {
-        self.0.is_empty()
+        self.text.is_empty()
     }
 
     /// For `map_err`: what was being done, and how that went wrong.
     pub fn doing<E: fmt::Display>(doing: impl fmt::Display) -> impl FnOnce(E) -> Self {
-        move |error| Self(format!("{doing}: {error}"))
+        move |error| Self::new(format!("{doing}: {error}"))
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 

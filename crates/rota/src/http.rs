@@ -1,5 +1,6 @@
 //! Asking servers over HTTP, as any client would: over TLS, with a password, where they want it.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::address::{HostPort, Http, USER_AND_DATABASE};
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::trust::{self, Check, Secret, Trust};
 
 /// How long a server may take for `/status`. It answers from memory: one that takes longer is as
@@ -37,6 +38,8 @@ pub struct Web {
     at: HostPort,
     connector: Option<TlsConnector>,
     user: String,
+    /// Whether the user was asked for: then nobody else is to be logged in.
+    named: bool,
     password: Arc<Mutex<Option<Secret>>>,
     trust: Trust,
 }
@@ -57,20 +60,22 @@ impl Web {
         Ok(Self {
             at: http.at.clone(),
             connector,
+            named: http.user.is_some(),
             user: http.user.clone().unwrap_or_else(|| USER_AND_DATABASE.into()),
             password: Arc::new(Mutex::new(http.password.clone().or_else(from_environment))),
             trust: trust.clone(),
         })
     }
 
-    /// A server of `rota dev`, which wants no password.
+    /// A server of `rota dev`, which wants no password unless its user was given one.
     pub fn open(at: HostPort) -> Self {
         Self {
             at,
             connector: None,
             user: USER_AND_DATABASE.into(),
+            named: false,
             password: Arc::default(),
-            trust: Trust::nothing(),
+            trust: Trust::silent(),
         }
     }
 
@@ -116,21 +121,27 @@ impl Web {
         }
         let asked = if known.is_none() { self.trust.ask(&self.user) } else { None };
         let Some(password) = asked else {
-            return Err(Failure::new(match known {
-                Some(_) => format!("{}: wrong user or password ({})", self.url(path), self.user),
-                None => format!(
-                    "{} wants a password of user {}: put it in ROTA_PASSWORD, or in the address: \
+            return Err(Failure::of(
+                Kind::NoLogin,
+                match known {
+                    Some(_) => {
+                        format!("{}: wrong user or password ({})", self.url(path), self.user)
+                    }
+                    None => format!(
+                        "{} wants a password of user {}: put it in ROTA_PASSWORD, or in the address: \
                      https://USER:PASSWORD@HOST:PORT",
-                    self.url(path),
-                    self.user
-                ),
-            }));
+                        self.url(path),
+                        self.user
+                    ),
+                },
+            ));
         };
         *self.password.lock().unwrap_or_else(PoisonError::into_inner) = Some(password.clone());
         let answer = attempt(Some(password)).await?;
         match answer.status() {
             StatusCode::UNAUTHORIZED => {
-                Err(Failure::new(format!("{}: wrong user or password", self.url(path))))
+                let message = format!("{}: wrong user or password", self.url(path));
+                Err(Failure::of(Kind::NoLogin, message))
             }
             _ => Ok(answer),
         }
@@ -141,8 +152,26 @@ impl Web {
     }
 
     fn failed(&self, path: &str, trouble: &(dyn std::error::Error + 'static)) -> Failure {
-        let why = trust::explain(trouble).unwrap_or_else(|| trouble.to_string());
-        Failure::new(format!("{}: {why}", self.url(path)))
+        let (kind, why) =
+            trust::explain(trouble).unwrap_or_else(|| (Kind::Other, trouble.to_string()));
+        let hint = self.hint(trouble);
+        Failure::of(kind, format!("{}: {why}{hint}", self.url(path)))
+    }
+
+    /// What may have been mixed up.
+    fn hint(&self, trouble: &(dyn std::error::Error + 'static)) -> &'static str {
+        let hyper = trouble.downcast_ref::<hyper::Error>();
+        let broken = trouble.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let broken = matches!(broken, Some(ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof));
+        match (&self.connector, hyper) {
+            (None, Some(error)) if error.is_parse() => {
+                "; this may be the PostgreSQL port: give the HTTP port, or postgres://HOST:PORT"
+            }
+            (Some(_), None) if broken => {
+                "; this may be a server without TLS (http://HOST:PORT), or the PostgreSQL port"
+            }
+            _ => "",
+        }
     }
 
     async fn attempt(
@@ -161,7 +190,9 @@ impl Web {
         if let Some(content_type) = content_type {
             request = request.header(hyper::header::CONTENT_TYPE, content_type);
         }
-        if let Some(Secret(password)) = password {
+        // Without a password too: servers know users that need none.
+        let none = || self.named.then(|| Secret(String::new()));
+        if let Some(Secret(password)) = password.or_else(none) {
             let both = STANDARD.encode(format!("{}:{password}", self.user));
             request = request.header(AUTHORIZATION, format!("Basic {both}"));
         }

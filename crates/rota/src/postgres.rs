@@ -12,17 +12,21 @@ use rota_node::tls::{Facts, PG_PROTOCOL};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::config::{ChannelBinding as Binding, Host, SslMode};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::address::HostPort;
-use crate::failure::{Failure, database};
+use crate::failure::{Failure, Kind, database};
 use crate::trust::{self, Check, Secret, Trust};
 
 /// What tokio-postgres says when a server wants a password and it has none.
 const NO_PASSWORD: &str = "password missing";
+
+/// What it says when the answer is not PostgreSQL's: of another protocol, for example.
+const NOT_OUR_PROTOCOL: &str = "bytes remaining on stream";
 
 /// How to log in to a server.
 #[derive(Clone)]
@@ -53,11 +57,12 @@ impl Postgres {
             Err(error) if database(&error).contains(NO_PASSWORD) => {
                 let user = postgres.config.get_user().unwrap_or_default().to_owned();
                 let Some(Secret(password)) = trust.ask(&user) else {
-                    return Err(Failure::new(format!(
+                    let message = format!(
                         "{} wants a password of user {user}: put it in ROTA_PASSWORD, or in the \
                          address: postgres://{user}:PASSWORD@…",
                         postgres.at()
-                    )));
+                    );
+                    return Err(Failure::of(Kind::NoLogin, message));
                 };
                 postgres.config.password(&password);
                 postgres.bind(check);
@@ -91,18 +96,25 @@ impl Postgres {
 
     fn failed(&self, error: &tokio_postgres::Error) -> Failure {
         let at = self.at();
-        if let Some(words) = trust::explain(error) {
-            return Failure::new(format!("cannot connect to {at}: {words}"));
+        if let Some((kind, words)) = trust::explain(error) {
+            return Failure::of(kind, format!("cannot connect to {at}: {words}"));
         }
         let why = database(error);
         let hint = match () {
             () if error.code().is_some() => "",
+            () if why.contains(NOT_OUR_PROTOCOL) => {
+                "; this may be the HTTP port: give the PostgreSQL port, or http://HOST:PORT"
+            }
             () if why.contains("does not support TLS") => {
                 "; a server without certificate can be had with ?sslmode=disable, in the clear"
             }
             () => "; is the server running? (`rota status` takes its HTTP address)",
         };
-        Failure::new(format!("cannot connect to {at}: {why}{hint}"))
+        let kind = match error.code() {
+            Some(&SqlState::INVALID_PASSWORD) => Kind::NoLogin,
+            _ => Kind::Other,
+        };
+        Failure::of(kind, format!("cannot connect to {at}: {why}{hint}"))
     }
 
     /// What Ctrl-C tells the server with.

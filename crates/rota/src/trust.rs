@@ -21,7 +21,7 @@ use rustls::{
 };
 
 use crate::args::Authority;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 
 /// Where systems keep the authorities that everybody knows, as one file.
 const SYSTEM_AUTHORITIES: [&str; 4] = [
@@ -61,9 +61,16 @@ impl Trust {
         }
     }
 
-    /// Nothing at all: for the servers of `rota dev`.
-    pub fn nothing() -> Self {
-        Self { ca: None, given: None, typed: Arc::default() }
+    /// For the servers of `rota dev`: the password in the environment, where one is wanted at all;
+    /// nobody is asked.
+    pub fn silent() -> Self {
+        let Self { given, .. } = Self::new(&Authority::default());
+        Self { ca: None, given: None, typed: Arc::new(Mutex::new(Some(given))) }
+    }
+
+    /// The same, without asking anybody.
+    pub fn unasked(&self) -> Self {
+        Self { typed: Arc::new(Mutex::new(Some(None))), ..self.clone() }
     }
 
     /// The same, with the authority that an address names, if it does.
@@ -195,13 +202,17 @@ impl ServerCertVerifier for Checked {
 }
 
 /// What went wrong with TLS, in words that say what to do; `None` where it was something else.
-pub fn explain(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+pub fn explain(error: &(dyn std::error::Error + 'static)) -> Option<(Kind, String)> {
     let mut next = Some(error);
     while let Some(error) = next {
         let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         let inner = inner.and_then(|inner| inner.downcast_ref::<Error>());
         if let Some(tls) = inner.or_else(|| error.downcast_ref::<Error>()) {
-            return Some(in_words(tls));
+            let kind = match tls {
+                Error::General(_) | Error::InvalidCertificate(_) => Kind::NotTrusted,
+                _ => Kind::Other,
+            };
+            return Some((kind, in_words(tls)));
         }
         next = error.source();
     }
@@ -221,7 +232,10 @@ fn in_words(error: &Error) -> String {
             format!("{error}: connect by a name that is in the certificate")
         }
         Error::InvalidMessage(_) => {
-            format!("the server does not seem to speak TLS here ({error}): is it started with it?")
+            format!(
+                "the server does not seem to speak TLS here ({error}): is it started with it, and \
+                 is this the right port?"
+            )
         }
         other => other.to_string(),
     }
@@ -261,7 +275,9 @@ mod tests {
         let (here, there) = tokio::io::duplex(64 << 10);
         let name = ServerName::try_from("db1.example").unwrap();
         let (_, connected) = tokio::join!(acceptor.accept(here), connector.connect(name, there));
-        connected.map(drop).map_err(|error| explain(&error).unwrap_or_else(|| error.to_string()))
+        connected
+            .map(drop)
+            .map_err(|error| explain(&error).map_or_else(|| error.to_string(), |(_, words)| words))
     }
 
     #[tokio::test]

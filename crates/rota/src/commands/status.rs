@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::address::Address;
 use crate::args::Status;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::http::Web;
 use crate::print::{Align, columns, out, thousands};
 use crate::trust::Trust;
@@ -57,12 +57,17 @@ async fn ask(doors: &[Result<Web, Failure>]) -> (Vec<Answer>, Verdict) {
         let asked = doors.iter().map(|door| async move {
             match door {
                 Ok(door) => door.status().await,
-                Err(failure) => Err(Failure::new(failure.to_string())),
+                Err(failure) => Err(failure.clone()),
             }
         });
         let answers: Vec<Answer> = futures::future::join_all(asked).await;
         let verdict = compare(&answers.iter().flatten().collect::<Vec<_>>());
-        if !matches!(verdict, Verdict::Unknown) || begun.elapsed() > COMMON_HEIGHT {
+        // A password is not tried twice.
+        let is_final = answers
+            .iter()
+            .any(|answer| answer.as_ref().is_err_and(|failure| failure.kind() != Kind::Other));
+        let known = !matches!(verdict, Verdict::Unknown);
+        if known || is_final || begun.elapsed() > COMMON_HEIGHT {
             return (answers, verdict);
         }
         tokio::time::sleep(AGAIN).await;
@@ -99,17 +104,28 @@ fn as_text(servers: &[Address], answers: &[Answer], verdict: &Verdict) -> String
     for (address, answer) in servers.iter().zip(answers) {
         rows.push(match answer {
             Ok(status) => row(address, status),
-            Err(_) => vec!["?".into(), address.to_string(), "unreachable".into()],
+            Err(failure) => {
+                let state = match failure.kind() {
+                    Kind::NoLogin => "no login",
+                    Kind::NotTrusted => "not trusted",
+                    Kind::Other => "unreachable",
+                };
+                vec!["?".into(), address.to_string(), state.into()]
+            }
         });
     }
     use Align::{Left, Right};
     let mut text =
         columns(&rows, &[Left, Left, Left, Right, Left, Left, Right, Right, Right]) + "\n";
+    for (name, times) in listed_twice(answers) {
+        text.push_str(&format!("{name} is listed {times} times, and counts once\n"));
+    }
     let diverged = answers.iter().flatten().any(|server| server.state == State::Diverged);
     if let Verdict::Equal(height, root) = verdict
         && !diverged
     {
-        let count = answers.iter().flatten().count();
+        let count =
+            answers.iter().flatten().map(|server| server.key).collect::<BTreeSet<_>>().len();
         text.push_str(&match count {
             1 => format!("height {}: root {root}\n", thousands(*height)),
             _ => format!(
@@ -119,6 +135,16 @@ fn as_text(servers: &[Address], answers: &[Answer], verdict: &Verdict) -> String
         });
     }
     text
+}
+
+/// The servers that answer at several of the addresses, and at how many.
+fn listed_twice(answers: &[Answer]) -> Vec<(String, usize)> {
+    let mut times = BTreeMap::new();
+    for server in answers.iter().flatten() {
+        let (_, count) = times.entry(server.key).or_insert_with(|| (server.name.clone(), 0));
+        *count += 1;
+    }
+    times.into_values().filter(|(_, count)| *count > 1).collect()
 }
 
 fn row(address: &Address, status: &ServerStatus) -> Vec<String> {
@@ -259,6 +285,13 @@ mod tests {
             failure(&at, &answers, &verdict).is_some()
         };
         assert!(!judge(vec![ok(), ok()]));
+        assert_eq!(listed_twice(&[ok(), ok()]), [("a".to_owned(), 2)]);
+        let twice = [ok(), ok()];
+        let verdict = compare(&twice.iter().flatten().collect::<Vec<_>>());
+        let shown = as_text(&at, &twice, &verdict);
+        assert!(!shown.contains("equal") && shown.contains("counts once"), "{shown}");
+        let locked = [Err(Failure::of(Kind::NoLogin, "wrong password"))];
+        assert!(as_text(&at, &locked, &Verdict::Unknown).contains("no login"));
         assert!(judge(vec![ok(), Err(Failure::new("refused"))]));
         assert!(judge(vec![ok(), Ok(server("b", "x", &[(1, 2)]))]));
     }

@@ -100,6 +100,10 @@ fn the_first_user_has_a_password_to_log_in_and_a_key_to_make_others() {
     assert_eq!(server.sql("rota", &own, "SELECT 1 AS one"), Ok("one\n1\n".into()));
     let wrong = server.sql("rota", "wrong", "SELECT 1").unwrap_err();
     assert!(wrong.contains("28P01"), "{wrong}");
+    for address in [server.http(), server.postgres("rota")] {
+        let locked = server.ask("wrong", &["status", &address]);
+        assert!(text(&locked.stdout).contains("no login"), "{}", text(&locked.stdout));
+    }
     assert_eq!(wrong.replace("rota", "?"), {
         let nobody = server.sql("nobody", "wrong", "SELECT 1").unwrap_err();
         nobody.replace("nobody", "?").replace("rota", "?")
@@ -128,6 +132,7 @@ fn a_server_is_believed_by_its_authority_only() {
         assert!(!asked.status.success());
         let said = text(&asked.stderr);
         assert!(said.contains("not signed by a known authority"), "{said}");
+        assert!(text(&asked.stdout).contains("not trusted"), "{}", text(&asked.stdout));
     }
 }
 
