@@ -35,7 +35,7 @@ use super::keys::load;
 use super::sql::show::{Kind, Printer};
 use crate::address::Address;
 use crate::args::{Mode, Tx};
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::http::Web;
 use crate::print::out;
 use crate::trust::Trust;
@@ -151,7 +151,13 @@ pub async fn run(asked: Tx) -> Result<(), Failure> {
 
 async fn web(server: &str, trust: &Trust) -> Result<Web, Failure> {
     let address: Address = server.parse().map_err(Failure::new)?;
-    address.http(trust).await
+    // What is signed needs no login; only asking for the HTTP port over PostgreSQL's protocol does.
+    address.http(&trust.unasked()).await.map_err(|failure| match failure.kind() {
+        failure::Kind::NoLogin => Failure::new(format!(
+            "{failure}; or give the server's HTTP address: with that, `rota tx` needs no login"
+        )),
+        _ => failure,
+    })
 }
 
 /// In whose name to sign.
