@@ -91,8 +91,10 @@ pub struct Authority {
 
 const DEV_HELP: &str = "\
 Server i listens on 127.0.0.1: PostgreSQL on 5440+i, HTTP on 4000+i, peers on UDP port 7000+i, \
-all plus the offset. User and database are `rota`; there is no password. Ctrl-C stops all servers \
-that this command started; the next `rota dev` on the same home carries on where they stopped.
+all plus the offset. User and database are `rota`; there is no password until one is set (ALTER \
+USER rota PASSWORD '…'; from then on give it in ROTA_PASSWORD). Ctrl-C stops all \
+servers that this command started; the next `rota dev` on the same home carries on where they \
+stopped.
 
 The home is ./rota-dev unless --home says otherwise: in sight, so that its logs and databases are \
 easily looked at and removed, and short enough to type after `rota start --home`.

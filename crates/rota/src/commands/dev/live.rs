@@ -28,11 +28,18 @@ pub struct Live {
     started: bool,
 }
 
+/// What a server answers.
+struct Seen {
+    state: State,
+    /// Where it stands; not told without a login, once user `rota` has a password.
+    status: Option<ServerStatus>,
+}
+
 struct Server {
     number: usize,
     web: Web,
     home: String,
-    seen: Option<ServerStatus>,
+    seen: Option<Seen>,
     ever: bool,
     ended: bool,
     /// The transactions that this process had executed when it was first asked, and when.
@@ -72,13 +79,13 @@ impl Live {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
-            let answers = self.servers.iter().map(|server| server.web.status());
+            let answers = self.servers.iter().map(|server| ask(&server.web));
             let answers = futures::future::join_all(answers).await;
             let mut news = Vec::new();
             for (server, answer) in self.servers.iter_mut().zip(answers) {
                 let child = children.get_mut(server.number - 1);
                 news.extend(server.reap(child)?);
-                news.extend(server.hear(answer.ok()));
+                news.extend(server.hear(answer));
             }
             if self.servers.iter().all(|server| server.ended && !server.ever) {
                 self.tell(&news)?;
@@ -129,16 +136,18 @@ impl Live {
 
     fn line(&self) -> String {
         let seen = || self.servers.iter().filter_map(|server| server.seen.as_ref());
-        let Some(newest) = seen().max_by_key(|status| status.height) else {
-            return "waiting for the servers".into();
-        };
-        let leader = newest.leader.as_ref().map_or_else(|| "?".into(), |l| l.number.to_string());
+        let newest = seen().filter_map(|seen| seen.status.as_ref()).max_by_key(|s| s.height);
         let per_second = self.servers.iter().map(|server| server.per_second).fold(0.0, f64::max);
-        let mut line = format!(
-            "height {}   leader {leader}   {} tx/s",
-            thousands(newest.height),
-            thousands(per_second.round() as u64)
-        );
+        let mut line = match newest {
+            Some(newest) => format!(
+                "height {}   leader {}   {} tx/s",
+                thousands(newest.height),
+                newest.leader.as_ref().map_or_else(|| "?".into(), |l| l.number.to_string()),
+                thousands(per_second.round() as u64)
+            ),
+            None if seen().next().is_some() => "heights need ROTA_PASSWORD".into(),
+            None => return "waiting for the servers".into(),
+        };
         let words = ["up", "catching up", "without quorum", "DIVERGED", "starting", "DOWN"];
         for word in words {
             let same = self.servers.iter().filter(|server| server.word() == word);
@@ -151,10 +160,35 @@ impl Live {
     }
 }
 
+/// Asks a server where it stands; or, where that is not told, whether it is usable, which
+/// everybody is told.
+async fn ask(web: &Web) -> Option<Seen> {
+    match web.status().await {
+        Ok(status) => Some(Seen { state: status.state, status: Some(status) }),
+        Err(_) => {
+            let (code, words) = web.get("/readyz").await.ok()?;
+            let state = match code.is_success() {
+                true => State::Ready,
+                false => state_of(&String::from_utf8_lossy(&words)),
+            };
+            Some(Seen { state, status: None })
+        }
+    }
+}
+
+/// Why a server is not usable, by what `/readyz` says.
+fn state_of(words: &str) -> State {
+    match words {
+        words if words.contains("leader does not exist") => State::NoQuorum,
+        words if words.contains("diverged") => State::Diverged,
+        _ => State::CatchingUp,
+    }
+}
+
 impl Server {
     fn word(&self) -> &'static str {
         match &self.seen {
-            Some(status) => match status.state {
+            Some(seen) => match seen.state {
                 State::Ready => "up",
                 State::CatchingUp => "catching up",
                 State::NoQuorum => "without quorum",
@@ -191,23 +225,25 @@ impl Server {
     }
 
     /// Takes an answer, or that there was none.
-    fn hear(&mut self, answer: Option<ServerStatus>) -> Option<String> {
+    fn hear(&mut self, answer: Option<Seen>) -> Option<String> {
         let news = match (&self.seen, &answer) {
-            (None, Some(status)) if self.ended => {
-                Some(format!("server {} is back (process {})", self.number, status.pid))
+            (None, Some(seen)) if self.ended => {
+                let pid = seen.status.as_ref().map(|status| format!(" (process {})", status.pid));
+                Some(format!("server {} is back{}", self.number, pid.unwrap_or_default()))
             }
             (Some(_), None) if self.ended => Some(format!("server {} is down again", self.number)),
             _ => None,
         };
         let now = Instant::now();
+        let status = answer.as_ref().and_then(|seen| seen.status.as_ref());
         self.per_second = 0.0;
-        if let (Some((pid, count, at)), Some(status)) = (self.before, &answer)
+        if let (Some((pid, count, at)), Some(status)) = (self.before, status)
             && pid == status.pid
         {
             let more = status.transactions.saturating_sub(count);
             self.per_second = more as f64 / now.duration_since(at).as_secs_f64().max(0.001);
         }
-        self.before = answer.as_ref().map(|status| (status.pid, status.transactions, now));
+        self.before = status.map(|status| (status.pid, status.transactions, now));
         self.ever |= answer.is_some();
         self.seen = answer;
         news
