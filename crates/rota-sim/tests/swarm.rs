@@ -50,3 +50,13 @@ fn a_seed_replays_event_by_event() {
         assert_eq!(one.events, other.events);
     }
 }
+
+/// Beyond those of the sweep.
+#[test]
+fn seeds_that_once_broke_a_rule_break_none() {
+    // A read that waited on a server which was not live yet had it woken without end.
+    for seed in [209] {
+        let outcome = World::run(Plan::swarm(seed), false);
+        assert!(outcome.broken.is_none(), "{outcome}");
+    }
+}

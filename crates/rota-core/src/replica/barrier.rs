@@ -260,6 +260,10 @@ impl Replica {
             .find(|round| round.target.is_none() && round.own.is_none() && is_due(round));
         let Some(nonce) = due.map(|round| round.nonce) else { return };
         if self.member.is_none() || !self.consensus.is_live() {
+            // Looked at again as late once more, not at once and for ever.
+            for round in rounds.iter_mut().filter(|round| is_due(round)) {
+                round.quorum_at = Some(now);
+            }
             return;
         }
         let envelope = Arc::new(self.own_transaction(nonce));
