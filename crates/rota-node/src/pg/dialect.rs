@@ -307,6 +307,12 @@ impl<'a> Translation<'a> {
         self.cost.set(self.cost.get().saturating_add(cost));
     }
 
+    /// The same, and refuses what has become too much.
+    fn afford(&self, cost: usize) -> Result<(), Refusal> {
+        self.pay(cost);
+        if self.cost.get() > self.most { Err(too_costly()) } else { Ok(()) }
+    }
+
     /// The last piece that is not white space.
     fn last(&self) -> Option<&Piece<'a>> {
         let space = |piece: &&Piece<'_>| piece.shape == Shape::Space;
@@ -462,7 +468,7 @@ impl<'a> Translation<'a> {
         self.translated(token)?;
         self.steps -= 1;
         self.output.last().map_or(Ok(()), |piece| possible(piece.text.len()))?;
-        if self.cost.get() > self.most { Err(too_costly()) } else { Ok(()) }
+        self.afford(0)
     }
 
     fn translated(&mut self, token: Token<'a>) -> Result<(), Refusal> {

@@ -208,6 +208,16 @@ fn a_translation_costs_in_proportion_to_the_statement() {
         let many = translate(&sql(900_000 / more.len()));
         assert_eq!(many.unwrap_err().code(), sqlstate::TOO_COMPLEX, "{more}");
     }
+    let name = "n".repeat(300_000);
+    for sql in [
+        format!("ALTER TABLE {name} ADD a INT{}", ", ADD a INT".repeat(50_000)),
+        format!("CREATE TABLE {name} (a serial{})", ", a serial".repeat(50_000)),
+        format!("ALTER TABLE t ADD UNIQUE (a{})", ",a".repeat(400_000)),
+        format!("CREATE TABLE t (a INT, CHECK (a){} x)", "/**/".repeat(200_000)),
+    ] {
+        let refused = translate(&sql).is_err_and(|why| why.code() == sqlstate::TOO_COMPLEX);
+        assert!(refused, "{}", &sql[..20]);
+    }
     let opened = format!("{}SELECT 1", "(".repeat(300_000));
     let closed = format!("{opened}{} UNION SELECT 2", ")".repeat(300_000));
     assert_eq!(translate(&closed).unwrap_err().code(), sqlstate::TOO_COMPLEX);

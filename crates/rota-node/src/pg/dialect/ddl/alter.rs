@@ -37,6 +37,8 @@ impl<'a> Translation<'a> {
         self.accept(&["*"]);
         let mut statements = Vec::new();
         loop {
+            // Each action becomes statements of its own, which name the table.
+            self.afford(table.len().saturating_mul(2))?;
             self.action(table, &mut statements)?;
             if !self.accept(&[","]) {
                 break;
@@ -147,6 +149,7 @@ impl<'a> Translation<'a> {
         let mut named = vec![first];
         let mut place = 2;
         while self.ahead(place).is_some_and(|token| token.text == ",") {
+            self.afford(place)?;
             named.extend(self.ahead(place + 1).and_then(Token::name));
             place += 2;
         }

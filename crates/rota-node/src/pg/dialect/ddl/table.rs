@@ -11,7 +11,7 @@
 use rota_core::error::Refusal;
 
 use super::super::lexer::{Kind, Token};
-use super::super::{Piece, Shape, Translation, join, strings, unsupported};
+use super::super::{Shape, Translation, join, strings, unsupported};
 use super::{Done, bare, object_name};
 
 /// Words that end a column's type.
@@ -119,6 +119,7 @@ impl<'a> Translation<'a> {
     /// `CONSTRAINT n UNIQUE (a, b) WITH (fillfactor = 70)` and the like.
     pub(super) fn table_constraint(&mut self) -> Result<String, Refusal> {
         let mut pieces = Vec::new();
+        let mut foreign = false;
         while !self.is_over() && !self.comes(&[","]) && !self.comes(&[")"]) {
             if self.comes(&["exclude"]) {
                 return Err(unsupported("EXCLUDE constraints are not supported"));
@@ -126,11 +127,13 @@ impl<'a> Translation<'a> {
             if self.comes(&["using", "index"]) && !self.comes(&["using", "index", "tablespace"]) {
                 return Err(unsupported("a constraint cannot take over an index"));
             }
-            let foreign = pieces.iter().any(|piece: &Piece<'_>| piece.is("references"));
             if self.skip_constraint_option(foreign)? {
                 continue;
             }
-            let Some(token) = self.input.get(self.next).copied() else { break };
+            let rest = self.input.get(self.next..).unwrap_or_default();
+            self.afford(rest.iter().take_while(|token| token.kind == Kind::Space).count())?;
+            let Some(token) = rest.first().copied() else { break };
+            foreign |= token.is("references");
             self.next += 1;
             std::mem::swap(&mut self.output, &mut pieces);
             self.step(token)?;
@@ -168,6 +171,7 @@ impl<'a> Translation<'a> {
         let token = token.filter(|token| matches!(token.kind, Kind::Word | Kind::Quoted));
         let Some(token) = token else { return Err(self.unexpected("a column")) };
         self.skip(1);
+        self.afford(table.len())?;
         let sequence = object_name(&bare(table), &bare(token.text), "seq");
         let mut generated = self.is_identity();
         let mut declared = self.declared_type()?;
