@@ -121,20 +121,15 @@ impl Web {
         }
         let asked = if known.is_none() { self.trust.ask(&self.user) } else { None };
         let Some(password) = asked else {
-            return Err(Failure::of(
-                Kind::NoLogin,
-                match known {
-                    Some(_) => {
-                        format!("{}: wrong user or password ({})", self.url(path), self.user)
-                    }
-                    None => format!(
-                        "{} wants a password of user {}: put it in ROTA_PASSWORD, or in the address: \
-                     https://USER:PASSWORD@HOST:PORT",
-                        self.url(path),
-                        self.user
-                    ),
-                },
-            ));
+            let (url, user) = (self.url(path), &self.user);
+            let message = match known {
+                Some(_) => format!("{url}: wrong user or password ({user})"),
+                None => format!(
+                    "{url} wants a password of user {user}: put it in ROTA_PASSWORD, or in the \
+                     address: https://{user}:PASSWORD@HOST:PORT"
+                ),
+            };
+            return Err(Failure::of(Kind::NoLogin, message));
         };
         *self.password.lock().unwrap_or_else(PoisonError::into_inner) = Some(password.clone());
         let answer = attempt(Some(password)).await?;
