@@ -432,6 +432,8 @@ async fn envelopes_come_over_http_and_blocks_are_shown_there() {
     let path = format!("GET /chain/transactions/{} HTTP/1.1", first["id"].as_str().unwrap());
     let (_, told) = http(&cluster, &path, b"").await;
     assert_eq!((&told["outcome"], &told["user"]), (&"final".into(), &"alice".into()));
+    // What became of a block's transactions is written down with the next block.
+    write(&cluster.driver(0), "UPDATE nudge SET n = n + 1").await.unwrap();
     let path = format!("GET /chain/blocks/{} HTTP/1.1", first["height"]);
     let (_, block) = http(&cluster, &path, b"").await;
     let shown = &block["transactions"][0];
