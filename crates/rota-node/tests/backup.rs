@@ -54,7 +54,7 @@ async fn execute(to: SocketAddr, statements: Json) -> Json {
 }
 
 async fn load(to: SocketAddr, body: &[u8]) -> (u16, Json) {
-    let (code, answer) = http(to, "POST /db/load", "", body).await;
+    let (code, answer) = http(to, "POST /db/load?rota", "", body).await;
     (code, serde_json::from_slice(&answer).unwrap())
 }
 

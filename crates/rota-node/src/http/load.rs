@@ -251,7 +251,8 @@ impl Loaded {
         if given(options, "timings").is_some() {
             body.insert("time".into(), started.elapsed().as_secs_f64().into());
         }
-        if let Some(written) = self.written {
+        let written = self.written.filter(|_| given(options, "rota").is_some());
+        if let Some(written) = written {
             let position = json!({
                 "height": written.height.0,
                 "index": written.index,
