@@ -43,8 +43,8 @@ pub(crate) const RESERVED: usize = 10;
 pub(crate) const MAX_PER_ADDRESS: usize = 500;
 
 /// How many connections there may be in all: those that have said nothing yet, or nothing for a
-/// while, cost some 2 KB each. So many that a client has milliseconds for its start-up even while
-/// hundreds of thousands a second arrive.
+/// while, cost some 20 KB each, 100 MB together. So many that a client has milliseconds for its
+/// start-up even while hundreds of thousands a second arrive.
 pub(crate) const MAX_CONNECTIONS: usize = 5_000;
 
 /// How many connections the kernel may hold for us until they are accepted: the standard library's

@@ -97,9 +97,6 @@ CREATE TABLE rota_receipt_runs (
 /// messages to administrators only: each row by `rota_told`, which knows who asks.
 pub(crate) const PUBLIC_TABLES: [&str; 3] = ["blocks", "receipts", "transactions"];
 
-/// What only administrators may read.
-pub(crate) const ADMINISTRATORS_TABLES: [&str; 0] = [];
-
 /// All others.
 pub(crate) const PRIVATE_TABLES: [&str; 7] = [
     "rota_about",

@@ -13,7 +13,6 @@ use rusqlite::hooks::{AuthAction, AuthContext};
 
 use super::opened::joins_by_name;
 use crate::catalog;
-use crate::chain_db;
 use crate::policy::{is_closed, is_system};
 use crate::sql;
 
@@ -296,11 +295,8 @@ fn need(asked: &AuthContext<'_>, schema_change: bool) -> Option<Need> {
         Some(Need::On(privilege, table.to_owned(), false))
     };
     match asked.action {
-        A::Read { table_name, .. } if in_chain => {
-            let closed = chain_db::ADMINISTRATORS_TABLES.iter();
-            let is_closed = closed.copied().any(|name| name.eq_ignore_ascii_case(table_name));
-            is_closed.then(|| Need::Administrator(format!("chain.{table_name}")))
-        }
+        // What is private there is refused to everybody (`query`).
+        A::Read { .. } if in_chain => None,
         // No column and no database: `count(*)`, of a table or of a subquery that has a name.
         A::Read { table_name, column_name: "" } if database.is_empty() => {
             match on(Privilege::Select, table_name)? {
