@@ -37,3 +37,4 @@ pub mod time;
 pub mod transaction;
 pub mod types;
 pub mod verify;
+pub mod work;

@@ -4,6 +4,9 @@
 //! Everything hashed here is **domain-separated**: the first thing hashed is the length and name of
 //! what it is, so that the bytes of a vote can never be read as the bytes of a block.
 
+mod mining;
+
+pub use mining::Midstate;
 use sha2::{Digest, Sha256};
 
 /// What a hash function of this crate returns.
