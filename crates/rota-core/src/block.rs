@@ -10,7 +10,10 @@ use crate::genesis::Genesis;
 use crate::members::Members;
 use crate::time::Time;
 use crate::transaction::Envelope;
-use crate::types::{BlockId, ChainId, Digest, Epoch, Height, MemberIndex, Slot, StateRoot};
+use crate::types::{
+    BlockId, ChainId, Digest, Epoch, Height, MemberIndex, PublicKey, Slot, StateRoot,
+};
+use crate::work::WorkProof;
 
 /// An executed state that members with more than two thirds of the weight have reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -32,10 +35,20 @@ pub enum Kind {
 }
 
 /// By what right the leader had the turn, beyond the schedule. Methods to come add variants.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Turn {
     /// The schedule and the signature say it all (`poa`).
     Scheduled,
+    /// A majority elected the leader (`raft`).
+    Elected {
+        /// For this term.
+        term: u64,
+    },
+    /// Whoever finds the hash (`pow`); the header's `leader` is then 0 and means nothing.
+    Found {
+        /// Whose account is paid.
+        miner: PublicKey,
+    },
 }
 
 /// What a block's id covers.
@@ -124,6 +137,34 @@ impl Block {
     /// How many transactions it holds.
     pub fn transaction_count(&self) -> usize {
         self.body.envelopes.iter().map(|envelope| envelope.transactions.len()).sum()
+    }
+}
+
+/// What makes blocks final, by method.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Finality {
+    /// A quorum's votes for the last of them: proof for anyone (`poa`).
+    Votes(Certificate),
+    /// A majority has them on disk (`raft`): members take each other's word for it.
+    Log {
+        /// The term of the last one's entry.
+        term: u64,
+        /// Its place in the log.
+        index: u64,
+    },
+    /// Their depth (`pow`): the proof of each of them, by rising height.
+    Work(Vec<WorkProof>),
+    /// A snapshot ends with this block; what proves it was checked when it was taken over.
+    Snapshot,
+}
+
+impl Finality {
+    /// The certificate, if it is one.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        match self {
+            Self::Votes(certificate) => Some(certificate),
+            Self::Log { .. } | Self::Work(_) | Self::Snapshot => None,
+        }
     }
 }
 

@@ -22,15 +22,23 @@
 //! business: it asks with `Validate`, and asks for a block with `Build`.
 
 pub mod bft;
+pub mod follow;
+pub mod nakamoto;
+pub mod raft;
 pub mod schedule;
 
 use std::sync::Arc;
 
-use crate::block::{Block, Certificate};
-use crate::journal::Record;
+use crate::block::{Applied, Block, Certificate, Finality, Turn};
+use crate::crypto::SecretKey;
+use crate::error::Invalid;
+use crate::genesis::{Genesis, Method};
+use crate::journal::{Record, Recovered};
+use crate::members::Members;
 use crate::message::{Message, Recipient};
 use crate::time::{Instant, Now, Time};
 use crate::types::{BlockId, Height, NodeId, Slot};
+use crate::work::{HeaderHash, SearchJob, WorkProof};
 
 /// What happens to a method.
 #[derive(Clone, Debug)]
@@ -41,8 +49,8 @@ pub enum Event {
     Message {
         /// Who sent it.
         from: NodeId,
-        /// `Proposal`, `Vote`, `Certificate`, `Fetch::CertificatesAfter`, `Final` or `Pending`;
-        /// others are ignored.
+        /// `Proposal`, `Vote`, `Certificate`, `Fetch::CertificatesAfter`, `Fetch::ProofsAfter`,
+        /// `Final`, `Pending`, `Raft`, `Mined` or `Proofs`; what a method does not know it ignores.
         message: Message,
     },
     /// A stream to this member was opened: it may have missed everything.
@@ -65,8 +73,18 @@ pub enum Event {
     },
     /// What waits has changed.
     Load(Load),
-    /// This server has executed up to this height.
-    Applied(Height),
+    /// This server has executed up to this height, and has this root.
+    Applied(Applied),
+    /// Our search has found a proof (`pow`).
+    Found(WorkProof),
+    /// A linearizable read asks how far it must go, where the method says so ([`Reads::Index`]);
+    /// answered by `Action::Readable`, or not at all.
+    Read {
+        /// Names it.
+        nonce: u64,
+    },
+    /// This server is about to stop: whoever can take over at once should.
+    Yield,
 }
 
 /// Whether there is anything to do, as the replica sees it.
@@ -94,6 +112,9 @@ pub enum Verdict {
 pub enum Action {
     /// Write down, durably, before anything after it is sent.
     Persist(Record),
+    /// Write down with the next record that is persisted, or when there is time: nothing that is
+    /// sent depends on it, and a crash may lose it.
+    Note(Record),
     /// Send, best effort.
     Send {
         /// To whom.
@@ -112,11 +133,44 @@ pub enum Action {
     Finalize {
         /// The blocks.
         blocks: Vec<Arc<Block>>,
-        /// The proof for the last of them.
-        certificate: Certificate,
+        /// What makes the last of them final.
+        finality: Finality,
+    },
+    /// Blocks that were on the best branch are not any more: what is in them waits again (`pow`).
+    Abandon(Vec<Arc<Block>>),
+    /// Final blocks above this height were not final after all (`pow`, deeper than `k`): nothing
+    /// after this action is carried out; the server starts anew from what it had at that height.
+    Rewind {
+        /// The last block that stays.
+        height: Height,
+    },
+    /// Look for the proof of this block instead of any other; or for none.
+    Search(Option<SearchJob>),
+    /// A read that began before `Event::Read` with this nonce sees everything at this height.
+    Readable {
+        /// The event's.
+        nonce: u64,
+        /// What must be executed.
+        height: Height,
+    },
+    /// This peer sent what an honest one would not have sent.
+    Punish {
+        /// Who.
+        peer: NodeId,
+        /// What.
+        why: Invalid,
     },
     /// For the log.
     Report(String),
+}
+
+/// Which executed state a header is to name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// Not beyond this height, which a quorum has reached; it never goes back.
+    Reached(Height),
+    /// This one.
+    Exactly(Height),
 }
 
 /// A block to check, and what its time is measured against.
@@ -126,8 +180,12 @@ pub struct Validate {
     pub block: Arc<Block>,
     /// Its parent.
     pub parent: Arc<Block>,
-    /// The latest acceptable time.
+    /// The earliest acceptable time.
+    pub earliest_time: Time,
+    /// The latest.
     pub latest_time: Time,
+    /// The height that its `applied` must name, where only one will do.
+    pub applied: Option<Height>,
 }
 
 /// A block to fill.
@@ -139,10 +197,12 @@ pub struct Build {
     pub parent: Arc<Block>,
     /// The proof that it may be built on; `None` above genesis.
     pub parent_certificate: Option<Certificate>,
-    /// The block's time, if that is later than the parent's.
+    /// By what right.
+    pub turn: Turn,
+    /// The block's time.
     pub time: Time,
-    /// The greatest height that a quorum has executed, as far as we were told.
-    pub reached: Height,
+    /// Which executed state to name.
+    pub applied: Naming,
     /// Whether an empty block is wanted if nothing waits.
     pub may_be_empty: bool,
     /// Whether the block must be empty: its parent's clocks are old, and this block's votes bring
@@ -187,4 +247,88 @@ pub trait Consensus: Send {
     /// Whether a block proposed since this server started has become final here: before that, its
     /// idea of the date may be as old as its files.
     fn is_live(&self) -> bool;
+
+    /// How a read finds out how far it must go to see all that was acknowledged.
+    fn reads(&self) -> Reads {
+        Reads::Ask
+    }
+
+    /// The date, where it is not the newest final block's time and what has passed since.
+    fn date(&self, _now: Now) -> Option<Time> {
+        None
+    }
+
+    /// Where the method stands, for people.
+    fn standing(&self, now: Now) -> Standing;
+}
+
+/// How linearizable reads are made sure of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// By asking the members what they voted for (`replica/barrier`).
+    Ask,
+    /// By `Event::Read`.
+    Index,
+    /// Not at all, for this reason.
+    Refused(&'static str),
+}
+
+/// Where a method stands, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A member's slots say it all.
+    Voting,
+    /// This server follows, and does not vote.
+    Following,
+    /// `raft`.
+    Elected {
+        /// The term.
+        term: u64,
+        /// Whether it leads, follows, or stands for election.
+        role: &'static str,
+    },
+    /// `pow`.
+    Mining(Mining),
+}
+
+/// Where `pow` stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mining {
+    /// The newest block's height.
+    pub head: Height,
+    /// The newest block's proof, by its hash.
+    pub hash: HeaderHash,
+    /// How many blocks deep is final.
+    pub depth: u32,
+    /// All work in the best branch, in hashes.
+    pub work: String,
+    /// The next block's target, in Bitcoin's compact form.
+    pub bits: u32,
+    /// What the network hashes in a second, from the last blocks' targets and times.
+    pub hash_rate: u64,
+    /// Blocks seen that are not on the best branch.
+    pub stale: u64,
+    /// Reorganisations, and the depth of the deepest, since this server started.
+    pub reorganisations: u64,
+    /// How many blocks the deepest one undid.
+    pub deepest: u64,
+    /// Why nothing is acknowledged now, if so: blocks come too slowly for depth to mean anything.
+    pub paused: Option<String>,
+}
+
+/// The method of the genesis, as a member, or as a server that only follows.
+pub fn begin(
+    genesis: &Genesis,
+    members: &Members,
+    key: SecretKey,
+    recovered: Recovered,
+    now: Now,
+) -> Box<dyn Consensus> {
+    let votes = members.index_of(&key.public()).is_some() && !recovered.is_wiped;
+    match genesis.method {
+        Method::Pow => Box::new(nakamoto::Nakamoto::new(genesis, key, recovered, now)),
+        _ if !votes => Box::new(follow::Follow::new(genesis, members.clone(), key, recovered, now)),
+        Method::Poa => Box::new(bft::Bft::new(genesis, members.clone(), key, recovered, now)),
+        Method::Raft => Box::new(raft::Raft::new(genesis, members.clone(), key, recovered, now)),
+    }
 }

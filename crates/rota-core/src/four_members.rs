@@ -17,6 +17,7 @@ pub(crate) fn genesis() -> Genesis {
         name: "test".into(),
         time_ms: 1_000_000,
         method: Method::Poa,
+        pow: None,
         seed: Digest::default(),
         trusted_servers: true,
         administrators: vec![Administrator::open("rota")],

@@ -10,10 +10,15 @@ use crate::codec::encode;
 use crate::members::{Member, Members};
 use crate::time::Time;
 use crate::types::{ChainId, Digest, PublicKey};
+use crate::work::Retarget;
 
 /// The version of everything that is signed, hashed or encoded. A server with another one does not
 /// start.
-pub const FORMAT: u16 = 3;
+pub const FORMAT: u16 = 4;
+
+/// The largest reward and fee: balances are SQLite integers, and 2⁶³ of the smallest unit are not
+/// found in a million blocks.
+pub const MAX_REWARD: u64 = 1 << 40;
 
 /// The last millisecond of the year 9999, where SQLite's dates end.
 pub const MAX_TIME_MS: u64 = 253_402_300_799_999;
@@ -26,6 +31,59 @@ pub const MAX_TIME_MS: u64 = 253_402_300_799_999;
 pub enum Method {
     /// Proof of authority: a round-robin over known members, finality by votes.
     Poa,
+    /// Raft: one leader, elected by a majority of members that trust each other, for a term.
+    Raft,
+    /// Proof of work: whoever finds the hash; anybody may. Final by depth.
+    Pow,
+}
+
+impl Method {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Poa => "poa",
+            Self::Raft => "raft",
+            Self::Pow => "pow",
+        }
+    }
+
+    /// Whether only members take part, so that others are not let in.
+    pub fn is_closed(self) -> bool {
+        self != Self::Pow
+    }
+}
+
+/// What the servers of a `pow` database have in common beside the rest.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pow {
+    /// The time between two blocks that the difficulty is kept at, in seconds.
+    pub spacing_s: u32,
+    /// The first block's target, and the easiest there may be, in Bitcoin's compact form.
+    pub bits: u32,
+    /// How the target follows the pace of blocks.
+    pub retarget: Retarget,
+    /// So many blocks deep is final (`k`): up to a probability, see `work::reversal_bound`.
+    pub depth: u32,
+    /// What the finder of a block is paid, in the smallest unit.
+    pub reward: u64,
+    /// What a transaction costs its signer for each started kilobyte (1,000 bytes), paid to the
+    /// finder of its block. With 0, writing needs a grant.
+    pub fee_per_kb: u64,
+}
+
+impl Default for Pow {
+    /// A development cluster's.
+    fn default() -> Self {
+        Self {
+            spacing_s: 2,
+            bits: 0x1e04_0000,
+            retarget: Retarget::Asert { halflife_s: 576 },
+            depth: 6,
+            reward: 50_000_000,
+            fee_per_kb: 0,
+        }
+    }
 }
 
 /// What the servers of one database have in common.
@@ -48,7 +106,11 @@ pub struct Genesis {
     pub sqlite: String,
     /// The knobs.
     pub parameters: Parameters,
-    /// The first epoch's members. Their order is the round-robin's.
+    /// What `pow` needs to know; with another method there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pow: Option<Pow>,
+    /// The first epoch's members. Their order is the round-robin's. None under `pow`.
+    #[serde(default)]
     pub members: Vec<Member>,
     /// The first users, who may do everything: at least one.
     pub administrators: Vec<Administrator>,
@@ -100,6 +162,16 @@ pub struct Parameters {
     pub transaction_bytes: u64,
     /// The most bytes of rows that all transactions of a block may change together.
     pub block_change_bytes: u64,
+    /// How far ahead of a block's time an envelope's expiry may lie: transaction ids are remembered
+    /// that long.
+    pub max_expiry_ms: u64,
+    /// A copy of the state, for servers that are far behind, is made after each so many blocks.
+    pub snapshot_blocks: u64,
+    /// `raft`: how often a leader is heard of.
+    pub heartbeat_ms: u64,
+    /// `raft`: who has not heard of a leader for so long, and some more that differs from member to
+    /// member, stands for election.
+    pub election_ms: u64,
 }
 
 impl Default for Parameters {
@@ -115,6 +187,10 @@ impl Default for Parameters {
             block_steps: 100_000_000,
             transaction_bytes: 256 << 20,
             block_change_bytes: 256 << 20,
+            max_expiry_ms: 3_600_000,
+            snapshot_blocks: 10_000,
+            heartbeat_ms: 50,
+            election_ms: 200,
         }
     }
 }
@@ -123,6 +199,11 @@ impl Parameters {
     /// `slot_timeout_ms` as a duration.
     pub fn slot_timeout(&self) -> Duration {
         Duration::from_millis(self.slot_timeout_ms)
+    }
+
+    /// `max_expiry_ms` as a duration.
+    pub fn max_expiry(&self) -> Duration {
+        Duration::from_millis(self.max_expiry_ms)
     }
 
     /// `idle_ms` as a duration.
@@ -156,6 +237,10 @@ impl Genesis {
             ("block_steps", p.block_steps, p.transaction_steps, u64::MAX / 4),
             ("transaction_bytes", p.transaction_bytes, 64 << 10, u64::MAX / 4),
             ("block_change_bytes", p.block_change_bytes, p.transaction_bytes, u64::MAX / 4),
+            ("max_expiry_ms", p.max_expiry_ms, 60_000, 30 * 86_400_000),
+            ("snapshot_blocks", p.snapshot_blocks, 10, 1_000_000_000),
+            ("heartbeat_ms", p.heartbeat_ms, 10, 10_000),
+            ("election_ms", p.election_ms, p.heartbeat_ms.saturating_mul(2), 600_000),
         ];
         if self.format != FORMAT {
             return Err(format!("format {}; this program has format {FORMAT}", self.format));
@@ -182,7 +267,40 @@ impl Genesis {
                 ));
             }
         }
-        Members::new(self.members.clone())
+        self.check_method()
+    }
+
+    /// The members, or what does not go with the method.
+    fn check_method(&self) -> Result<Members, String> {
+        match (self.method, &self.pow) {
+            (Method::Pow, Some(pow)) => {
+                pow.check()?;
+                if !self.members.is_empty() {
+                    return Err("members are listed; under pow there are none".into());
+                }
+                Ok(Members::none())
+            }
+            (Method::Pow, None) => Err("pow is missing: spacing_s, bits, depth and so on".into()),
+            (method, Some(_)) => Err(format!("pow is given, but the method is {}", method.name())),
+            (Method::Poa | Method::Raft, None) => Members::new(self.members.clone()),
+        }
+    }
+}
+
+impl Pow {
+    fn check(&self) -> Result<(), String> {
+        let knobs = [
+            ("pow.spacing_s", u64::from(self.spacing_s), 1, 86_400),
+            ("pow.depth", u64::from(self.depth), 1, 10_000),
+            ("pow.reward", self.reward, 0, MAX_REWARD),
+            ("pow.fee_per_kb", self.fee_per_kb, 0, MAX_REWARD),
+        ];
+        for (name, value, least, most) in knobs {
+            if !(least..=most).contains(&value) {
+                return Err(format!("{name} is {value}; it must be from {least} to {most}"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -200,6 +318,7 @@ mod tests {
             time_ms: 1,
             method: Method::Poa,
             seed: Digest([7; 32]),
+            pow: None,
             trusted_servers: false,
             sqlite: String::new(),
             parameters: Parameters::default(),

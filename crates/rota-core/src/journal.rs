@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::block::{Block, Certificate, Proposal, Vote};
-use crate::types::Slot;
+use crate::block::{Block, Certificate, Finality, Proposal, Vote};
+use crate::types::{NodeId, Slot};
+use crate::work::WorkProof;
 
 /// One thing to remember.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -36,14 +37,47 @@ pub enum Record {
     },
     /// The body of a notarized block that we did not vote for and had to fetch.
     Fetched(Arc<Block>),
-    /// Blocks became final, by rising height; the certificate finalizes the last one. On disk
-    /// before they are applied.
+    /// Blocks became final, by rising height. On disk before they are applied; `raft`'s blocks are
+    /// on disk as entries, so that this may follow with the next record (`Output::Note`).
     Finalized {
         /// The blocks.
         blocks: Vec<Arc<Block>>,
-        /// The proof.
-        certificate: Certificate,
+        /// What makes the last one, and so all, final.
+        finality: Finality,
     },
+    /// `raft`: our term and vote. The newest counts; it outlives all other records.
+    HardState(HardState),
+    /// `raft`: an entry of the log, which replaces any that stood at its index or after.
+    Entry(Entry),
+    /// `pow`: a block that is connected to the chain and found to be right, with its proof.
+    Connected {
+        /// Its proof.
+        proof: WorkProof,
+        /// The block.
+        block: Arc<Block>,
+    },
+}
+
+/// `raft`: what must outlive a crash of a member (Ongaro and Ousterhout 2014, figure 2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct HardState {
+    /// The newest term that it has seen.
+    pub term: u64,
+    /// Whom it voted for in that term.
+    pub vote: Option<NodeId>,
+    /// How far it knows the log to be committed.
+    pub commit: u64,
+}
+
+/// `raft`: an entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Entry {
+    /// Its place; a block's slot.
+    pub index: u64,
+    /// The term of the leader that made it.
+    pub term: u64,
+    /// The block; none in the entry that a new leader begins its term with.
+    pub block: Option<Arc<Block>>,
 }
 
 impl Record {
@@ -51,13 +85,18 @@ impl Record {
     /// use, but for `Finalized`, which is the chain itself.
     pub fn slot(&self) -> Slot {
         match self {
+            Self::HardState(_) => Slot(u64::MAX),
+            Self::Entry(entry) => Slot(entry.index),
+            Self::Connected { block, .. } => block.header.slot,
             Self::Entered(certificate) => certificate.slot.next(),
             Self::Proposed(proposal) => proposal.block.header.slot,
             Self::Notarized { vote, .. }
             | Self::Nullified(vote)
             | Self::Finalizing { vote, .. } => vote.slot,
             Self::Fetched(block) => block.header.slot,
-            Self::Finalized { certificate, .. } => certificate.slot,
+            Self::Finalized { blocks, .. } => {
+                blocks.last().map_or(Slot(0), |block| block.header.slot)
+            }
         }
     }
 }
@@ -66,7 +105,15 @@ impl Record {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// The newest final block with a finalization of its own, if any block is final.
-    pub last: Option<(Arc<Block>, Certificate)>,
-    /// The records of later slots, in the order in which they were written (never `Finalized`).
+    pub last: Option<(Arc<Block>, Finality)>,
+    /// The records of later slots, in the order in which they were written (never `Finalized` or
+    /// `HardState`).
     pub tail: Vec<Record>,
+    /// `raft`: the newest hard state.
+    pub hard_state: HardState,
+    /// `pow`: the proofs of all final blocks from height 1 on.
+    pub proofs: Vec<WorkProof>,
+    /// Whether this member's log was lost, or never there: it must not vote, since it does not know
+    /// what it has voted for.
+    pub is_wiped: bool,
 }

@@ -59,7 +59,22 @@ impl Members {
         Ok(Self { list, total: Weight(total) })
     }
 
-    /// How many there are; never zero.
+    /// Nobody: under `pow` there are no members, and no quorum either.
+    pub fn none() -> Self {
+        Self { list: Vec::new(), total: Weight(0) }
+    }
+
+    /// Whether there is nobody: only under `pow`.
+    pub fn is_none(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Whether `weight` is a majority: more than half of all. Any two majorities share a member.
+    pub fn is_majority(&self, weight: Weight) -> bool {
+        2 * u128::from(weight.0) > u128::from(self.total.0)
+    }
+
+    /// How many there are; zero under `pow` only.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.list.len()

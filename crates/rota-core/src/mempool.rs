@@ -277,7 +277,7 @@ impl Mempool {
             let expiry = entry.envelope.expiry;
             let fits = !taken.contains(&entry.id)
                 && !expiry.has_passed(height, time)
-                && !expiry.is_too_far(height, time);
+                && !expiry.is_too_far(height, time, limits.max_expiry());
             fits.then_some((arrival, entry))
         };
         let mut room = room;

@@ -10,6 +10,7 @@
 mod admit;
 mod allowance;
 mod barrier;
+mod download;
 mod finalize;
 mod propose;
 mod unfinal;
@@ -21,23 +22,24 @@ use std::time::Duration;
 
 use self::allowance::{Allowance, Rate};
 use self::barrier::Barriers;
+use self::download::Downloads;
 use self::unfinal::Unfinal;
 use crate::block::{Applied, Block};
 use crate::chain::Chain;
-use crate::consensus::bft::Bft;
-use crate::consensus::{Action, Consensus, Event, Load};
+use crate::consensus::{self, Action, Consensus, Event, Load, Standing};
 use crate::crypto::SecretKey;
-use crate::error::{Fault, Refusal};
-use crate::genesis::{Genesis, Parameters};
+use crate::error::{Fault, Invalid, Refusal};
+use crate::genesis::{Genesis, Method, Parameters};
 use crate::journal::{Record, Recovered};
 use crate::members::Members;
 use crate::mempool::{Account, Mempool};
-use crate::message::{Fetch, Message, Recipient};
+use crate::message::{Fetch, Message, Offer, Recipient};
 use crate::time::{Instant, Now, Time};
 use crate::transaction::Envelope;
 use crate::types::{
     BlockId, ChainId, Epoch, Height, MemberIndex, NodeId, Slot, StateRoot, TransactionId,
 };
+use crate::work::{SearchJob, WorkProof};
 
 /// What happens to a server.
 #[derive(Clone, Debug)]
@@ -63,6 +65,10 @@ pub enum Input {
         /// Names the read. Drawn at random: it must not come again, in this run or a later one.
         id: u64,
     },
+    /// The search that was asked for last has found a proof.
+    Found(WorkProof),
+    /// This server is about to stop: whoever can take over at once should.
+    Yield,
 }
 
 /// What a server is to do, in this order. Nothing may be sent before every `Persist` that stands
@@ -71,6 +77,9 @@ pub enum Input {
 pub enum Output {
     /// Write down, durably.
     Persist(Record),
+    /// Write down with the next record that is persisted, or when there is time; a crash may lose
+    /// it.
+    Note(Record),
     /// Send, best effort.
     Send {
         /// To whom.
@@ -121,6 +130,35 @@ pub enum Output {
         /// Why.
         why: Refusal,
     },
+    /// Look for the proof of this block (`pow`) instead of any other, or for none; answered by
+    /// `Input::Found`.
+    Search(Option<SearchJob>),
+    /// Keep a peer out for a while: it sent what an honest one would not have sent.
+    Punish {
+        /// Who.
+        peer: NodeId,
+        /// What.
+        why: Invalid,
+    },
+    /// Keep this piece of the snapshot that is being fetched.
+    Chunk {
+        /// Of the snapshot after this height.
+        height: Height,
+        /// Which.
+        number: u32,
+        /// Its bytes, whose hash is the offered one.
+        bytes: Vec<u8>,
+    },
+    /// All pieces of this snapshot are kept, and its root is proven to be the cluster's: compare it
+    /// with that of the rows, take it over in place of our files, and start anew from it. The
+    /// replica is not stepped again.
+    Restore(Box<Offer>),
+    /// Final blocks above this height were not final after all (`pow`): remove them, go back to the
+    /// state of this height, and start anew from it. The replica is not stepped again.
+    Rewind {
+        /// The last block that stays.
+        height: Height,
+    },
     /// For the log: something that an operator should know. Nothing depends on it.
     Report(String),
     /// Our state after `height` is not the one that a quorum finalized: stop serving, find out
@@ -159,11 +197,17 @@ pub struct Status {
     /// Whether a block proposed since this server started is final here: before that, `chain_time`
     /// may be as old as its files.
     pub live: bool,
+    /// Where the method stands.
+    pub standing: Standing,
 }
 
 /// So many answers to a peer at once, and one more every so often: a server that catches up asks
 /// again as soon as it has its answer, one that lags once in a slot time-out.
 const ANSWERS: Rate = Rate { burst: 8, every: Duration::from_millis(20) };
+
+/// Under `pow` a server has so many neighbours at most: twice what the transport looks for by
+/// itself.
+const MOST_NEIGHBOURS: usize = 32;
 
 /// So many lines in the log at once, and one more every so often: a peer can make us write them.
 const REPORTS: Rate = Rate { burst: 50, every: Duration::from_millis(200) };
@@ -171,6 +215,7 @@ const REPORTS: Rate = Rate { burst: 50, every: Duration::from_millis(200) };
 /// A server's deciding part.
 pub struct Replica {
     chain_id: ChainId,
+    method: Method,
     parameters: Parameters,
     members: Members,
     me: NodeId,
@@ -199,6 +244,7 @@ pub struct Replica {
     reports: Allowance,
     barriers: Barriers,
     unfinal: Unfinal,
+    downloads: Downloads,
     now: Now,
     events: VecDeque<Event>,
     outputs: Vec<Output>,
@@ -228,26 +274,29 @@ impl Replica {
         }
         // The genesis header vouches for no root: what headers say of height 0 is the default.
         let root = if applied.height == Height(0) { StateRoot::default() } else { applied.root };
+        let roots = roots_told(&recovered.tail, Applied { height: applied.height, root });
         let me = key.public();
         let chain_id = genesis.chain_id();
         let last_full = if last.header.height.0 == 0 { Height(0) } else { applied.height };
         let mut replica = Self {
             chain_id,
+            method: genesis.method,
             parameters: genesis.parameters.clone(),
             me,
             key: key.clone(),
-            member: members.index_of(&me),
-            consensus: Box::new(Bft::new(genesis, members.clone(), key, recovered, now)),
+            member: members.index_of(&me).filter(|_| !recovered.is_wiped),
+            consensus: consensus::begin(genesis, &members, key, recovered, now),
             answers: BTreeMap::new(),
             reports: Allowance::new(now.instant, REPORTS),
             barriers: Barriers::new(now.instant),
             unfinal: Unfinal::default(),
-            mempool: Mempool::new(members.len()),
+            downloads: Downloads::default(),
+            mempool: Mempool::new(senders(genesis.method, &members)),
             members,
             chain: Chain::new(chain_id, last),
             final_at: now.instant,
             applied,
-            roots: BTreeMap::from([(applied.height, root)]),
+            roots,
             awaited: BTreeMap::new(),
             last_full,
             postponed: None,
@@ -258,7 +307,7 @@ impl Replica {
             events: VecDeque::new(),
             outputs: Vec::new(),
         };
-        replica.events.push_back(Event::Applied(applied.height));
+        replica.events.push_back(Event::Applied(applied));
         replica.events.push_back(Event::Start);
         replica.run();
         let outputs = std::mem::take(&mut replica.outputs);
@@ -278,6 +327,8 @@ impl Replica {
             }
             Input::Applied(applied) => self.on_applied(applied),
             Input::Barrier { id } => self.await_barrier(id),
+            Input::Found(proof) => self.events.push_back(Event::Found(proof)),
+            Input::Yield => self.events.push_back(Event::Yield),
         }
         self.run();
         std::mem::take(&mut self.outputs)
@@ -294,10 +345,20 @@ impl Replica {
             applied: self.applied,
             agreed: last.applied,
             block_time: last.time,
-            chain_time: last.time.plus(now.instant.since(self.final_at)),
+            chain_time: self.chain_time(now),
             pending: self.mempool.len(),
             live: self.consensus.is_live(),
+            standing: self.consensus.standing(now),
         }
+    }
+
+    /// The estimated date.
+    fn chain_time(&self, now: Now) -> Time {
+        let newest = || {
+            let last = &self.chain.last().block.header;
+            last.time.plus(now.instant.since(self.final_at))
+        };
+        self.consensus.date(now).unwrap_or_else(newest)
     }
 
     fn on_message(&mut self, from: NodeId, message: Message) {
@@ -311,6 +372,10 @@ impl Replica {
             Message::Fetch(fetch) => self.on_fetch(from, fetch),
             Message::FinalizingWhat { nonce } => self.answer_barrier(from, nonce),
             Message::Finalizing { nonce, slot } => self.on_barrier_answer(from, nonce, slot),
+            Message::Offer(offer) => self.on_offer(from, *offer),
+            Message::Chunk { height, number, bytes } => {
+                self.on_chunk(from, height, number, bytes);
+            }
             message => self.events.push_back(Event::Message { from, message }),
         }
     }
@@ -324,8 +389,10 @@ impl Replica {
         }
         match fetch {
             Fetch::Block(id) => self.serve_block(from, id),
-            Fetch::FinalAfter(_) => self.outputs.push(Output::Serve { to: from, fetch }),
-            Fetch::CertificatesAfter(_) => {
+            Fetch::FinalAfter(_) | Fetch::Chunk { .. } => {
+                self.outputs.push(Output::Serve { to: from, fetch });
+            }
+            Fetch::CertificatesAfter(_) | Fetch::ProofsAfter(_) => {
                 let message = Message::Fetch(fetch);
                 self.events.push_back(Event::Message { from, message });
             }
@@ -354,6 +421,7 @@ impl Replica {
     fn run(&mut self) {
         self.step_method();
         self.look_after_barriers();
+        self.look_after_downloads();
         self.step_method(); // a barrier may have admitted a transaction
         self.tell_notarized();
         self.forward_to_leaders();
@@ -379,7 +447,13 @@ impl Replica {
             Action::Validate(wanted) => self.validate(wanted),
             Action::Build(wanted) => self.build(wanted),
             Action::Known(block) => self.chain.insert(block),
+            Action::Note(record) => self.outputs.push(Output::Note(record)),
             Action::Finalize { blocks, .. } => self.finalize(blocks),
+            Action::Abandon(blocks) => self.abandon(&blocks),
+            Action::Rewind { height } => self.outputs.push(Output::Rewind { height }),
+            Action::Search(job) => self.outputs.push(Output::Search(job)),
+            Action::Readable { nonce, height } => self.on_readable(nonce, height),
+            Action::Punish { peer, why } => self.outputs.push(Output::Punish { peer, why }),
             Action::Report(line) => self.report(line),
         }
     }
@@ -397,7 +471,7 @@ impl Replica {
     fn set_wake(&mut self) {
         let barriers = self.barriers.wake(self.parameters.slot_timeout());
         let wake = self.consensus.wake().into_iter().chain(self.mempool.next_overdue());
-        let wake = wake.chain(barriers).min();
+        let wake = wake.chain(barriers).chain(self.downloads.wake()).min();
         if wake != self.woken_for
             && let Some(at) = wake
         {
@@ -405,6 +479,25 @@ impl Replica {
             self.outputs.push(Output::Wake { at });
         }
     }
+}
+
+/// Among how many senders the mempool's room is shared out.
+fn senders(method: Method, members: &Members) -> usize {
+    match method {
+        Method::Poa | Method::Raft => members.len(),
+        Method::Pow => MOST_NEIGHBOURS,
+    }
+}
+
+/// Our roots by height. Under `pow` those below the executed state are needed as well, for blocks
+/// beside ours: blocks that this server has found to be right name them.
+fn roots_told(tail: &[Record], applied: Applied) -> BTreeMap<Height, StateRoot> {
+    let connected = tail.iter().filter_map(|record| match record {
+        Record::Connected { block, .. } => Some(block.header.applied),
+        _ => None,
+    });
+    let told = connected.filter(|told| told.height > Height(0) && told.height < applied.height);
+    told.chain([applied]).map(|told| (told.height, told.root)).collect()
 }
 
 #[cfg(test)]

@@ -14,11 +14,8 @@ use crate::types::{ChainId, Digest, EnvelopeId, Height, PublicKey, TransactionId
 /// certificate.
 pub const MAX_ENVELOPE_BYTES: usize = 3 << 20;
 
-/// How far ahead of a block's time an envelope's expiry may lie: transaction ids are remembered
-/// that long.
-pub const MAX_EXPIRY: Duration = Duration::from_secs(3600);
-
-/// The same in blocks.
+/// How far ahead of a block's height an envelope's expiry may lie; the same in time is
+/// `genesis::Parameters::max_expiry`.
 pub const MAX_EXPIRY_BLOCKS: u64 = 1_000_000;
 
 /// A value as SQLite stores it. Reals are compared and hashed by their bits; NaN is stored as NULL,
@@ -142,9 +139,8 @@ impl Expiry {
     }
 
     /// Whether it lies further ahead of such a block than ids are remembered.
-    pub fn is_too_far(&self, height: Height, time: Time) -> bool {
-        self.height.0.saturating_sub(height.0) > MAX_EXPIRY_BLOCKS
-            || self.time.since(time) > MAX_EXPIRY
+    pub fn is_too_far(&self, height: Height, time: Time, most: Duration) -> bool {
+        self.height.0.saturating_sub(height.0) > MAX_EXPIRY_BLOCKS || self.time.since(time) > most
     }
 }
 

@@ -6,15 +6,19 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::block::{Block, Certificate, Choice, Proposal};
+use crate::block::{Block, Certificate, Choice, Finality, Header, Proposal};
 use crate::codec::encode;
 use crate::crypto::{Signed, verify_batch};
 use crate::error::Invalid;
-use crate::genesis::Genesis;
+use crate::genesis::{Genesis, Method};
 use crate::members::Members;
-use crate::message::{FinalBlocks, Message};
+use crate::message::{
+    CHUNK_BYTES, Fetch, FinalBlocks, MAX_LOCATOR, MAX_PROOFS, MAX_RAFT_CONTEXT, Message, Mined,
+    Offer, RaftMessage,
+};
 use crate::transaction::{Envelope, MAX_ENVELOPE_BYTES};
 use crate::types::ChainId;
+use crate::work::WorkProof;
 
 /// How many verified signatures are remembered; 32 bytes each, twice.
 const REMEMBERED: usize = 32_768;
@@ -25,6 +29,7 @@ pub const MAX_BLOCK_OVERHEAD: usize = 64 << 10;
 /// Checks messages of one epoch's members.
 pub struct Verifier {
     chain: ChainId,
+    method: Method,
     members: Members,
     block_bytes: usize,
     seen: BTreeSet<[u8; 32]>,
@@ -36,6 +41,7 @@ impl Verifier {
     pub fn new(genesis: &Genesis, members: Members) -> Self {
         Self {
             chain: genesis.chain_id(),
+            method: genesis.method,
             members,
             block_bytes: genesis.parameters.block_bytes as usize,
             seen: BTreeSet::new(),
@@ -105,9 +111,16 @@ impl Verifier {
             Message::Certificate(certificate) => self.certificate(certificate),
             // Questions and answers without signatures: the stream says whose they are, and any
             // number is possible in them.
-            Message::Fetch(_) | Message::FinalizingWhat { .. } | Message::Finalizing { .. } => {
-                Ok(Vec::new())
+            Message::Fetch(fetch) => fetched(fetch).map(|()| Vec::new()),
+            Message::FinalizingWhat { .. } | Message::Finalizing { .. } => Ok(Vec::new()),
+            Message::Raft(message) => self.raft(message),
+            Message::Mined(mined) => self.mined(mined),
+            Message::Proofs(proofs) => linked(proofs).map(|()| Vec::new()),
+            Message::Offer(offer) => self.offer(offer),
+            Message::Chunk { bytes, .. } if bytes.len() > CHUNK_BYTES => {
+                Err(Invalid::Rule("a piece of a snapshot larger than CHUNK_BYTES"))
             }
+            Message::Chunk { .. } => Ok(Vec::new()),
             Message::Final(blocks) => self.final_blocks(blocks),
             Message::Pending(block) => self.body(block).map(|()| Vec::new()),
         }
@@ -168,11 +181,7 @@ impl Verifier {
         let Some(last) = answer.blocks.last() else {
             return Err(Invalid::Rule("an answer without blocks"));
         };
-        if answer.certificate.choice != Choice::Finalize(last.id(self.chain))
-            || answer.certificate.slot != last.header.slot
-        {
-            return Err(Invalid::Certificate("not a finalization of the last block"));
-        }
+        let claims = self.finality(&answer.finality, &last.header)?;
         for (parent, child) in answer.blocks.iter().zip(answer.blocks.iter().skip(1)) {
             let next = parent.header.height.0.checked_add(1) == Some(child.header.height.0);
             if child.header.parent != parent.id(self.chain) || !next {
@@ -182,8 +191,98 @@ impl Verifier {
         for block in &answer.blocks {
             self.body(block)?;
         }
-        self.certificate(&answer.certificate)
+        Ok(claims)
     }
+
+    /// What is to be verified before the block with this header is known to be final.
+    fn finality(&self, finality: &Finality, header: &Header) -> Result<Vec<Signed>, Invalid> {
+        match (self.method, finality) {
+            (Method::Poa, Finality::Votes(certificate)) => {
+                if certificate.choice != Choice::Finalize(header.id(self.chain))
+                    || certificate.slot != header.slot
+                {
+                    return Err(Invalid::Certificate("not a finalization of the last block"));
+                }
+                self.certificate(certificate)
+            }
+            // Members take each other's word for it; nobody else is heard.
+            (Method::Raft, Finality::Log { .. }) => Ok(Vec::new()),
+            // It is the receiver's own chain of proofs that must have it.
+            (Method::Pow, Finality::Work(_)) => Ok(Vec::new()),
+            _ => Err(Invalid::Certificate("not of this database's method")),
+        }
+    }
+
+    /// The leader has checked the envelopes: under `raft` members trust each other.
+    fn raft(&self, message: &RaftMessage) -> Result<Vec<Signed>, Invalid> {
+        if self.method != Method::Raft {
+            return Err(Invalid::Rule("a message of another method"));
+        }
+        if message.context.len() > MAX_RAFT_CONTEXT {
+            return Err(Invalid::Rule("a context larger than MAX_RAFT_CONTEXT"));
+        }
+        let blocks = message.entries.iter().filter_map(|entry| entry.block.as_ref());
+        blocks.map(|block| self.body(block)).collect::<Result<(), _>>()?;
+        Ok(Vec::new())
+    }
+
+    fn mined(&self, mined: &Mined) -> Result<Vec<Signed>, Invalid> {
+        let Mined { proof, block } = mined;
+        if proof.block() != block.id(self.chain) {
+            return Err(Invalid::Rule("a proof of work for another block"));
+        }
+        linked(&[*proof])?;
+        self.body(block)?;
+        block.body.envelopes.iter().map(|envelope| self.envelope(envelope)).collect()
+    }
+
+    fn offer(&self, offer: &Offer) -> Result<Vec<Signed>, Invalid> {
+        self.body(&offer.block)?;
+        let mut newest = &offer.block.header;
+        for header in &offer.headers {
+            let next = newest.height.0.checked_add(1) == Some(header.height.0);
+            if header.parent != newest.id(self.chain) || !next {
+                return Err(Invalid::Rule("headers that do not follow one another"));
+            }
+            newest = header;
+        }
+        let pieces = offer.bytes.div_ceil(CHUNK_BYTES as u64);
+        if newest.applied != offer.applied || offer.block.header.height != offer.applied.height {
+            return Err(Invalid::Rule("an offer whose last header does not name its root"));
+        }
+        if pieces != offer.chunks.len() as u64 {
+            return Err(Invalid::Rule("an offer with too few or too many hashes"));
+        }
+        self.finality(&offer.finality, newest)
+    }
+}
+
+fn fetched(fetch: &Fetch) -> Result<(), Invalid> {
+    match fetch {
+        Fetch::ProofsAfter(known) if known.len() > MAX_LOCATOR => {
+            Err(Invalid::Rule("a question with more than MAX_LOCATOR hashes"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether each proof is the child of the one before and has a hash below the target that it
+/// states. Whether that target is the right one is for the chain to say (`consensus::nakamoto`).
+fn linked(proofs: &[WorkProof]) -> Result<(), Invalid> {
+    if proofs.len() > MAX_PROOFS {
+        return Err(Invalid::Rule("more proofs than MAX_PROOFS"));
+    }
+    let mut before = None;
+    for proof in proofs {
+        if before.is_some_and(|before| proof.previous() != before) {
+            return Err(Invalid::Rule("proofs that do not follow one another"));
+        }
+        if !proof.meets_its_target() {
+            return Err(Invalid::Rule("too little work"));
+        }
+        before = Some(proof.hash());
+    }
+    Ok(())
 }
 
 /// Whether a certificate is a notarization or finalization of the block's parent.

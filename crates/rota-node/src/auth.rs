@@ -301,6 +301,7 @@ mod tests {
             name: "test".into(),
             time_ms: 1,
             method: Method::Poa,
+            pow: None,
             seed: Digest([7; 32]),
             trusted_servers: true,
             administrators: vec![

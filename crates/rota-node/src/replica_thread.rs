@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, never, select};
 use rota_core::block::Block;
-use rota_core::error::{Fault, Refusal};
-use rota_core::message::{Message, Recipient};
+use rota_core::error::{Fault, Invalid, Refusal};
+use rota_core::message::{Message, Offer, Recipient};
 use rota_core::replica::{Input, Output};
 use rota_core::time::Instant;
 use rota_core::transaction::Envelope;
-use rota_core::types::{Height, StateRoot, TransactionId};
+use rota_core::types::{Height, NodeId, StateRoot, TransactionId};
+use rota_core::work::SearchJob;
 use rota_store::chain_db::ChainDb;
 use rota_store::host::{Host, Io};
 
@@ -195,6 +196,18 @@ impl Io for Outside {
     fn dropped(&mut self, transactions: Vec<TransactionId>, why: Refusal) {
         self.pending.dropped(&transactions, &why);
     }
+
+    fn search(&mut self, _job: Option<SearchJob>) {}
+
+    fn punish(&mut self, peer: NodeId, why: Invalid) {
+        self.transport.punish(peer, why);
+    }
+
+    fn chunk(&mut self, _height: Height, _number: u32, _bytes: Vec<u8>) {}
+
+    fn restore(&mut self, _offer: Offer) {}
+
+    fn rewind(&mut self, _height: Height) {}
 
     fn report(&mut self, line: String) {
         tracing::info!("{line}");

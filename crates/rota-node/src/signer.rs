@@ -61,6 +61,8 @@ pub(crate) struct EnvelopeLimits {
     pub(crate) transactions: usize,
     /// Encoded bytes of one transaction, or of all together.
     pub(crate) bytes: usize,
+    /// How far ahead an expiry may lie.
+    pub(crate) max_expiry: Duration,
 }
 
 impl EnvelopeLimits {
@@ -71,6 +73,7 @@ impl EnvelopeLimits {
         Self {
             transactions: MOST_TRANSACTIONS.min(most),
             bytes: MAX_ENVELOPE_BYTES.min(block).saturating_sub(ENVELOPE_FRAME_BYTES),
+            max_expiry: parameters.max_expiry(),
         }
     }
 }

@@ -257,6 +257,10 @@ impl Transport {
         let dropped = match to {
             Recipient::One(peer) => self.peers.get(peer).map_or(0, push),
             Recipient::Members => self.peers.values().map(push).sum(),
+            Recipient::MembersBut(peer) => {
+                let others = self.peers.iter().filter(|(key, _)| *key != peer);
+                others.map(|(_, outboxes)| push(outboxes)).sum()
+            }
         };
         if dropped > 0 {
             self.observer.dropped(dropped);

@@ -18,6 +18,7 @@ fn genesis(members: Vec<Member>) -> Genesis {
         name: "test".into(),
         time_ms: 1_700_000_000_000,
         method: Method::Poa,
+        pow: None,
         seed: Digest([7; 32]),
         trusted_servers: true,
         administrators: vec![Administrator::open("rota")],

@@ -138,6 +138,10 @@ impl Journal for SimJournal {
         Err(Fault::storage("appending", "the power went away"))
     }
 
+    fn note(&mut self, record: Record) {
+        self.chain_db.borrow_mut().note(record);
+    }
+
     fn serve(&mut self, fetch: &Fetch) -> Result<Option<Message>, Fault> {
         self.chain_db.borrow_mut().serve(fetch)
     }

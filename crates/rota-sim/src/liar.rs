@@ -325,6 +325,9 @@ impl Liar {
         let peers: Vec<NodeId> = match to {
             Recipient::One(peer) => vec![peer],
             Recipient::Members => self.others.clone(),
+            Recipient::MembersBut(peer) => {
+                self.others.iter().copied().filter(|&other| other != peer).collect()
+            }
         };
         let told = |_: &NodeId| self.random.per_mille(500);
         let told: Vec<NodeId> = peers.into_iter().filter(told).collect();
@@ -378,7 +381,7 @@ impl Liar {
 
     fn false_history(&mut self, to: Recipient, message: Message) -> Outgoing {
         let Message::Final(answer) = &message else { return vec![(to, message)] };
-        let FinalBlocks { mut blocks, certificate } = answer.clone();
+        let FinalBlocks { mut blocks, finality } = answer.clone();
         match self.random.below(4) {
             0 => drop(blocks.pop()),
             1 => blocks.reverse(),
@@ -389,7 +392,7 @@ impl Liar {
                 }
             }
         }
-        vec![(to, Message::Final(FinalBlocks { blocks, certificate }))]
+        vec![(to, Message::Final(FinalBlocks { blocks, finality }))]
     }
 
     fn lies_about_finalizing(&mut self, to: Recipient, message: Message) -> Outgoing {

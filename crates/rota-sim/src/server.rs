@@ -10,11 +10,12 @@ use rota_core::block::Block;
 use rota_core::crypto::SecretKey;
 use rota_core::error::{Fault, Invalid, Refusal};
 use rota_core::genesis::Genesis;
-use rota_core::message::{Message, Recipient};
+use rota_core::message::{Message, Offer, Recipient};
 use rota_core::replica::{Input, Replica, Status};
 use rota_core::time::{Instant, Now, Time};
 use rota_core::transaction::Envelope;
 use rota_core::types::{Height, NodeId, StateRoot, TransactionId};
+use rota_core::work::SearchJob;
 use rota_store::chain_db::ChainDb;
 use rota_store::draft::Drafts;
 use rota_store::host::{Host, Io};
@@ -160,6 +161,18 @@ impl Io for Outbox {
     fn dropped(&mut self, transactions: Vec<TransactionId>, why: Refusal) {
         self.push(Effect::Dropped(transactions, why));
     }
+
+    fn search(&mut self, _: Option<SearchJob>) {}
+
+    fn punish(&mut self, peer: NodeId, why: Invalid) {
+        self.push(Effect::Report(format!("{peer:?} is kept out: {why}")));
+    }
+
+    fn chunk(&mut self, _: Height, _: u32, _: Vec<u8>) {}
+
+    fn restore(&mut self, _: Offer) {}
+
+    fn rewind(&mut self, _: Height) {}
 
     fn report(&mut self, line: String) {
         self.push(Effect::Report(line));

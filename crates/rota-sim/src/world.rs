@@ -423,6 +423,11 @@ impl World {
             let recipients: Vec<usize> = match to {
                 Recipient::Members => (0..self.servers.len()).filter(|&to| to != from).collect(),
                 Recipient::One(node) => self.number_of(node).into_iter().collect(),
+                Recipient::MembersBut(node) => {
+                    let but = self.number_of(node);
+                    let others = (0..self.servers.len()).filter(|&to| to != from);
+                    others.filter(|&to| Some(to) != but).collect()
+                }
             };
             for to in recipients {
                 let arrivals = self.network.arrivals(from, to, &mut self.met.borrow_mut());
@@ -742,6 +747,7 @@ fn genesis(plan: &Plan, keys: &[SecretKey]) -> Genesis {
         name: "simulated".into(),
         time_ms: BEGINNING_MS,
         method: Method::Poa,
+        pow: None,
         seed: Digest::default(),
         trusted_servers: true,
         administrators: vec![Administrator::open("rota")],

@@ -106,6 +106,7 @@ fn main() {
         name: "speed".into(),
         time_ms: 1_700_000_000_000,
         method: Method::Poa,
+        pow: None,
         seed: Digest::default(),
         trusted_servers: true,
         administrators: vec![Administrator::open("rota")],

@@ -145,7 +145,7 @@ impl StateDb {
         if expiry.has_passed(height, time) {
             return Err(No::forgotten(sqlstate::SERIALIZATION_FAILURE, "expired; send it again"));
         }
-        if expiry.is_too_far(height, time) {
+        if expiry.is_too_far(height, time, self.parameters.max_expiry()) {
             let message = "its expiry is further ahead than transaction ids are remembered";
             return Err(No::forgotten(sqlstate::PROTOCOL_VIOLATION, message));
         }

@@ -15,28 +15,33 @@
 //! needs no compaction. A body is written when the first record mentions it and never again: its
 //! proposal, our vote for it and its finalization refer to it by id.
 
+mod writing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use rota_core::block::{Block, Certificate, Choice, Proposal, Vote};
+use rota_core::block::{Block, Certificate, Choice, Finality, Proposal, Vote};
 use rota_core::codec::{decode, encode};
 use rota_core::crypto::Signature;
 use rota_core::error::Fault;
 use rota_core::genesis::{FORMAT, Genesis};
-use rota_core::journal::{Record, Recovered};
+use rota_core::journal::{Entry, HardState, Record, Recovered};
 use rota_core::members::Members;
 use rota_core::message::{Fetch, FinalBlocks, MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, Message};
 use rota_core::types::{BlockId, ChainId, Height, Slot};
+use rota_core::work::WorkProof;
 use rusqlite::types::Value as Sql;
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, TransactionBehavior};
 
 use crate::host::Journal;
 use crate::sqlite::reserve_bytes;
 use crate::value::Receipt;
+
+use writing::{Writing, write_fault};
 
 /// The file's name in a server's home.
 pub const FILE: &str = "chain.db";
@@ -133,6 +138,8 @@ pub struct ChainDb {
     pending: BTreeMap<BlockId, Slot>,
     /// Waiting for the next append.
     receipts: Vec<Receipt>,
+    /// The same: records on which nothing depends that is sent.
+    notes: Vec<Record>,
     /// Receipts on disk that are in no run yet; not known before the first append.
     unsorted: Option<i64>,
     fsyncs: u64,
@@ -151,6 +158,8 @@ enum Stored {
     Nullified(Vote),
     Finalizing { vote: Vote, notarization: Certificate },
     Fetched { block: BlockId },
+    Entry { index: u64, term: u64, block: Option<BlockId> },
+    Connected { proof: WorkProof },
 }
 
 impl ChainDb {
@@ -172,6 +181,7 @@ impl ChainDb {
             last: (Height(0), Slot(0)),
             pending: BTreeMap::new(),
             receipts: Vec::new(),
+            notes: Vec::new(),
             unsorted: None,
             fsyncs: 0,
             wal,
@@ -189,12 +199,11 @@ impl ChainDb {
             Height(0) => None,
             height => {
                 let block = self.final_block(height)?.ok_or_else(|| self.corrupt("blocks"))?;
-                let certificate = self.certificate(height)?;
-                let proves = certificate.choice == Choice::Finalize(block.id(self.chain));
-                if !proves {
+                let finality = self.finality(height)?;
+                if !proves(&finality, block.id(self.chain)) {
                     return Err(self.corrupt("the newest final block's certificate"));
                 }
-                Some((block, certificate))
+                Some((block, finality))
             }
         };
         let mut tail = Vec::new();
@@ -207,7 +216,8 @@ impl ChainDb {
             }
             tail.push(record);
         }
-        Ok(Recovered { last, tail })
+        let (hard_state, proofs) = (self.hard_state()?, self.proofs()?);
+        Ok(Recovered { last, tail, hard_state, proofs, is_wiped: false })
     }
 
     /// The final block of this height, if there is one; not for genesis, which is in no log.
@@ -254,12 +264,17 @@ impl ChainDb {
 impl Journal for ChainDb {
     /// One durable transaction, whatever it holds. With nothing to write it does nothing.
     fn append(&mut self, records: &[Record]) -> Result<(), Fault> {
-        if records.is_empty() && self.receipts.is_empty() {
+        if records.is_empty() && self.receipts.is_empty() && self.notes.is_empty() {
             return Ok(());
         }
-        let written = self.write(records)?;
+        let written = if self.notes.is_empty() {
+            self.write(records)?
+        } else {
+            self.write(&[self.notes.as_slice(), records].concat())?
+        };
         self.fsyncs += 1;
         self.receipts.clear();
+        self.notes.clear();
         self.unsorted = written.unsorted;
         self.last = written.last;
         self.pending.extend(written.new);
@@ -269,11 +284,17 @@ impl Journal for ChainDb {
         self.checkpoint()
     }
 
+    fn note(&mut self, record: Record) {
+        self.notes.push(record);
+    }
+
     fn serve(&mut self, fetch: &Fetch) -> Result<Option<Message>, Fault> {
         match fetch {
             Fetch::FinalAfter(height) => Ok(self.final_after(*height)?.map(Message::Final)),
             Fetch::Block(id) => Ok(self.body(*id)?.map(Message::Pending)),
-            Fetch::CertificatesAfter(_) => Ok(None), // core keeps those of slots that are not final
+            Fetch::Chunk { .. } => Ok(None),
+            // Core keeps certificates of slots that are not final, and all proofs.
+            Fetch::CertificatesAfter(_) | Fetch::ProofsAfter(_) => Ok(None),
         }
     }
 }
@@ -289,8 +310,9 @@ struct Written {
 impl ChainDb {
     fn write(&mut self, records: &[Record]) -> Result<Written, Fault> {
         let finality = records.iter().filter_map(|record| match record {
-            Record::Finalized { blocks, certificate } => {
-                Some((blocks.last()?.header.height, certificate.slot))
+            Record::Finalized { blocks, .. } => {
+                let header = &blocks.last()?.header;
+                Some((header.height, header.slot))
             }
             _ => None,
         });
@@ -411,6 +433,12 @@ impl ChainDb {
             Stored::Nullified(vote) => Record::Nullified(vote),
             Stored::Finalizing { vote, notarization } => Record::Finalizing { vote, notarization },
             Stored::Fetched { block } => Record::Fetched(fetch(block)?),
+            Stored::Entry { index, term, block } => {
+                Record::Entry(Entry { index, term, block: block.map(fetch).transpose()? })
+            }
+            Stored::Connected { proof } => {
+                Record::Connected { proof, block: fetch(proof.block())? }
+            }
         })
     }
 
@@ -431,11 +459,35 @@ impl ChainDb {
         Ok(Arc::new(block))
     }
 
-    fn certificate(&self, height: Height) -> Result<Certificate, Fault> {
+    fn finality(&self, height: Height) -> Result<Finality, Fault> {
         let sql = "SELECT certificate FROM rota_certificates WHERE height = ?1";
         let bytes: Vec<u8> =
             self.read(sql, |statement| statement.query_row([number(height.0)], |row| row.get(0)))?;
         unseal(&bytes).ok_or_else(|| self.corrupt("certificates"))
+    }
+
+    /// `pow`: the proofs of all final blocks, each of which has its own.
+    fn proofs(&self) -> Result<Vec<WorkProof>, Fault> {
+        if !self.members.is_none() {
+            return Ok(Vec::new());
+        }
+        let sql = "SELECT certificate FROM rota_certificates ORDER BY height";
+        let stored: Vec<Vec<u8>> =
+            self.read(sql, |statement| statement.query_map([], |row| row.get(0))?.collect())?;
+        let proofs = stored.iter().map(|bytes| match unseal(bytes) {
+            Some(Finality::Work(proofs)) => Ok(proofs),
+            _ => Err(self.corrupt("certificates")),
+        });
+        Ok(proofs.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    /// `raft`: the newest hard state.
+    fn hard_state(&self) -> Result<HardState, Fault> {
+        let sql = "SELECT value FROM rota_about WHERE name = 'hard_state'";
+        let stored: Option<Vec<u8>> =
+            self.read(sql, |statement| statement.query_row([], |row| row.get(0)).optional())?;
+        let read = |bytes: Vec<u8>| unseal(&bytes).ok_or_else(|| self.corrupt("hard_state"));
+        stored.map_or_else(|| Ok(HardState::default()), read)
     }
 
     /// As many blocks as an answer holds, up to the last one among them with a certificate of its
@@ -464,7 +516,7 @@ impl ChainDb {
         for id in ids.into_iter().take(count) {
             blocks.push(self.body(id)?.ok_or_else(|| self.corrupt("bodies (missing)"))?);
         }
-        Ok(Some(FinalBlocks { blocks, certificate: self.certificate(last)? }))
+        Ok(Some(FinalBlocks { blocks, finality: self.finality(last)? }))
     }
 
     fn read<T>(
@@ -543,6 +595,15 @@ fn unseal<T: BorshSerialize + BorshDeserialize>(sealed: &[u8]) -> Option<T> {
     if whole { decode(bytes, MAX_MESSAGE_BYTES).ok() } else { None }
 }
 
+/// Whether this makes the block with this id final.
+fn proves(finality: &Finality, block: BlockId) -> bool {
+    match finality {
+        Finality::Votes(certificate) => certificate.choice == Choice::Finalize(block),
+        Finality::Work(proofs) => proofs.last().is_some_and(|proof| proof.block() == block),
+        Finality::Log { .. } | Finality::Snapshot => true,
+    }
+}
+
 /// A block's id from a row of `blocks`.
 fn block_id(row: &Row<'_>, column: usize) -> rusqlite::Result<BlockId> {
     let text = row.get_ref(column)?.as_str()?;
@@ -553,219 +614,6 @@ fn block_id(row: &Row<'_>, column: usize) -> rusqlite::Result<BlockId> {
 fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let number: i64 = row.get(column)?;
     u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
-}
-
-/// One append in the making. What `ChainDb` holds in memory changes after the commit only.
-struct Writing<'a> {
-    transaction: rusqlite::Transaction<'a>,
-    chain: ChainId,
-    members: &'a Members,
-    /// Of the last final block, counted up as blocks are added.
-    height: Height,
-    /// Of the last block that is final when all this is written: older records are of no more use.
-    final_slot: Slot,
-    pending: &'a BTreeMap<BlockId, Slot>,
-    new: BTreeMap<BlockId, Slot>,
-    finalized: BTreeSet<BlockId>,
-}
-
-impl Writing<'_> {
-    fn record(&mut self, record: &Record) -> Result<(), Fault> {
-        if let Record::Finalized { blocks, certificate } = record {
-            for block in blocks {
-                self.finalize(block)?;
-            }
-            return self.certify(certificate);
-        }
-        if record.slot() <= self.final_slot {
-            return Ok(());
-        }
-        let (stored, block) = match record {
-            Record::Entered(certificate) => (Stored::Entered(certificate.clone()), None),
-            Record::Proposed(Proposal { block, signature }) => {
-                let id = block.id(self.chain);
-                (Stored::Proposed { block: id, signature: *signature }, Some((id, block)))
-            }
-            Record::Notarized { vote, block } => {
-                let id = block.id(self.chain);
-                (Stored::Notarized { vote: vote.clone(), block: id }, Some((id, block)))
-            }
-            Record::Nullified(vote) => (Stored::Nullified(vote.clone()), None),
-            Record::Finalizing { vote, notarization } => {
-                let (vote, notarization) = (vote.clone(), notarization.clone());
-                (Stored::Finalizing { vote, notarization }, None)
-            }
-            Record::Fetched(block) => {
-                let id = block.id(self.chain);
-                (Stored::Fetched { block: id }, Some((id, block)))
-            }
-            Record::Finalized { .. } => return Ok(()),
-        };
-        let body = block.map(|(id, _)| id.0);
-        self.tail(record.slot(), body, &seal(&stored), block).map_err(write_fault)
-    }
-
-    fn tail(
-        &mut self,
-        slot: Slot,
-        body: Option<[u8; 32]>,
-        record: &[u8],
-        block: Option<(BlockId, &Arc<Block>)>,
-    ) -> rusqlite::Result<()> {
-        if let Some((id, block)) = block {
-            self.body(id, block)?;
-        }
-        self.transaction
-            .prepare_cached("INSERT INTO rota_tail (slot, body, record) VALUES (?1, ?2, ?3)")?
-            .execute(params![number(slot.0), body, record])?;
-        Ok(())
-    }
-
-    /// Writes a body unless it is written, and says how long it is.
-    fn body(&mut self, id: BlockId, block: &Arc<Block>) -> rusqlite::Result<()> {
-        if self.pending.contains_key(&id) || self.new.contains_key(&id) {
-            return Ok(());
-        }
-        self.transaction
-            .prepare_cached("INSERT INTO rota_bodies (id, block) VALUES (?1, ?2)")?
-            .execute(params![id.0, encode(block)])?;
-        self.new.insert(id, block.header.slot);
-        Ok(())
-    }
-
-    fn finalize(&mut self, block: &Arc<Block>) -> Result<(), Fault> {
-        let header = &block.header;
-        if header.height != self.height.next() {
-            return Err(Fault::storage(
-                "writing to chain.db",
-                format!("block {} was finalized after block {}", header.height, self.height),
-            ));
-        }
-        let id = block.id(self.chain);
-        let leader =
-            self.members.get(header.leader).map_or_else(String::new, |m| m.key.to_string());
-        self.body(id, block).map_err(write_fault)?;
-        self.finalized.insert(id);
-        self.height = header.height;
-        let sql = "INSERT INTO blocks
-            (height, slot, epoch, leader, time, time_ms, transactions, bytes, id)
-            SELECT ?1, ?2, ?3, ?4,
-                strftime('%Y-%m-%d %H:%M:%S', ?5 / 1000, 'unixepoch') || printf('.%03d', ?5 % 1000),
-                ?5, ?6, length(block), ?7 FROM rota_bodies WHERE id = ?8";
-        let row = params![
-            number(header.height.0),
-            number(header.slot.0),
-            number(header.epoch.0),
-            leader,
-            number(header.time.0),
-            i64::try_from(block.transaction_count()).unwrap_or(i64::MAX),
-            id.to_string(),
-            id.0,
-        ];
-        self.transaction
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.execute(row))
-            .map(drop)
-            .map_err(write_fault)
-    }
-
-    fn certify(&self, certificate: &Certificate) -> Result<(), Fault> {
-        self.transaction
-            .prepare_cached("INSERT INTO rota_certificates (height, certificate) VALUES (?1, ?2)")
-            .and_then(|mut insert| {
-                insert.execute(params![number(self.height.0), seal(certificate)])
-            })
-            .map(drop)
-            .map_err(write_fault)
-    }
-
-    /// Deletes what finality made useless: older records, and the bodies of abandoned blocks.
-    /// Returns the ids that are no longer pending.
-    fn empty_tail(&self, final_slot: Slot) -> rusqlite::Result<Vec<BlockId>> {
-        if self.finalized.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.transaction
-            .prepare_cached("DELETE FROM rota_tail WHERE slot <= ?1")?
-            .execute([number(final_slot.0)])?;
-        let mut delete =
-            self.transaction.prepare_cached("DELETE FROM rota_bodies WHERE id = ?1")?;
-        let mut gone = Vec::new();
-        for (&id, &slot) in self.pending.iter().chain(&self.new) {
-            if slot > final_slot {
-                continue;
-            }
-            if !self.finalized.contains(&id) {
-                delete.execute([&id.0])?;
-            }
-            gone.push(id);
-        }
-        Ok(gone)
-    }
-
-    /// Gives back how many are in no run then.
-    fn receipts(
-        &self,
-        receipts: &[Receipt],
-        unsorted: Option<i64>,
-    ) -> rusqlite::Result<Option<i64>> {
-        let Some(newest) = receipts.last() else { return Ok(unsorted) };
-        let mut insert = self.transaction.prepare_cached(
-            "INSERT OR REPLACE INTO receipts (height, position, key, sqlstate, tag)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?;
-        let mut explain = self.transaction.prepare_cached(
-            "INSERT OR REPLACE INTO rota_messages (height, position, message) VALUES (?1, ?2, ?3)",
-        )?;
-        for receipt in receipts {
-            let (refusal, tag) = match &receipt.outcome {
-                Ok(results) => {
-                    (None, results.last().map(|result| result.kind.tag(result.rows_affected)))
-                }
-                Err(refusal) => (Some(refusal), None),
-            };
-            let (height, position) = (number(receipt.height.0), receipt.index);
-            let sqlstate = refusal.map(|refusal| refusal.code());
-            insert.execute(params![height, position, receipt.id.0, sqlstate, tag])?;
-            if let Some(refusal) = refusal.filter(|refusal| !refusal.message.is_empty()) {
-                explain.execute(params![height, position, refusal.message])?;
-            }
-        }
-        let unsorted = match unsorted {
-            Some(before) => before + i64::try_from(receipts.len()).unwrap_or(i64::MAX),
-            None => self.count_unsorted()?,
-        };
-        if unsorted < RUN_RECEIPTS {
-            return Ok(Some(unsorted));
-        }
-        self.sort_receipts(newest.height)?;
-        Ok(Some(0))
-    }
-
-    fn count_unsorted(&self) -> rusqlite::Result<i64> {
-        let sql = "SELECT count(*) FROM receipts
-            WHERE height > (SELECT ifnull(max(last_height), 0) FROM rota_runs)";
-        self.transaction.prepare_cached(sql)?.query_row([], |row| row.get(0))
-    }
-
-    /// Makes a run of the receipts that are in none. `newest` is complete: a block's receipts are
-    /// saved together.
-    fn sort_receipts(&self, newest: Height) -> rusqlite::Result<()> {
-        let sql = "INSERT OR REPLACE INTO rota_receipt_runs (run, key, height, position)
-            SELECT (SELECT ifnull(max(run), 0) + 1 FROM rota_runs), key, height, position
-            FROM receipts
-            WHERE height > (SELECT ifnull(max(last_height), 0) FROM rota_runs)
-            ORDER BY key, height, position";
-        self.transaction.prepare_cached(sql)?.execute([])?;
-        self.transaction
-            .prepare_cached("INSERT INTO rota_runs (last_height) VALUES (?1)")?
-            .execute([number(newest.0)])?;
-        Ok(())
-    }
-}
-
-fn write_fault(error: rusqlite::Error) -> Fault {
-    Fault::storage("writing to chain.db", error)
 }
 
 #[cfg(test)]

@@ -21,18 +21,23 @@
 use std::sync::Arc;
 
 use rota_core::block::Block;
-use rota_core::error::{Fault, Refusal};
+use rota_core::error::{Fault, Invalid, Refusal};
 use rota_core::journal::Record;
-use rota_core::message::{Fetch, Message, Recipient};
+use rota_core::message::{Fetch, Message, Offer, Recipient};
 use rota_core::replica::{Input, Output, Replica, Status};
 use rota_core::time::{Instant, Now};
 use rota_core::transaction::Envelope;
-use rota_core::types::{Height, StateRoot, TransactionId};
+use rota_core::types::{Height, NodeId, StateRoot, TransactionId};
+use rota_core::work::SearchJob;
 
 /// Where records go. [`crate::chain_db::ChainDb`], or the simulator's wrapping of it.
 pub trait Journal {
     /// Writes records, all of them or none, and returns when they would survive a power loss.
     fn append(&mut self, records: &[Record]) -> Result<(), Fault>;
+
+    /// Takes note of a record: it is written with the next append, before its records, or by
+    /// itself when the server is idle. A crash may lose it.
+    fn note(&mut self, record: Record);
 
     /// The answer to a peer's question, if there is one here.
     fn serve(&mut self, fetch: &Fetch) -> Result<Option<Message>, Fault>;
@@ -55,6 +60,16 @@ pub trait Io {
     fn barrier(&mut self, id: u64, reached: Result<Height, Refusal>);
     /// Tells our own clients that these will not be executed.
     fn dropped(&mut self, transactions: Vec<TransactionId>, why: Refusal);
+    /// Looks for this proof of work from now on, or for none.
+    fn search(&mut self, job: Option<SearchJob>);
+    /// Keeps a peer out for a while.
+    fn punish(&mut self, peer: NodeId, why: Invalid);
+    /// Keeps a piece of the snapshot that is being fetched.
+    fn chunk(&mut self, height: Height, number: u32, bytes: Vec<u8>);
+    /// Takes over a snapshot that has been fetched, and starts the server anew from it.
+    fn restore(&mut self, offer: Offer);
+    /// Removes the final blocks above this height, and starts the server anew without them.
+    fn rewind(&mut self, height: Height);
     /// Writes a line to the log.
     fn report(&mut self, line: String);
     /// Stops serving: our state after `height` is not what a quorum agreed on.
@@ -137,6 +152,8 @@ fn carry_out(
     for output in outputs {
         match output {
             Output::Persist(record) => records.push(record),
+            // Before the records that follow it in this batch: what it tells of is older.
+            Output::Note(record) => journal.note(record),
             other => others.push(other),
         }
     }
@@ -145,7 +162,9 @@ fn carry_out(
     }
     for output in others {
         match output {
-            Output::Persist(_) => unreachable!("records were taken out above"),
+            Output::Persist(_) | Output::Note(_) => {
+                unreachable!("records were taken out above")
+            }
             Output::Send { to, message } => io.send(to, message),
             Output::Serve { to, fetch } => {
                 if let Some(message) = journal.serve(&fetch)? {
@@ -159,6 +178,11 @@ fn carry_out(
             Output::BarrierReached { id, height } => io.barrier(id, Ok(height)),
             Output::BarrierFailed { id, why } => io.barrier(id, Err(why)),
             Output::Dropped { transactions, why } => io.dropped(transactions, why),
+            Output::Search(job) => io.search(job),
+            Output::Punish { peer, why } => io.punish(peer, why),
+            Output::Chunk { height, number, bytes } => io.chunk(height, number, bytes),
+            Output::Restore(offer) => io.restore(*offer),
+            Output::Rewind { height } => io.rewind(height),
             Output::Report(line) => io.report(line),
             Output::Diverged { height, agreed, ours } => io.diverged(height, agreed, ours),
         }
@@ -195,12 +219,16 @@ mod tests {
                 return Err(Fault::storage("test", "the disk is gone"));
             }
             let slots: Vec<u64> = records.iter().map(|record| record.slot().0).collect();
-            self.note(format!("disk {slots:?}"));
+            Self::note(self, format!("disk {slots:?}"));
             Ok(())
         }
 
+        fn note(&mut self, record: Record) {
+            Self::note(self, format!("noted {}", record.slot()));
+        }
+
         fn serve(&mut self, fetch: &Fetch) -> Result<Option<Message>, Fault> {
-            self.note("look up");
+            Self::note(self, "look up");
             Ok(match fetch {
                 Fetch::FinalAfter(Height(0)) => Some(Message::Fetch(fetch.clone())),
                 _ => None,
@@ -210,34 +238,52 @@ mod tests {
 
     impl Io for Seen {
         fn send(&mut self, _: Recipient, message: Message) {
-            self.note(match message {
-                Message::Certificate(certificate) => format!("send {}", certificate.slot),
-                _ => "answer".into(),
-            });
+            Self::note(
+                self,
+                match message {
+                    Message::Certificate(certificate) => format!("send {}", certificate.slot),
+                    _ => "answer".into(),
+                },
+            );
         }
         fn apply(&mut self, block: Arc<Block>) {
-            self.note(format!("apply {}", block.header.height));
+            Self::note(self, format!("apply {}", block.header.height));
         }
         fn wake(&mut self, at: Instant) {
-            self.note(format!("wake {}", at.0));
+            Self::note(self, format!("wake {}", at.0));
         }
         fn admitted(&mut self, _: Arc<Envelope>) {
-            self.note("admitted");
+            Self::note(self, "admitted");
         }
         fn notarized(&mut self, blocks: Vec<Arc<Block>>) {
-            self.note(format!("notarized {}", blocks.len()));
+            Self::note(self, format!("notarized {}", blocks.len()));
         }
         fn barrier(&mut self, id: u64, _: Result<Height, Refusal>) {
-            self.note(format!("barrier {id}"));
+            Self::note(self, format!("barrier {id}"));
         }
         fn dropped(&mut self, transactions: Vec<TransactionId>, _: Refusal) {
-            self.note(format!("dropped {}", transactions.len()));
+            Self::note(self, format!("dropped {}", transactions.len()));
+        }
+        fn search(&mut self, _: Option<SearchJob>) {
+            Self::note(self, "search");
+        }
+        fn punish(&mut self, _: NodeId, why: Invalid) {
+            Self::note(self, why.to_string());
+        }
+        fn chunk(&mut self, height: Height, number: u32, _: Vec<u8>) {
+            Self::note(self, format!("chunk {height} {number}"));
+        }
+        fn restore(&mut self, offer: Offer) {
+            Self::note(self, format!("restore {}", offer.applied.height));
+        }
+        fn rewind(&mut self, height: Height) {
+            Self::note(self, format!("rewind {height}"));
         }
         fn report(&mut self, line: String) {
-            self.note(line);
+            Self::note(self, line);
         }
         fn diverged(&mut self, height: Height, _: StateRoot, _: StateRoot) {
-            self.note(format!("diverged {height}"));
+            Self::note(self, format!("diverged {height}"));
         }
     }
 

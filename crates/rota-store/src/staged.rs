@@ -12,7 +12,7 @@
 use rota_core::codec::{decode, encode};
 use rota_core::error::{Fault, Refusal, sqlstate};
 use rota_core::time::Time;
-use rota_core::transaction::{MAX_EXPIRY, Parameters, Statement, Transaction, Value};
+use rota_core::transaction::{Parameters, Statement, Transaction, Value};
 use rota_core::types::{PublicKey, TransactionId};
 
 use crate::engine::Budget;
@@ -132,7 +132,7 @@ impl StateDb {
         budget: &mut Budget,
     ) -> Result<(), Trouble> {
         let now = self.engine.context.now();
-        let latest = i64::try_from(MAX_EXPIRY.as_millis()).unwrap_or(i64::MAX);
+        let latest = i64::try_from(self.parameters.max_expiry_ms).unwrap_or(i64::MAX);
         let fits = (0..MOST_PARTS).contains(&part)
             && (now..=now.saturating_add(latest)).contains(&expiry)
             && (1..=PART_BYTES).contains(&bytes.len());

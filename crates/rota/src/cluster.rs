@@ -108,6 +108,7 @@ fn genesis(founding: &Founding<'_>, members: Vec<Member>) -> Result<Genesis, Fai
         name: founding.name.to_owned(),
         time_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
         method: Method::Poa,
+        pow: None,
         seed: Digest(seed),
         trusted_servers: founding.trusted_servers,
         administrators: vec![founding.administrator.clone()],

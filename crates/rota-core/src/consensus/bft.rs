@@ -43,14 +43,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::schedule::RoundRobin;
-use super::{Action, Build, Consensus, Event, Head, Load, Validate, Verdict};
-use crate::block::{Block, Certificate, Choice, Kind as BlockKind, Proposal, Vote};
+use super::{Action, Build, Consensus, Event, Head, Load, Naming, Standing, Validate, Verdict};
+use crate::block::{Block, Certificate, Choice, Finality, Kind as BlockKind, Proposal, Turn, Vote};
 use crate::crypto::{SecretKey, Signature};
 use crate::genesis::Genesis;
 use crate::journal::{Record, Recovered};
 use crate::members::Members;
 use crate::message::{Fetch, FinalBlocks, Message, Recipient};
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, Time};
 use crate::types::{BlockId, ChainId, Epoch, Height, MemberIndex, NodeId, Slot};
 
 use pace::Pace;
@@ -112,7 +112,7 @@ impl Bft {
     ) -> Self {
         let chain = genesis.chain_id();
         let (block, finalization) = match recovered.last {
-            Some((block, certificate)) => (block, Some(certificate)),
+            Some((block, finality)) => (block, finality.certificate().cloned()),
             None => (Arc::new(Block::genesis(genesis)), None),
         };
         let parameters = &genesis.parameters;
@@ -185,7 +185,12 @@ impl Bft {
             | Message::PassedOn(_)
             | Message::Fetch(_)
             | Message::FinalizingWhat { .. }
-            | Message::Finalizing { .. } => {}
+            | Message::Finalizing { .. }
+            | Message::Raft(_)
+            | Message::Mined(_)
+            | Message::Proofs(_)
+            | Message::Offer(_)
+            | Message::Chunk { .. } => {}
         }
     }
 
@@ -280,7 +285,8 @@ impl Bft {
     }
 
     fn on_final(&mut self, answer: FinalBlocks) {
-        if answer.certificate.epoch != self.epoch {
+        let Finality::Votes(certificate) = answer.finality else { return };
+        if certificate.epoch != self.epoch {
             return;
         }
         let height = self.last.block.header.height;
@@ -290,7 +296,7 @@ impl Bft {
             None => {}
             Some(first) if first.header.parent == self.last.id => {
                 self.peers.fetched();
-                self.finalize(news, answer.certificate);
+                self.finalize(news, certificate);
             }
             Some(_) => self.report("an answer with final blocks does not follow our last one"),
         }
@@ -451,11 +457,12 @@ impl Bft {
             live: state.notarized_live || state.voted_at.is_some(),
             voted_at: state.voted_at,
         };
+        let finality = Finality::Votes(certificate);
         self.actions.push(Action::Persist(Record::Finalized {
             blocks: blocks.clone(),
-            certificate: certificate.clone(),
+            finality: finality.clone(),
         }));
-        self.actions.push(Action::Finalize { blocks, certificate });
+        self.actions.push(Action::Finalize { blocks, finality });
         self.pace.finalized(self.now.instant);
         self.changed = true;
         if self.slot <= slot {
@@ -579,7 +586,16 @@ impl Bft {
         // Who learnt late of the parent measures too little: there our own clock may allow more.
         let expected = if known.is_some() { expected } else { expected.max(self.now.clock) };
         let latest_time = expected.plus(self.pace.timeout()).plus(pace::CLOCK_TOLERANCE);
-        self.actions.push(Action::Validate(Validate { block, parent: parent.block, latest_time }));
+        // Where the members' clocks are behind the parent's time, the next millisecond is all there
+        // is.
+        let earliest_time = after(&parent.block);
+        self.actions.push(Action::Validate(Validate {
+            block,
+            parent: parent.block,
+            earliest_time,
+            latest_time: latest_time.max(earliest_time),
+            applied: None,
+        }));
     }
 
     fn is_counted_in(&self, block: &Block) -> bool {
@@ -658,10 +674,11 @@ impl Bft {
         self.state(slot).building = true;
         self.actions.push(Action::Build(Build {
             slot,
-            time: median.plus(self.now.instant.since(parent.known_at)),
+            turn: Turn::Scheduled,
+            time: median.plus(self.now.instant.since(parent.known_at)).max(after(&parent.block)),
             parent: parent.block,
             parent_certificate: parent.certificate,
-            reached: self.reached(),
+            applied: Naming::Reached(self.reached()),
             may_be_empty,
             must_be_empty: !parent.live,
         }));
@@ -736,7 +753,8 @@ impl Consensus for Bft {
             Event::Validated { block, verdict } => self.on_validated(block, verdict),
             Event::Built { slot, block } => self.on_built(slot, block),
             Event::Load(load) => self.load = load,
-            Event::Applied(height) => self.applied = self.applied.max(height),
+            Event::Applied(applied) => self.applied = self.applied.max(applied.height),
+            Event::Found(_) | Event::Read { .. } | Event::Yield => {}
         }
         self.advance();
         self.keep_pace();
@@ -792,6 +810,15 @@ impl Consensus for Bft {
     fn is_live(&self) -> bool {
         self.live
     }
+
+    fn standing(&self, _now: Now) -> Standing {
+        Standing::Voting
+    }
+}
+
+/// The first moment after a block's time.
+fn after(block: &Block) -> Time {
+    Time(block.header.time.0.saturating_add(1))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::{Output, Replica};
 use crate::consensus::Event;
 use crate::error::{Refusal, sqlstate};
+use crate::genesis::Method;
 use crate::mempool::{Account, NotTaken};
 use crate::message::{Message, Recipient};
 use crate::transaction::Envelope;
@@ -25,8 +26,13 @@ impl Replica {
             Ok(_) => {
                 self.outputs.push(Output::Admitted(Arc::clone(&envelope)));
                 self.events.push_back(Event::Load(self.load));
-                let leaders = self.leaders();
-                self.send_envelopes(&leaders, vec![envelope]);
+                if self.method == Method::Pow {
+                    let message = Message::Envelopes(vec![envelope]);
+                    self.outputs.push(Output::Send { to: Recipient::Members, message });
+                } else {
+                    let leaders = self.leaders();
+                    self.send_envelopes(&leaders, vec![envelope]);
+                }
             }
             // Sent twice: what becomes of it will be told once.
             Err(NotTaken::Known) => self.outputs.push(Output::Admitted(envelope)),
@@ -50,11 +56,11 @@ impl Replica {
     ) {
         let last = &self.chain.last().block.header;
         let (height, time) = (last.height, last.time);
-        let chain_time = time.plus(self.now.instant.since(self.final_at));
-        let (mut admitted, mut refused) = (false, 0);
+        let (chain_time, most) = (self.chain_time(self.now), self.parameters.max_expiry());
+        let (mut admitted, mut refused) = (Vec::new(), 0);
         for envelope in envelopes {
             let expiry = envelope.expiry;
-            if expiry.has_passed(height, time) || expiry.is_too_far(height, chain_time) {
+            if expiry.has_passed(height, time) || expiry.is_too_far(height, chain_time, most) {
                 refused += 1;
                 continue;
             }
@@ -62,13 +68,21 @@ impl Replica {
             let by_member = self.members.index_of(&signer).is_some();
             let account = if by_member { Account::Member(signer) } else { guests };
             let (limits, now) = (&self.parameters, self.now.instant);
-            admitted |= self.mempool.insert(envelope, account, limits, now).is_ok();
+            if self.mempool.insert(Arc::clone(&envelope), account, limits, now).is_ok() {
+                admitted.push(envelope);
+            }
         }
         if refused > 0 {
             self.report(format!("{from} forwarded {refused} envelopes that no block can hold"));
         }
-        if admitted {
-            self.events.push_back(Event::Load(self.load));
+        if admitted.is_empty() {
+            return;
+        }
+        self.events.push_back(Event::Load(self.load));
+        if self.method == Method::Pow {
+            // Nobody knows who finds the next block: each new envelope is told to all, once.
+            let message = Message::PassedOn(admitted);
+            self.outputs.push(Output::Send { to: Recipient::MembersBut(from), message });
         }
     }
 
@@ -95,7 +109,7 @@ impl Replica {
         self.send_to(to, &Message::Envelopes(envelopes));
     }
 
-    fn send_to(&mut self, to: &[NodeId], message: &Message) {
+    pub(super) fn send_to(&mut self, to: &[NodeId], message: &Message) {
         for &leader in to.iter().filter(|&&leader| leader != self.me) {
             let message = message.clone();
             self.outputs.push(Output::Send { to: Recipient::One(leader), message });

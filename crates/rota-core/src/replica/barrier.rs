@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use super::allowance::{Allowance, Rate};
 use super::{Output, Replica};
+use crate::consensus::{Event, Reads};
 use crate::error::{Refusal, sqlstate};
 use crate::members::Members;
 use crate::message::{Message, Recipient};
@@ -146,6 +147,11 @@ fn slot_to_reach(members: &Members, answers: &BTreeMap<MemberIndex, Slot>) -> Op
 impl Replica {
     /// A client wants to read what is acknowledged by now.
     pub(super) fn await_barrier(&mut self, id: u64) {
+        if let Reads::Refused(why) = self.consensus.reads() {
+            let why = Refusal::new(sqlstate::FEATURE_NOT_SUPPORTED, why);
+            self.outputs.push(Output::BarrierFailed { id, why });
+            return;
+        }
         let reads = self.barriers.rounds.iter().map(|round| round.reads.len());
         if reads.sum::<usize>() + self.barriers.waiting.len() >= MAX_READS {
             let why = Refusal::new(sqlstate::BUSY, "too many reads are waiting: try again");
@@ -229,16 +235,39 @@ impl Replica {
             own: None,
             target: None,
         });
-        if self.members.len() > 1 {
-            let message = Message::FinalizingWhat { nonce };
-            self.outputs.push(Output::Send { to: Recipient::Members, message });
-        }
+        self.ask(nonce, None);
         true
+    }
+
+    /// Asks for a round: the members that have not answered, all at first, or the method.
+    fn ask(&mut self, nonce: u64, silent: Option<Vec<NodeId>>) {
+        if self.consensus.reads() == Reads::Index {
+            self.events.push_back(Event::Read { nonce });
+            return;
+        }
+        let message = Message::FinalizingWhat { nonce };
+        match silent {
+            None if self.members.len() > 1 => {
+                self.outputs.push(Output::Send { to: Recipient::Members, message });
+            }
+            None => {}
+            Some(silent) => self.send_to(&silent, &message),
+        }
+    }
+
+    /// The method says how far a round's reads must go.
+    pub(super) fn on_readable(&mut self, nonce: u64, height: Height) {
+        let now = self.now.instant;
+        let asked = self.barriers.rounds.iter_mut().find(|round| round.nonce == nonce);
+        if let Some(round) = asked {
+            round.quorum_at.get_or_insert(now);
+            round.target.get_or_insert(height);
+        }
     }
 
     /// Sets a round's height once it is known: that of the newest final block, if it has the slot.
     fn aim(&self, round: &mut Round) {
-        if round.target.is_some() {
+        if round.target.is_some() || self.consensus.reads() != Reads::Ask {
             return;
         }
         let Some(slot) = slot_to_reach(&self.members, &round.answers) else { return };
@@ -314,10 +343,8 @@ impl Replica {
             let silent = self.members.iter().filter(|(index, member)| {
                 member.key != self.me && !round.answers.contains_key(index)
             });
-            for (_, member) in silent {
-                let message = Message::FinalizingWhat { nonce: round.nonce };
-                self.outputs.push(Output::Send { to: Recipient::One(member.key), message });
-            }
+            let silent: Vec<NodeId> = silent.map(|(_, member)| member.key).collect();
+            self.ask(round.nonce, Some(silent));
         }
         true
     }

@@ -7,6 +7,7 @@ use super::{Output, Replica};
 use crate::block::{Applied, Block};
 use crate::consensus::Event;
 use crate::error::{Refusal, sqlstate};
+use crate::mempool::Account;
 
 impl Replica {
     /// Carries out `Action::Finalize`; its record is on disk before the blocks are executed.
@@ -29,6 +30,22 @@ impl Replica {
         self.drop_expired();
     }
 
+    /// Carries out `Action::Abandon`: what was in these blocks waits again, unless it has expired
+    /// or stands in another block.
+    pub(super) fn abandon(&mut self, blocks: &[Arc<Block>]) {
+        let (limits, now) = (&self.parameters, self.now.instant);
+        let last = &self.chain.last().block.header;
+        for envelope in blocks.iter().flat_map(|block| &block.body.envelopes) {
+            let own = envelope.signer == self.me;
+            let account = if own { Account::Own } else { Account::OwnGuest };
+            if !envelope.expiry.has_passed(last.height, last.time) {
+                // Most are still there: only what is final leaves the mempool.
+                let _ = self.mempool.insert(Arc::clone(envelope), account, limits, now);
+            }
+        }
+        self.events.push_back(Event::Load(self.load));
+    }
+
     fn drop_expired(&mut self) {
         let last = &self.chain.last().block.header;
         let expired = self.mempool.remove_expired(last.height, last.time);
@@ -49,7 +66,7 @@ impl Replica {
         // Headers to come name no lower height than the last final one's.
         let lowest = self.chain.last().block.header.applied.height;
         self.roots = self.roots.split_off(&lowest.min(applied.height));
-        self.events.push_back(Event::Applied(applied.height));
+        self.events.push_back(Event::Applied(applied));
         self.validate_postponed();
     }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::Replica;
-use crate::block::{Applied, Block, Body, Header, Kind, Turn};
-use crate::consensus::{Build, Event};
-use crate::time::Time;
+use crate::block::{Applied, Block, Body, Header, Kind};
+use crate::consensus::{Build, Event, Naming};
+use crate::genesis::Method;
 use crate::types::Height;
 
 impl Replica {
@@ -20,9 +20,13 @@ impl Replica {
     fn filled_block(&self, wanted: Build) -> Option<Block> {
         let parent = &wanted.parent.header;
         let height = parent.height.next();
-        let time = wanted.time.max(Time(parent.time.0.saturating_add(1)));
-        let applied = self.agreed_state(parent.applied, wanted.reached);
-        let lags = height.0.saturating_sub(applied.height.0) > self.parameters.lag;
+        let time = wanted.time;
+        let applied = match wanted.applied {
+            Naming::Reached(reached) => self.agreed_state(parent.applied, reached),
+            Naming::Exactly(Height(0)) => Applied::default(),
+            Naming::Exactly(height) => Applied { height, root: *self.roots.get(&height)? },
+        };
+        let lags = self.lags(height, applied);
         let envelopes = if wanted.must_be_empty || lags {
             Vec::new()
         } else {
@@ -41,8 +45,8 @@ impl Replica {
             height,
             kind: Kind::Ordinary,
             parent: parent.id(self.chain_id),
-            leader: self.member?,
-            turn: Turn::Scheduled,
+            leader: self.member.unwrap_or_default(),
+            turn: wanted.turn,
             time,
             applied,
             body: body.digest(),
@@ -50,10 +54,23 @@ impl Replica {
         Some(Block { header, body })
     }
 
+    /// Whether execution lags so far behind that a block of this height may hold nothing. Under
+    /// `pow` the height that is named is always as far behind.
+    pub(super) fn lags(&self, height: Height, applied: Applied) -> bool {
+        self.method != Method::Pow
+            && height.0.saturating_sub(applied.height.0) > self.parameters.lag
+    }
+
     /// The greatest height that a quorum has reached, with our own root for it; the parent's word
-    /// where we know no better.
+    /// where we know no better. No height of which snapshots are made is passed over: whoever takes
+    /// over a snapshot needs a final header that names its root.
     fn agreed_state(&self, parent: Applied, reached: Height) -> Applied {
-        let height = reached.min(self.applied.height);
+        let every = self.parameters.snapshot_blocks;
+        let snapshot = (parent.height.0 / every).saturating_add(1).saturating_mul(every);
+        let mut height = reached.min(self.applied.height);
+        if height.0 > snapshot && self.roots.contains_key(&Height(snapshot)) {
+            height = Height(snapshot);
+        }
         match self.roots.get(&height) {
             Some(&root) if height > parent.height => Applied { height, root },
             _ => parent,

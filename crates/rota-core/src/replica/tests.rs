@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::block::{
-    Body, Certificate, CertificateVote, Choice, Header, Kind, Proposal, Turn, Vote,
+    Body, Certificate, CertificateVote, Choice, Finality, Header, Kind, Proposal, Turn, Vote,
 };
 use crate::crypto::Signature;
 use crate::four_members::{genesis, key};
@@ -62,7 +62,10 @@ fn votes_for(applied: Applied) -> bool {
     let last = block(3, parent, None, Applied { height: Height(1), root: root(1) });
     let certificate = finalization(chain, &last);
     let child = block(4, last.id(chain), Some(certificate.clone()), applied);
-    let recovered = Recovered { last: Some((Arc::new(last), certificate)), tail: Vec::new() };
+    let recovered = Recovered {
+        last: Some((Arc::new(last), Finality::Votes(certificate))),
+        ..Recovered::default()
+    };
     let own = Applied { height: Height(3), root: root(3) };
     let now = Now::default();
     let (mut replica, _) = Replica::new(&genesis, key(2), recovered, own, now).unwrap();
@@ -132,7 +135,10 @@ fn a_full_mempool_says_busy_and_takes_the_same_again_once_there_is_room() {
     first.body.envelopes = vec![Arc::clone(&envelopes[3])];
     first.header.body = first.body.digest();
     let certificate = finalization(chain, &first);
-    let answer = crate::message::FinalBlocks { blocks: vec![Arc::new(first)], certificate };
+    let answer = crate::message::FinalBlocks {
+        blocks: vec![Arc::new(first)],
+        finality: Finality::Votes(certificate),
+    };
     let from = key(1).public();
     replica.step(now, Input::Message { from, message: Message::Final(answer) });
     assert_eq!(submit(replica, &envelopes[11]).unwrap(), "admitted");

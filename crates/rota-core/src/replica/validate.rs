@@ -4,7 +4,6 @@
 use super::Replica;
 use crate::block::{Applied, Block, Header};
 use crate::consensus::{Event, Validate, Verdict};
-use crate::time::Time;
 use crate::types::Height;
 
 impl Replica {
@@ -29,16 +28,16 @@ impl Replica {
         if header.height != parent.height.next() {
             return invalid("its height does not follow its parent's");
         }
-        // Where the members' clocks are behind the parent's time, the next millisecond is all there
-        // is.
-        let earliest = Time(parent.time.0.saturating_add(1));
-        if header.time < earliest || header.time > wanted.latest_time.max(earliest) {
+        if header.time < wanted.earliest_time || header.time > wanted.latest_time {
             return invalid("its time is not its parent's certificate's and what passed since");
         }
         if let Err(why) = self.check_envelopes(&wanted.block) {
             return invalid(why);
         }
-        self.check_applied(header, parent.applied)
+        match wanted.applied {
+            None => self.check_applied(header, parent.applied),
+            Some(height) => self.check_exactly(header, height),
+        }
     }
 
     fn check_envelopes(&self, block: &Block) -> Result<(), &'static str> {
@@ -47,7 +46,7 @@ impl Replica {
         if envelopes.is_empty() {
             return Ok(());
         }
-        if header.height.0.saturating_sub(header.applied.height.0) > self.parameters.lag {
+        if self.lags(header.height, header.applied) {
             return Err("it holds transactions though execution lags behind");
         }
         if block.transaction_count() > self.parameters.block_transactions as usize {
@@ -59,7 +58,7 @@ impl Replica {
             // envelopes wastes its own turn.
             let expiry = envelope.expiry;
             if expiry.has_passed(header.height, header.time)
-                || expiry.is_too_far(header.height, header.time)
+                || expiry.is_too_far(header.height, header.time, self.parameters.max_expiry())
             {
                 return Err("an envelope's expiry has passed, or lies too far ahead");
             }
@@ -83,6 +82,22 @@ impl Replica {
         }
         // A restarted server knows no older root than its own: it must not vouch for one, or a liar
         // and two such servers could make any root final. Leaders soon name a height that it knows.
+        if height > self.applied.height || !self.roots.contains_key(&height) {
+            return Verdict::Later;
+        }
+        self.compare_root(height, header)
+    }
+
+    /// `pow`: the header names this very height, with the root that we have.
+    fn check_exactly(&self, header: &Header, height: Height) -> Verdict {
+        let named = header.applied;
+        if named.height != height {
+            return invalid("its applied height is not the one that is final below it");
+        }
+        if height == Height(0) {
+            let is_default = named == Applied::default();
+            return if is_default { Verdict::Valid } else { invalid("it names a root too early") };
+        }
         if height > self.applied.height || !self.roots.contains_key(&height) {
             return Verdict::Later;
         }

@@ -144,7 +144,7 @@ impl Driver {
             let message = "the envelope has expired: sign it anew";
             return Err(Refusal::new(sqlstate::SERIALIZATION_FAILURE, message));
         }
-        if envelope.expiry.is_too_far(height, time) {
+        if envelope.expiry.is_too_far(height, time, self.0.limits.max_expiry) {
             let message = "the envelope's expiry is more than an hour or a million blocks ahead: \
                            GET /chain tells height and time";
             return Err(Refusal::new(sqlstate::PROTOCOL_VIOLATION, message));

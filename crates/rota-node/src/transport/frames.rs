@@ -35,7 +35,14 @@ pub fn kind(message: &Message) -> Kind {
         | Message::PassedOn(_)
         | Message::Proposal(_)
         | Message::Final(_)
-        | Message::Pending(_) => Kind::Blocks,
+        | Message::Pending(_)
+        | Message::Mined(_)
+        | Message::Proofs(_)
+        | Message::Offer(_)
+        | Message::Chunk { .. } => Kind::Blocks,
+        // Elections and acknowledgements do not wait behind blocks; `raft` puts them in order.
+        Message::Raft(message) if message.entries.is_empty() => Kind::Votes,
+        Message::Raft(_) => Kind::Blocks,
     }
 }
 

@@ -38,6 +38,7 @@ fn genesis(servers: usize) -> Genesis {
         name: "test".into(),
         time_ms: u64::try_from(now.as_millis()).unwrap(),
         method: Method::Poa,
+        pow: None,
         seed: Digest([0; 32]),
         trusted_servers: true,
         administrators: vec![Administrator::open("rota")],

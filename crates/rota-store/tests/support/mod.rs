@@ -31,6 +31,7 @@ pub fn genesis_with(parameters: Knobs) -> Genesis {
         name: "test".into(),
         time_ms: START_MS,
         method: Method::Poa,
+        pow: None,
         seed: Digest::default(),
         trusted_servers: true,
         administrators: vec![Administrator::open("rota")],

@@ -36,7 +36,10 @@ impl Bft {
                     self.state(block.header.slot).bodies.insert(id, Arc::clone(&block));
                     self.actions.push(Action::Known(block));
                 }
-                Record::Finalized { .. } => {}
+                Record::Finalized { .. }
+                | Record::HardState(_)
+                | Record::Entry(_)
+                | Record::Connected { .. } => {}
             }
         }
         // R1: every slot that we were in was entered by a certificate that is written down.

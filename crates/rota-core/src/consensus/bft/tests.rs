@@ -44,7 +44,7 @@ impl Table {
     /// Stops the member and starts it again from what it wrote down.
     fn restart(self) -> (Self, String) {
         let tail = self.records.clone();
-        let mut again = Self::with(Recovered { last: None, tail }, self.now);
+        let mut again = Self::with(Recovered { tail, ..Recovered::default() }, self.now);
         again.names = self.names;
         again.blocks = self.blocks;
         let said = again.event(Event::Start);
@@ -188,6 +188,7 @@ impl Table {
                     Record::Finalizing { vote, .. } => format!("write {}", self.choice(&vote)),
                     Record::Fetched(block) => format!("write body {}", block.header.slot),
                     Record::Finalized { blocks, .. } => format!("write final ×{}", blocks.len()),
+                    other => format!("{other:?}"),
                 }
             }
             Action::Send { message, .. } => match message {
@@ -198,6 +199,7 @@ impl Table {
                     Fetch::FinalAfter(height) => format!("fetch final after {height}"),
                     Fetch::Block(id) => format!("fetch {}", self.names[&id]),
                     Fetch::CertificatesAfter(slot) => format!("fetch certificates after {slot}"),
+                    other => format!("{other:?}"),
                 },
                 other => format!("{other:?}"),
             },
@@ -424,7 +426,8 @@ fn a_member_far_behind_fetches_what_a_finalization_proves() {
     assert_eq!(table.bft.slot, Slot(5));
     assert_eq!(table.hear("wait 75"), "fetch final after 0");
     let blocks = (1..=4).map(|slot| Arc::clone(&table.blocks[&slot.to_string()])).collect();
-    let said = table.message(0, Message::Final(FinalBlocks { blocks, certificate }));
+    let said = table
+        .message(0, Message::Final(FinalBlocks { blocks, finality: Finality::Votes(certificate) }));
     assert_eq!(said, "write final ×4; final 1 2 3 4");
 }
 

@@ -27,6 +27,7 @@ fn step(replica: &mut Replica, now: u64, input: Input) -> Vec<String> {
         Output::Send { to, message: Message::FinalizingWhat { nonce } } => Some(match to {
             Recipient::Members => format!("ask all, {nonce}"),
             Recipient::One(_) => format!("ask one, {nonce}"),
+            Recipient::MembersBut(_) => format!("ask all but one, {nonce}"),
         }),
         Output::Send { message: Message::Finalizing { nonce, slot }, .. } => {
             Some(format!("answer {nonce}: slot {slot}"))
@@ -164,7 +165,7 @@ fn a_restarted_member_answers_with_the_vote_that_it_wrote_down() {
     let notarization =
         Certificate { epoch: Epoch(0), slot: Slot(5), choice, votes: votes.to_vec() };
     let record = Record::Finalizing { vote: vote(0, Choice::Finalize(block)), notarization };
-    let replica = &mut member_zero(Recovered { last: None, tail: vec![record] });
+    let replica = &mut member_zero(Recovered { tail: vec![record], ..Recovered::default() });
     assert_eq!(step(replica, 1, ask(1, 3)), ["answer 3: slot 5"]);
     // And takes its own word into account.
     step(replica, 2, Input::Barrier { id: 1 });
