@@ -18,6 +18,7 @@ pub(crate) fn genesis(name: &str) -> Genesis {
         name: name.into(),
         time_ms: 1_000,
         method: Method::Poa,
+        pow: None,
         seed: Digest::default(),
         trusted_servers: true,
         administrators: vec![Administrator::open("rota")],
@@ -81,8 +82,9 @@ impl Maker {
     pub(crate) fn finalized(&self, blocks: &[&Arc<Block>]) -> Record {
         let last = blocks.last().unwrap();
         Record::Finalized {
-            certificate: self
-                .certificate(last.header.slot.0, Choice::Finalize(last.id(self.chain))),
+            finality: Finality::Votes(
+                self.certificate(last.header.slot.0, Choice::Finalize(last.id(self.chain))),
+            ),
             blocks: blocks.iter().map(|&block| block.clone()).collect(),
         }
     }
@@ -167,7 +169,7 @@ fn every_record_comes_back_in_the_order_written() {
     t.db.append(&records[2..]).unwrap();
     t.reopen();
     let recovered = t.db.recover().unwrap();
-    assert_eq!(recovered, Recovered { last: None, tail: records.to_vec() });
+    assert_eq!(recovered, Recovered { tail: records.to_vec(), ..Recovered::default() });
 }
 
 #[test]
@@ -231,7 +233,10 @@ fn answers_end_where_a_certificate_proves_them() {
     let mut heights = |after| match t.db.serve(&Fetch::FinalAfter(Height(after))).unwrap() {
         Some(Message::Final(answer)) => {
             let last = answer.blocks.last().unwrap();
-            assert_eq!(answer.certificate.choice, Choice::Finalize(last.id(t.maker.chain)));
+            assert_eq!(
+                answer.finality.certificate().unwrap().choice,
+                Choice::Finalize(last.id(t.maker.chain))
+            );
             answer.blocks.iter().map(|block| block.header.height.0).collect()
         }
         other => {
