@@ -6,7 +6,7 @@
 
 mod mining;
 
-pub use mining::Midstate;
+pub use mining::{Kernel, Midstate};
 use sha2::{Digest, Sha256};
 
 /// What a hash function of this crate returns.
