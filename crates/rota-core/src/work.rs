@@ -15,14 +15,18 @@
 mod bound;
 mod difficulty;
 mod proof;
+mod run;
 mod search;
 mod sum;
+#[cfg(test)]
+mod tests;
 mod times;
 mod wide;
 
 pub use bound::reversal_bound;
 pub use difficulty::{Anchor, Difficulty, Mark, Retarget, Unusable};
 pub use proof::{HeaderHash, WorkProof, target_of};
+pub use run::{Flaw, check_run};
 pub use search::{Search, SearchJob, Step};
 pub use sum::Work;
 pub use times::{

@@ -6,6 +6,11 @@
 //! - `bitcoin`: every `interval` blocks the target is scaled by how long they took over how long
 //!   they should have taken, within ¼ and 4 (`CalculateNextWorkRequired` in Bitcoin Core).
 
+#[cfg(test)]
+mod published;
+#[cfg(test)]
+mod tests;
+
 use bitcoin::Target;
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
@@ -70,6 +75,14 @@ pub enum Unusable {
     /// No target is written so.
     #[error("{0:#010x} is no target in compact form")]
     Bits(u32),
+    /// The first target is above the easiest.
+    #[error("{bits:#010x} is easier than the easiest target, {easiest:#010x}")]
+    TooEasy {
+        /// The anchor's.
+        bits: u32,
+        /// The easiest.
+        easiest: u32,
+    },
 }
 
 /// The rule of a chain, with its numbers.
@@ -102,8 +115,11 @@ impl Difficulty {
             Retarget::Asert { .. } | Retarget::Bitcoin { .. } => {}
         }
         let target = |bits| target_of(bits).ok_or(Unusable::Bits(bits));
-        let (easiest, anchor_target) = (target(easiest)?, target(anchor.bits)?);
-        Ok(Self { retarget, spacing_s, easiest, anchor, anchor_target })
+        let (easiest_target, anchor_target) = (target(easiest)?, target(anchor.bits)?);
+        if anchor_target > easiest_target {
+            return Err(Unusable::TooEasy { bits: anchor.bits, easiest });
+        }
+        Ok(Self { retarget, spacing_s, easiest: easiest_target, anchor, anchor_target })
     }
 
     /// The bits that are due in the child of `parent`. `time_at` tells the time of the ancestor of

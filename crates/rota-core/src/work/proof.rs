@@ -140,7 +140,13 @@ impl WorkProof {
     /// Whether its hash is not above the target that it names itself. Whether that target was due
     /// is another question: [`Difficulty`](super::Difficulty).
     pub fn meets_its_target(&self) -> bool {
-        target_of(self.bits()).is_some_and(|target| target.is_met_by(self.hash().number()))
+        self.checked_hash().is_some()
+    }
+
+    /// Its hash, if it [meets its target](WorkProof::meets_its_target).
+    pub fn checked_hash(&self) -> Option<HeaderHash> {
+        let hash = self.hash();
+        target_of(self.bits())?.is_met_by(hash.number()).then_some(hash)
     }
 }
 

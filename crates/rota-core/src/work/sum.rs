@@ -20,7 +20,8 @@ impl Work {
     /// None at all: genesis.
     pub const ZERO: Self = Self { high: 0, low: 0 };
 
-    /// What a proof with these bits is worth; nothing if they are no target.
+    /// What a proof with these bits is worth; nothing if they are no target. (Of the target 1,
+    /// which nobody meets, the `bitcoin` crate says 2²⁵⁶ − 1.)
     pub fn of(bits: u32) -> Self {
         let Some(target) = target_of(bits) else { return Self::ZERO };
         let bytes = target.to_work().to_be_bytes();
