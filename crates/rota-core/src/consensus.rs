@@ -77,6 +77,8 @@ pub enum Event {
     Applied(Applied),
     /// Our search has found a proof (`pow`).
     Found(WorkProof),
+    /// Whether this server searches (`pow`); it does not at first.
+    Mine(bool),
     /// A linearizable read asks how far it must go, where the method says so ([`Reads::Index`]);
     /// answered by `Action::Readable`, or not at all.
     Read {

@@ -13,6 +13,7 @@ mod barrier;
 mod download;
 mod finalize;
 mod propose;
+mod questions;
 mod unfinal;
 mod validate;
 
@@ -23,6 +24,7 @@ use std::time::Duration;
 use self::allowance::{Allowance, Rate};
 use self::barrier::Barriers;
 use self::download::Downloads;
+use self::questions::Questions;
 use self::unfinal::Unfinal;
 use crate::block::{Applied, Block};
 use crate::chain::Chain;
@@ -67,6 +69,8 @@ pub enum Input {
     },
     /// The search that was asked for last has found a proof.
     Found(WorkProof),
+    /// Whether this server searches (`pow`); it does not at first.
+    Mine(bool),
     /// This server is about to stop: whoever can take over at once should.
     Yield,
 }
@@ -152,7 +156,13 @@ pub enum Output {
     /// All pieces of this snapshot are kept, and its root is proven to be the cluster's: compare it
     /// with that of the rows, take it over in place of our files, and start anew from it. The
     /// replica is not stepped again.
-    Restore(Box<Offer>),
+    Restore {
+        /// What was offered.
+        offer: Box<Offer>,
+        /// Who offered it: if the rows turn out to be others, it is not asked again
+        /// (`Recovered::distrusted`).
+        from: NodeId,
+    },
     /// Final blocks above this height were not final after all (`pow`): remove them, go back to the
     /// state of this height, and start anew from it. The replica is not stepped again.
     Rewind {
@@ -199,6 +209,8 @@ pub struct Status {
     pub live: bool,
     /// Where the method stands.
     pub standing: Standing,
+    /// Whether a snapshot is being fetched.
+    pub fetching: bool,
 }
 
 /// So many answers to a peer at once, and one more every so often: a server that catches up asks
@@ -245,6 +257,7 @@ pub struct Replica {
     barriers: Barriers,
     unfinal: Unfinal,
     downloads: Downloads,
+    questions: Questions,
     now: Now,
     events: VecDeque<Event>,
     outputs: Vec<Output>,
@@ -277,6 +290,7 @@ impl Replica {
         let roots = roots_told(&recovered.tail, Applied { height: applied.height, root });
         let me = key.public();
         let chain_id = genesis.chain_id();
+        let distrusted = recovered.distrusted.clone();
         let last_full = if last.header.height.0 == 0 { Height(0) } else { applied.height };
         let mut replica = Self {
             chain_id,
@@ -290,7 +304,8 @@ impl Replica {
             reports: Allowance::new(now.instant, REPORTS),
             barriers: Barriers::new(now.instant),
             unfinal: Unfinal::default(),
-            downloads: Downloads::default(),
+            downloads: Downloads::new(distrusted),
+            questions: Questions::default(),
             mempool: Mempool::new(senders(genesis.method, &members)),
             members,
             chain: Chain::new(chain_id, last),
@@ -320,6 +335,7 @@ impl Replica {
         match input {
             Input::Message { from, message } => self.on_message(from, message),
             Input::Submit(envelope) => self.admit_own(envelope),
+            Input::Connected(peer) if self.is_follower(peer) => {}
             Input::Connected(peer) => self.events.push_back(Event::Connected(peer)),
             Input::Woken => {
                 self.woken_for = None;
@@ -328,6 +344,7 @@ impl Replica {
             Input::Applied(applied) => self.on_applied(applied),
             Input::Barrier { id } => self.await_barrier(id),
             Input::Found(proof) => self.events.push_back(Event::Found(proof)),
+            Input::Mine(mines) => self.events.push_back(Event::Mine(mines)),
             Input::Yield => self.events.push_back(Event::Yield),
         }
         self.run();
@@ -349,6 +366,7 @@ impl Replica {
             pending: self.mempool.len(),
             live: self.consensus.is_live(),
             standing: self.consensus.standing(now),
+            fetching: self.downloads.is_busy(),
         }
     }
 
@@ -361,7 +379,15 @@ impl Replica {
         self.consensus.date(now).unwrap_or_else(newest)
     }
 
+    /// Whether this peer only follows: nothing that it says counts.
+    fn is_follower(&self, peer: NodeId) -> bool {
+        self.method.is_closed() && self.members.index_of(&peer).is_none()
+    }
+
     fn on_message(&mut self, from: NodeId, message: Message) {
+        if self.is_follower(from) && !matches!(message, Message::Fetch(_)) {
+            return;
+        }
         match message {
             Message::Envelopes(envelopes) => {
                 self.admit_from_peer(from, Account::Guest(from), envelopes);
@@ -389,6 +415,11 @@ impl Replica {
         }
         match fetch {
             Fetch::Block(id) => self.serve_block(from, id),
+            Fetch::FinalAfter(height)
+                if self.method.is_closed() && height >= self.chain.last().block.header.height =>
+            {
+                self.remember_question(from, height);
+            }
             Fetch::FinalAfter(_) | Fetch::Chunk { .. } => {
                 self.outputs.push(Output::Serve { to: from, fetch });
             }
@@ -443,7 +474,7 @@ impl Replica {
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::Persist(record) => self.outputs.push(Output::Persist(record)),
-            Action::Send { to, message } => self.outputs.push(Output::Send { to, message }),
+            Action::Send { to, message } => self.send(to, message),
             Action::Validate(wanted) => self.validate(wanted),
             Action::Build(wanted) => self.build(wanted),
             Action::Known(block) => self.chain.insert(block),
@@ -456,6 +487,15 @@ impl Replica {
             Action::Punish { peer, why } => self.outputs.push(Output::Punish { peer, why }),
             Action::Report(line) => self.report(line),
         }
+    }
+
+    fn send(&mut self, to: Recipient, message: Message) {
+        if let (Recipient::One(peer), Message::Fetch(Fetch::FinalAfter(_))) = (&to, &message)
+            && !self.downloads.may_ask(*peer, self.now.instant)
+        {
+            return;
+        }
+        self.outputs.push(Output::Send { to, message });
     }
 
     fn look_after_load(&mut self) {

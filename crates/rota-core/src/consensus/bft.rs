@@ -669,7 +669,9 @@ impl Bft {
         let Some((parent, _)) = self.newest_notarized(slot, |_| true) else { return };
         let median = match &parent.certificate {
             Some(certificate) => certificate.median_clock(&self.members),
-            None => parent.block.header.time,
+            None if parent.block.header.slot == Slot(0) => parent.block.header.time,
+            // A snapshot ends with this block: what others have finalized since comes first.
+            None => return,
         };
         self.state(slot).building = true;
         self.actions.push(Action::Build(Build {
@@ -754,7 +756,7 @@ impl Consensus for Bft {
             Event::Built { slot, block } => self.on_built(slot, block),
             Event::Load(load) => self.load = load,
             Event::Applied(applied) => self.applied = self.applied.max(applied.height),
-            Event::Found(_) | Event::Read { .. } | Event::Yield => {}
+            Event::Found(_) | Event::Mine(_) | Event::Read { .. } | Event::Yield => {}
         }
         self.advance();
         self.keep_pace();

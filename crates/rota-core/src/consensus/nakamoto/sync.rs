@@ -1,0 +1,212 @@
+//! What servers tell each other under `pow`: proofs first, then the blocks of the heaviest branch,
+//! each from one neighbour at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Nakamoto;
+use crate::block::Block;
+use crate::consensus::Action;
+use crate::message::{Fetch, MAX_PROOFS, Message, Mined, Recipient};
+use crate::time::Instant;
+use crate::types::NodeId;
+use crate::work::{HeaderHash, WorkProof};
+
+/// So many blocks are asked for ahead of the one that is checked: a round trip's worth, and no
+/// more than 64 MB of the largest.
+const WINDOW: usize = 16;
+
+/// A block that does not come is asked of another neighbour after this time, then after twice as
+/// long, so many times doubled.
+const BODY_PATIENCE: Duration = Duration::from_millis(1_000);
+const MOST_DOUBLINGS: u32 = 4;
+
+/// A neighbour is asked for its proofs at most this often, unless it has just answered.
+const ASK_PAUSE: Duration = Duration::from_millis(200);
+
+/// One neighbour after the other is asked whether it knows more, since messages get lost: once in
+/// so many spacings, and not more often than [`LEAST_REMINDER`].
+const REMINDER_SPACINGS: u32 = 2;
+const LEAST_REMINDER: Duration = Duration::from_secs(2);
+
+/// A new head is told to all neighbours if it is not older than so many spacings: who catches up
+/// has nothing to tell.
+const NEWS_SPACINGS: u64 = 20;
+
+/// More neighbours are not remembered; the transport has fewer.
+const MOST_NEIGHBOURS: usize = 256;
+
+/// A block that was asked for.
+#[derive(Debug)]
+struct Asked {
+    tries: u32,
+    next: Instant,
+}
+
+/// The servers that we are connected to, and what we want of them.
+#[derive(Debug)]
+pub(super) struct Neighbours {
+    /// When each may be asked for proofs again.
+    known: BTreeMap<NodeId, Instant>,
+    bodies: BTreeMap<HeaderHash, Asked>,
+    remind_at: Instant,
+    remind_every: Duration,
+    turn: usize,
+}
+
+impl Neighbours {
+    pub fn new(now: Instant, spacing_s: u32) -> Self {
+        let spacing = Duration::from_secs(spacing_s.into());
+        let remind_every = spacing.saturating_mul(REMINDER_SPACINGS).max(LEAST_REMINDER);
+        Self {
+            known: BTreeMap::new(),
+            bodies: BTreeMap::new(),
+            remind_at: now.plus(remind_every),
+            remind_every,
+            turn: 0,
+        }
+    }
+
+    /// A neighbour says something.
+    pub fn heard(&mut self, peer: NodeId) {
+        if self.known.len() < MOST_NEIGHBOURS {
+            self.known.entry(peer).or_insert(Instant(0));
+        }
+    }
+
+    /// A block is here; true if it was asked for.
+    pub fn came(&mut self, hash: HeaderHash) -> bool {
+        self.bodies.remove(&hash).is_some()
+    }
+
+    pub fn wake(&self) -> Option<Instant> {
+        let reminder = (!self.known.is_empty()).then_some(self.remind_at);
+        self.bodies.values().map(|asked| asked.next).chain(reminder).min()
+    }
+
+    /// Another neighbour each time; the first choice at the first.
+    fn choose(&mut self, first: Option<NodeId>, tries: u32) -> Option<NodeId> {
+        if tries == 0
+            && let Some(first) = first.filter(|first| self.known.contains_key(first))
+        {
+            return Some(first);
+        }
+        self.turn = self.turn.wrapping_add(1);
+        let count = self.known.len().max(1);
+        self.known.keys().nth(self.turn % count).copied()
+    }
+}
+
+impl Nakamoto {
+    /// A neighbour is there (again): what does it know?
+    pub(super) fn greet(&mut self, peer: NodeId) {
+        self.neighbours.heard(peer);
+        self.ask_for_proofs(peer);
+    }
+
+    /// Asks for the proofs that follow our heaviest branch.
+    pub(super) fn ask_for_proofs(&mut self, peer: NodeId) {
+        let now = self.now.instant;
+        let Some(next) = self.neighbours.known.get_mut(&peer) else { return };
+        if now < *next {
+            return;
+        }
+        *next = now.plus(ASK_PAUSE);
+        let known = self.tree.locator(self.tree.heaviest());
+        self.send(Recipient::One(peer), Message::Fetch(Fetch::ProofsAfter(known)));
+    }
+
+    fn send(&mut self, to: Recipient, message: Message) {
+        self.actions.push(Action::Send { to, message });
+    }
+
+    pub(super) fn send_proofs(&mut self, peer: NodeId, known: &[HeaderHash]) {
+        let proofs = self.tree.after(known, MAX_PROOFS);
+        if !proofs.is_empty() {
+            self.send(Recipient::One(peer), Message::Proofs(proofs));
+        }
+    }
+
+    pub(super) fn on_proofs(&mut self, from: NodeId, proofs: &[WorkProof]) {
+        let before = self.tree.heaviest();
+        for &proof in proofs {
+            if !self.admit(proof, Some(from)) {
+                return;
+            }
+        }
+        // A full answer has a next one, unless it told nothing new.
+        if proofs.len() >= MAX_PROOFS && self.tree.heaviest() != before {
+            if let Some(next) = self.neighbours.known.get_mut(&from) {
+                *next = Instant(0);
+            }
+            self.ask_for_proofs(from);
+        }
+    }
+
+    /// A block that was asked for, as a rule.
+    pub(super) fn on_body(&mut self, block: Arc<Block>) {
+        let id = block.id(self.chain);
+        let wanted = |hash: &&HeaderHash| self.tree.block_id(**hash) == Some(id);
+        let hashes: Vec<HeaderHash> =
+            self.neighbours.bodies.keys().filter(wanted).copied().collect();
+        for hash in hashes {
+            self.keep_body(hash, Arc::clone(&block));
+        }
+    }
+
+    /// Asks for the next blocks of the heaviest branch, and reminds neighbours.
+    pub(super) fn fetch_bodies(&mut self) {
+        self.remind();
+        let missing = |hash: &&HeaderHash| !self.tree.has_body(**hash);
+        let wanted: Vec<HeaderHash> =
+            self.plan.iter().take(self.window()).filter(missing).copied().collect();
+        self.neighbours.bodies.retain(|hash, _| wanted.contains(hash));
+        let now = self.now.instant;
+        for hash in wanted {
+            let tries = match self.neighbours.bodies.get(&hash) {
+                Some(asked) if now < asked.next => continue,
+                Some(asked) => asked.tries,
+                None => 0,
+            };
+            let source = self.tree.get(hash).and_then(|node| node.source);
+            let patience = BODY_PATIENCE.saturating_mul(1 << tries.min(MOST_DOUBLINGS));
+            let asked = Asked { tries: tries.saturating_add(1), next: now.plus(patience) };
+            self.neighbours.bodies.insert(hash, asked);
+            let peer = self.neighbours.choose(source, tries);
+            if let (Some(peer), Some(block)) = (peer, self.tree.block_id(hash)) {
+                self.send(Recipient::One(peer), Message::Fetch(Fetch::Block(block)));
+            }
+        }
+    }
+
+    /// How far ahead blocks are fetched: enough to go back for (N5) in any case.
+    pub(super) fn window(&self) -> usize {
+        let deep = super::BODIES_TO_REWIND.saturating_mul(u64::from(self.rules.depth));
+        if self.is_deep() { usize::try_from(deep).unwrap_or(usize::MAX) } else { WINDOW }
+    }
+
+    fn remind(&mut self) {
+        let now = self.now.instant;
+        if now < self.neighbours.remind_at {
+            return;
+        }
+        self.neighbours.remind_at = now.plus(self.neighbours.remind_every);
+        if let Some(peer) = self.neighbours.choose(None, 1) {
+            self.ask_for_proofs(peer);
+        }
+    }
+
+    /// Tells all neighbours but the one we have it from of a new head.
+    pub(super) fn announce(&mut self, tip: super::HeaderHash, source: Option<NodeId>) {
+        let Some(node) = self.tree.get(tip) else { return };
+        let age = (self.now.clock.0 / 1_000).saturating_sub(u64::from(node.proof.time()));
+        let Some(block) = node.body.clone() else { return };
+        if age > NEWS_SPACINGS.saturating_mul(u64::from(self.rules.spacing_s)) {
+            return;
+        }
+        let to = source.map_or(Recipient::Members, Recipient::MembersBut);
+        let message = Message::Mined(Mined { proof: node.proof, block });
+        self.send(to, message);
+    }
+}
