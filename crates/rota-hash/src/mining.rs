@@ -149,6 +149,22 @@ impl Kernel {
     fn runs(self) -> bool {
         self == Self::Plain
     }
+
+    /// The first of `count` nonces (at least one) from `first` on that is worth a closer look: it
+    /// may be below a target whose first 32 bits are `limit`, and none before it is.
+    #[cfg(target_arch = "x86_64")]
+    fn candidate(self, midstate: &Midstate, first: u32, count: u32, limit: u32) -> Option<u32> {
+        match self {
+            Self::Avx512 => avx512::candidate(midstate, first, count, limit),
+            Self::ShaExtensions => sha_extensions::candidate(midstate, first, count, limit),
+            Self::Plain => Some(first),
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn candidate(self, _: &Midstate, first: u32, _count: u32, _limit: u32) -> Option<u32> {
+        Some(first)
+    }
 }
 
 impl Midstate {
@@ -202,14 +218,7 @@ impl Midstate {
         let mut next = first;
         let mut left = count;
         while left > 0 {
-            let found = match kernel {
-                #[cfg(target_arch = "x86_64")]
-                Kernel::Avx512 => avx512::candidate(self, next, left, limit),
-                #[cfg(target_arch = "x86_64")]
-                Kernel::ShaExtensions => sha_extensions::candidate(self, next, left, limit),
-                _ => Some(next),
-            };
-            let nonce = found?;
+            let nonce = kernel.candidate(self, next, left, limit)?;
             if self.is_good(nonce, target) {
                 return Some(nonce);
             }
