@@ -116,4 +116,7 @@ pub struct Recovered {
     /// Whether this member's log was lost, or never there: it must not vote, since it does not know
     /// what it has voted for.
     pub is_wiped: bool,
+    /// Peers whose snapshot, fetched before, did not hold the rows that it should have: none is
+    /// taken from them.
+    pub distrusted: Vec<NodeId>,
 }

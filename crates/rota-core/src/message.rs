@@ -75,6 +75,11 @@ pub const MAX_PROOFS: usize = 2_000;
 /// The size of a snapshot's pieces; the last one may be shorter.
 pub const CHUNK_BYTES: usize = 1 << 20;
 
+/// The hash of a snapshot's piece, as it stands in an [`Offer`].
+pub fn chunk_digest(bytes: &[u8]) -> Digest {
+    Digest(rota_hash::hash("rota chunk", &[bytes]))
+}
+
 /// A block with its proof of work.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Mined {
@@ -155,7 +160,7 @@ pub struct Offer {
     pub applied: Applied,
     /// The block at that height.
     pub block: Arc<Block>,
-    /// The headers after it, up to one whose `applied` is this snapshot's.
+    /// The headers after it: the `applied` of one of them is this snapshot's.
     pub headers: Vec<Header>,
     /// What makes the last of those final (`pow`: it is the receiver's own chain that must have
     /// them).

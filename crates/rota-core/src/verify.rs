@@ -247,10 +247,11 @@ impl Verifier {
             newest = header;
         }
         let pieces = offer.bytes.div_ceil(CHUNK_BYTES as u64);
-        if newest.applied != offer.applied || offer.block.header.height != offer.applied.height {
-            return Err(Invalid::Rule("an offer whose last header does not name its root"));
+        let is_named = offer.headers.iter().any(|header| header.applied == offer.applied);
+        if !is_named || offer.block.header.height != offer.applied.height {
+            return Err(Invalid::Rule("an offer of which no header names its root"));
         }
-        if pieces != offer.chunks.len() as u64 {
+        if pieces == 0 || pieces != offer.chunks.len() as u64 {
             return Err(Invalid::Rule("an offer with too few or too many hashes"));
         }
         self.finality(&offer.finality, newest)

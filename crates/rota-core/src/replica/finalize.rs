@@ -27,6 +27,7 @@ impl Replica {
             self.compare_final(header.applied);
         }
         self.final_at = self.now.instant;
+        self.answer_questions();
         self.drop_expired();
     }
 
