@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::codec::encode;
 use crate::members::{Member, Members};
 use crate::time::Time;
-use crate::types::{ChainId, Digest, PublicKey};
-use crate::work::Retarget;
+use crate::types::{ChainId, Digest, Height, PublicKey};
+use crate::work::{Anchor, Difficulty, Retarget, Unusable};
 
 /// The version of everything that is signed, hashed or encoded. A server with another one does not
 /// start.
@@ -300,7 +300,15 @@ impl Pow {
                 return Err(format!("{name} is {value}; it must be from {least} to {most}"));
             }
         }
-        Ok(())
+        self.difficulty(0).map(drop).map_err(|wrong| format!("pow: {wrong}"))
+    }
+
+    /// How hard blocks are, with a first one that is due a spacing after `time_s` (seconds since
+    /// 1970).
+    pub fn difficulty(&self, time_s: u32) -> Result<Difficulty, Unusable> {
+        let parent_time = time_s.saturating_sub(self.spacing_s);
+        let anchor = Anchor { height: Height(0), parent_time, bits: self.bits };
+        Difficulty::new(self.retarget, self.spacing_s, self.bits, anchor)
     }
 }
 

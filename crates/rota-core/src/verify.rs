@@ -18,7 +18,7 @@ use crate::message::{
 };
 use crate::transaction::{Envelope, MAX_ENVELOPE_BYTES};
 use crate::types::ChainId;
-use crate::work::WorkProof;
+use crate::work::{Flaw, WorkProof, check_run};
 
 /// How many verified signatures are remembered; 32 bytes each, twice.
 const REMEMBERED: usize = 32_768;
@@ -273,17 +273,11 @@ fn linked(proofs: &[WorkProof]) -> Result<(), Invalid> {
     if proofs.len() > MAX_PROOFS {
         return Err(Invalid::Rule("more proofs than MAX_PROOFS"));
     }
-    let mut before = None;
-    for proof in proofs {
-        if before.is_some_and(|before| proof.previous() != before) {
-            return Err(Invalid::Rule("proofs that do not follow one another"));
-        }
-        if !proof.meets_its_target() {
-            return Err(Invalid::Rule("too little work"));
-        }
-        before = Some(proof.hash());
+    match check_run(proofs) {
+        Ok(_) => Ok(()),
+        Err(Flaw::Unlinked(_)) => Err(Invalid::Rule("proofs that do not follow one another")),
+        Err(Flaw::TooLittleWork(_)) => Err(Invalid::Rule("too little work")),
     }
-    Ok(())
 }
 
 /// Whether a certificate is a notarization or finalization of the block's parent.

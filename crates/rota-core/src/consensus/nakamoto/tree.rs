@@ -15,8 +15,7 @@ use crate::genesis::{Genesis, Pow};
 use crate::time::Time;
 use crate::types::{BlockId, Height, NodeId};
 use crate::work::{
-    Anchor, Difficulty, HeaderHash, MEDIAN_OF, Mark, Work, WorkProof, is_too_far_ahead,
-    median_time_past,
+    Difficulty, HeaderHash, MEDIAN_OF, Mark, Work, WorkProof, is_too_far_ahead, median_time_past,
 };
 
 /// More proofs beside the main branch are not kept; the oldest go first. Each has cost the work
@@ -86,13 +85,7 @@ impl Tree {
         let time = u32::try_from(genesis.time_ms / 1_000).unwrap_or(u32::MAX);
         let id = Block::genesis(genesis).id(genesis.chain_id());
         let proof = WorkProof::new(HeaderHash::default(), id, time, pow.bits, 0);
-        let anchor = Anchor {
-            height: Height(0),
-            parent_time: time.saturating_sub(pow.spacing_s),
-            bits: pow.bits,
-        };
-        let difficulty = Difficulty::new(pow.retarget, pow.spacing_s, pow.bits, anchor)
-            .expect("the genesis was checked");
+        let difficulty = pow.difficulty(time).expect("the genesis was checked");
         let root = Node {
             proof,
             height: Height(0),
