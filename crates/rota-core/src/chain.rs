@@ -55,6 +55,11 @@ impl Chain {
         self.pending.insert(known.id, known);
     }
 
+    /// Forgets a block that will not become final.
+    pub fn remove(&mut self, id: BlockId) {
+        self.pending.remove(&id);
+    }
+
     /// A pending block, or the last final one.
     pub fn get(&self, id: BlockId) -> Option<&Known> {
         if id == self.last.id { Some(&self.last) } else { self.pending.get(&id) }

@@ -227,6 +227,11 @@ pub trait Consensus: Send {
     /// Moves on. See the module's contract.
     fn step(&mut self, now: Now, event: Event) -> Vec<Action>;
 
+    /// All that had come is stepped: what is better done once for all of it is due now.
+    fn drained(&mut self, _now: Now) -> Vec<Action> {
+        Vec::new()
+    }
+
     /// When `Event::Timer` is wanted next.
     fn wake(&self) -> Option<Instant>;
 

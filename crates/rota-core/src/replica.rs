@@ -351,6 +351,19 @@ impl Replica {
         std::mem::take(&mut self.outputs)
     }
 
+    /// All inputs that had come are stepped: what the method does once for all of them.
+    pub fn drained(&mut self, now: Now) -> Vec<Output> {
+        self.now = now;
+        let actions = self.consensus.drained(now);
+        if !actions.is_empty() {
+            for action in actions {
+                self.carry_out(action);
+            }
+            self.run();
+        }
+        std::mem::take(&mut self.outputs)
+    }
+
     /// Where this server stands.
     pub fn status(&self, now: Now) -> Status {
         let last = &self.chain.last().block.header;

@@ -3,20 +3,21 @@
 //!
 //! ```text
 //! inputs ──► Replica::step, one by one ──► outputs
-//!                                          │ 1. every Persist of the batch: ONE append, one fsync
+//!                                          │ 1. those before the first Persist
+//!                                          │ 2. every Persist of the batch: ONE append, one fsync
 //!                                          ▼
-//!                                          2. all other outputs, strictly in order
+//!                                          3. all other outputs; 1 and 3 strictly in order
 //! ```
 //!
 //! **Why this order is right.** An output may depend on any record before it, its own batch's or an
 //! older one's, and on none after it. Older batches' records are on disk, since `handle` returns
-//! only then, and this batch's are on disk before its first other output is looked at. So whatever
-//! leaves, all that it promises is on disk: more than asked for, and it costs one fsync however
-//! many inputs came at once (group commit). Records keep their order among themselves, and so do
-//! the other outputs. When the append fails nothing of the batch leaves: the replica in memory is
-//! then ahead of what is known, and must not be stepped again, so that the fault is final. `Serve`
-//! reads the journal after the append; it may answer with blocks of the same batch, which are as
-//! final as any.
+//! only then; so what stands before this batch's first record need not wait for the disk (a `raft`
+//! leader's entries travel while it writes them), and all that stands after it waits for all of
+//! them: more than asked for, and it costs one fsync however many inputs came at once (group
+//! commit). Records keep their order among themselves, and so do the other outputs. When the append
+//! fails nothing leaves that comes after it: the replica in memory is then ahead of what is known,
+//! and must not be stepped again, so that the fault is final. `Serve` may answer with blocks of the
+//! same batch, which are as final as any.
 
 use std::sync::Arc;
 
@@ -66,8 +67,9 @@ pub trait Io {
     fn punish(&mut self, peer: NodeId, why: Invalid);
     /// Keeps a piece of the snapshot that is being fetched.
     fn chunk(&mut self, height: Height, number: u32, bytes: Vec<u8>);
-    /// Takes over a snapshot that has been fetched, and starts the server anew from it.
-    fn restore(&mut self, offer: Offer);
+    /// Takes over a snapshot that has been fetched from this peer, and starts the server anew from
+    /// it.
+    fn restore(&mut self, offer: Offer, from: NodeId);
     /// Removes the final blocks above this height, and starts the server anew without them.
     fn rewind(&mut self, height: Height);
     /// Writes a line to the log.
@@ -113,6 +115,7 @@ impl<J: Journal> Host<J> {
         for input in inputs {
             outputs.extend(self.replica.step(now, input));
         }
+        outputs.extend(self.replica.drained(now));
         self.carry_out(outputs, io)
     }
 
@@ -154,38 +157,42 @@ fn carry_out(
             Output::Persist(record) => records.push(record),
             // Before the records that follow it in this batch: what it tells of is older.
             Output::Note(record) => journal.note(record),
+            other if records.is_empty() => carry_out_one(journal, other, io)?,
             other => others.push(other),
         }
     }
     if !records.is_empty() {
         journal.append(&records)?;
     }
-    for output in others {
-        match output {
-            Output::Persist(_) | Output::Note(_) => {
-                unreachable!("records were taken out above")
-            }
-            Output::Send { to, message } => io.send(to, message),
-            Output::Serve { to, fetch } => {
-                if let Some(message) = journal.serve(&fetch)? {
-                    io.send(Recipient::One(to), message);
-                }
-            }
-            Output::Apply(block) => io.apply(block),
-            Output::Wake { at } => io.wake(at),
-            Output::Admitted(envelope) => io.admitted(envelope),
-            Output::Notarized(blocks) => io.notarized(blocks),
-            Output::BarrierReached { id, height } => io.barrier(id, Ok(height)),
-            Output::BarrierFailed { id, why } => io.barrier(id, Err(why)),
-            Output::Dropped { transactions, why } => io.dropped(transactions, why),
-            Output::Search(job) => io.search(job),
-            Output::Punish { peer, why } => io.punish(peer, why),
-            Output::Chunk { height, number, bytes } => io.chunk(height, number, bytes),
-            Output::Restore(offer) => io.restore(*offer),
-            Output::Rewind { height } => io.rewind(height),
-            Output::Report(line) => io.report(line),
-            Output::Diverged { height, agreed, ours } => io.diverged(height, agreed, ours),
+    others.into_iter().try_for_each(|output| carry_out_one(journal, output, io))
+}
+
+/// Carries out what is no record.
+fn carry_out_one(journal: &mut impl Journal, output: Output, io: &mut dyn Io) -> Result<(), Fault> {
+    match output {
+        Output::Persist(_) | Output::Note(_) => {
+            unreachable!("records are written together")
         }
+        Output::Send { to, message } => io.send(to, message),
+        Output::Serve { to, fetch } => {
+            if let Some(message) = journal.serve(&fetch)? {
+                io.send(Recipient::One(to), message);
+            }
+        }
+        Output::Apply(block) => io.apply(block),
+        Output::Wake { at } => io.wake(at),
+        Output::Admitted(envelope) => io.admitted(envelope),
+        Output::Notarized(blocks) => io.notarized(blocks),
+        Output::BarrierReached { id, height } => io.barrier(id, Ok(height)),
+        Output::BarrierFailed { id, why } => io.barrier(id, Err(why)),
+        Output::Dropped { transactions, why } => io.dropped(transactions, why),
+        Output::Search(job) => io.search(job),
+        Output::Punish { peer, why } => io.punish(peer, why),
+        Output::Chunk { height, number, bytes } => io.chunk(height, number, bytes),
+        Output::Restore { offer, from } => io.restore(*offer, from),
+        Output::Rewind { height } => io.rewind(height),
+        Output::Report(line) => io.report(line),
+        Output::Diverged { height, agreed, ours } => io.diverged(height, agreed, ours),
     }
     Ok(())
 }
@@ -273,7 +280,7 @@ mod tests {
         fn chunk(&mut self, height: Height, number: u32, _: Vec<u8>) {
             Self::note(self, format!("chunk {height} {number}"));
         }
-        fn restore(&mut self, offer: Offer) {
+        fn restore(&mut self, offer: Offer, _: NodeId) {
             Self::note(self, format!("restore {}", offer.applied.height));
         }
         fn rewind(&mut self, height: Height) {
@@ -313,29 +320,36 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_on_disk_in_one_append_before_any_of_it_leaves() {
-        let outputs =
-            vec![send(1), persist(2), Output::Wake { at: Instant(9) }, persist(3), send(4)];
+    fn a_batch_is_on_disk_in_one_append_before_anything_leaves_that_may_depend_on_it() {
+        let outputs = vec![
+            send(1),
+            send(2),
+            persist(2),
+            Output::Wake { at: Instant(9) },
+            persist(3),
+            send(4),
+        ];
         let (ok, events) = run(false, outputs);
         assert!(ok);
-        assert_eq!(events, ["disk [3, 4]", "send 1", "wake 9", "send 4"]);
+        assert_eq!(events, ["send 1", "send 2", "disk [3, 4]", "wake 9", "send 4"]);
     }
 
     #[test]
-    fn nothing_leaves_when_the_journal_fails() {
+    fn nothing_leaves_after_a_record_when_the_journal_fails() {
         let why = Refusal::new("53000", "busy");
         let outputs = vec![
             send(1),
-            Output::Dropped { transactions: Vec::new(), why },
             persist(2),
+            Output::Dropped { transactions: Vec::new(), why },
+            persist(3),
             Output::Report("hello".into()),
         ];
-        assert_eq!(run(true, outputs), (false, Vec::new()));
+        assert_eq!(run(true, outputs), (false, vec!["send 1".to_string()]));
     }
 
     #[test]
     fn answers_are_looked_up_after_the_append_and_only_what_exists_is_sent() {
-        let (_, events) = run(false, vec![serve(0), serve(7), persist(1)]);
+        let (_, events) = run(false, vec![persist(1), serve(0), serve(7)]);
         assert_eq!(events, ["disk [2]", "look up", "answer", "look up"]);
     }
 

@@ -7,6 +7,7 @@ use super::{Output, Replica};
 use crate::block::{Applied, Block};
 use crate::consensus::Event;
 use crate::error::{Refusal, sqlstate};
+use crate::genesis::Method;
 use crate::mempool::Account;
 
 impl Replica {
@@ -34,6 +35,11 @@ impl Replica {
     /// Carries out `Action::Abandon`: what was in these blocks waits again, unless it has expired
     /// or stands in another block.
     pub(super) fn abandon(&mut self, blocks: &[Arc<Block>]) {
+        if self.method == Method::Raft {
+            // They are in nobody's log that counts: the leader is told of what was in them.
+            blocks.iter().for_each(|block| self.chain.remove(block.id(self.chain_id)));
+            self.sent_to.clear();
+        }
         let (limits, now) = (&self.parameters, self.now.instant);
         let last = &self.chain.last().block.header;
         for envelope in blocks.iter().flat_map(|block| &block.body.envelopes) {

@@ -1,0 +1,208 @@
+//! What a leader does with its turn (step 4): when it asks for a block, when it proposes an empty
+//! one, and how it hands over before it stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use raft::{ProgressState, SnapshotStatus, StateRole};
+
+use super::Raft;
+use crate::block::{Block, Turn};
+use crate::consensus::{Action, Build, Naming};
+use crate::time::{Instant, Time};
+use crate::types::Slot;
+
+/// How long after the last block an empty one follows, so that the state root of the last full one
+/// becomes final.
+const CONFIRM_AFTER: Duration = Duration::from_secs(1);
+
+/// So many blocks are on their way to the members' disks at once. With one, all disks would wait
+/// while the leader waits for answers; with many, each would hold what came within a fraction of an
+/// fsync, and an fsync costs the same for one write as for a hundred.
+const MAX_IN_FLIGHT: usize = 2;
+
+/// Who was asked to stop does not stand for election for so long: by then it has stopped, or will
+/// not.
+const ASIDE: Duration = Duration::from_secs(10);
+
+/// A member that was told to fetch final blocks is told again after this, should the word be lost.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the timing of blocks rests on.
+#[derive(Debug)]
+pub(super) struct Pace {
+    idle: Duration,
+    /// When the last block became final.
+    quiet_since: Instant,
+    /// A block was asked for, and is not here yet.
+    is_asked: bool,
+    /// The replica had nothing to fill a block with when it was last asked.
+    nothing_to_propose: bool,
+    /// Somebody came (back): a block brings its idea of the date up to date.
+    newcomer: bool,
+    aside_until: Option<Instant>,
+}
+
+impl Pace {
+    pub fn new(idle: Duration, now: Instant) -> Self {
+        Self {
+            idle,
+            quiet_since: now,
+            is_asked: false,
+            nothing_to_propose: false,
+            newcomer: false,
+            aside_until: None,
+        }
+    }
+
+    pub fn finalized(&mut self, now: Instant) {
+        self.quiet_since = now;
+    }
+
+    pub fn newcomer(&mut self) {
+        self.newcomer = true;
+    }
+
+    /// There may be something to propose again.
+    pub fn look_again(&mut self) {
+        self.nothing_to_propose = false;
+    }
+
+    /// Another term: what was asked for before is of no use.
+    pub fn begin_anew(&mut self, now: Instant) {
+        self.is_asked = false;
+        self.nothing_to_propose = false;
+        self.quiet_since = now;
+    }
+}
+
+impl Raft {
+    pub(super) fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    /// The newest block in our log, final or not.
+    fn newest_block(&self) -> &Arc<Block> {
+        let newest = self.node.store().newest_block(u64::MAX);
+        newest.map_or(&self.last.block, |(_, block)| block)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.node.store().blocks_after(self.node.raft.raft_log.committed)
+    }
+
+    fn quiet_due(&self) -> Instant {
+        let after = if self.load.unconfirmed { CONFIRM_AFTER } else { self.pace.idle };
+        self.pace.quiet_since.plus(after)
+    }
+
+    /// When an empty block is due, if nothing comes before.
+    pub(super) fn next_empty_block(&self) -> Option<Instant> {
+        let waits = self.is_leader() && self.in_flight() == 0 && !self.is_handing_over();
+        waits.then(|| self.quiet_due()).filter(|&due| due > self.now.instant)
+    }
+
+    /// Asks for a block if one is due: at once while none is on its way, so that a lonely write
+    /// does not wait; beside one or two, so that under load each holds all that came meanwhile.
+    pub(super) fn propose(&mut self) {
+        if !self.is_leader() || self.pace.is_asked || self.is_handing_over() {
+            return;
+        }
+        let in_flight = self.in_flight();
+        let quiet = !self.live || self.pace.newcomer || self.now.instant >= self.quiet_due();
+        let may_be_empty = in_flight == 0 && quiet;
+        let full = self.load.pending && !self.pace.nothing_to_propose;
+        if in_flight >= MAX_IN_FLIGHT || !(may_be_empty || full) {
+            return;
+        }
+        let parent = Arc::clone(self.newest_block());
+        self.pace.is_asked = true;
+        self.actions.push(Action::Build(Build {
+            slot: Slot(self.node.raft.raft_log.last_index() + 1),
+            turn: Turn::Elected { term: self.node.raft.term },
+            time: after(&parent).max(self.now.clock),
+            parent,
+            parent_certificate: None,
+            applied: Naming::Reached(self.roots.reached(self.members.len())),
+            may_be_empty,
+            must_be_empty: false,
+        }));
+    }
+
+    /// Puts the block that was asked for into the log, unless things have changed since.
+    pub(super) fn on_built(&mut self, block: Option<Arc<Block>>) {
+        self.pace.is_asked = false;
+        let Some(block) = block else {
+            self.pace.nothing_to_propose = true;
+            return;
+        };
+        let (header, raft) = (&block.header, &self.node.raft);
+        let fits = header.slot == Slot(raft.raft_log.last_index() + 1)
+            && header.turn == (Turn::Elected { term: raft.term })
+            && header.parent == self.newest_block().id(self.chain);
+        if !self.is_leader() || !fits {
+            return;
+        }
+        self.pace.newcomer = false;
+        let id = block.id(self.chain);
+        self.fresh.insert(id, block);
+        // While the leadership is being handed over the crate takes no entries: what is in the
+        // block still waits, and the next leader is told of it.
+        let _dropped = self.node.propose(Vec::new(), id.0.to_vec());
+    }
+
+    fn is_handing_over(&self) -> bool {
+        self.node.raft.lead_transferee.is_some() || self.pace.aside_until.is_some()
+    }
+
+    /// Before this server stops: the member that has most of the log takes over at once, without
+    /// the others waiting for a time-out (Ongaro 2014, section 3.10).
+    pub(super) fn hand_over(&mut self) {
+        if self.members.len() == 1 {
+            return;
+        }
+        self.pace.aside_until = Some(self.now.instant.plus(ASIDE));
+        if !self.is_leader() {
+            return;
+        }
+        let others = self.node.raft.prs().iter().filter(|(id, _)| **id != self.id);
+        let best = others.max_by_key(|&(id, progress)| {
+            (progress.recent_active, progress.matched, std::cmp::Reverse(*id))
+        });
+        if let Some(heir) = best.map(|(id, _)| *id) {
+            self.node.transfer_leader(heir);
+        }
+    }
+
+    /// Whether this server is about to stop, and neither leads nor stands for election.
+    pub(super) fn steps_aside(&mut self) -> bool {
+        let now = self.now.instant;
+        self.pace.aside_until = self.pace.aside_until.filter(|&until| until > now);
+        self.pace.aside_until.is_some() && !self.is_leader()
+    }
+
+    /// Until when it does.
+    pub(super) fn aside_until(&self) -> Option<Instant> {
+        self.pace.aside_until.filter(|_| !self.is_leader())
+    }
+
+    /// Members that were told to fetch final blocks and have not said that they have them are told
+    /// again.
+    pub(super) fn repeat_snapshots(&mut self) {
+        let now = self.now.instant;
+        let late = self.snapshots_sent.iter().filter(|(_, at)| now.since(**at) > SNAPSHOT_PATIENCE);
+        let late: Vec<u64> = late.map(|(id, _)| *id).collect();
+        for id in late {
+            self.snapshots_sent.remove(&id);
+            let progress = self.node.raft.prs().get(id);
+            if progress.is_some_and(|progress| progress.state == ProgressState::Snapshot) {
+                self.node.report_snapshot(id, SnapshotStatus::Failure);
+            }
+        }
+    }
+}
+
+/// The first moment after a block's time.
+fn after(block: &Block) -> Time {
+    Time(block.header.time.0.saturating_add(1))
+}
