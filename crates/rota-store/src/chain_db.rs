@@ -7,14 +7,19 @@
 //!   certificates   by height            ├──► bodies   blocks by id, each written once
 //!   tail           votes and proposals  ┘             of slots above the last final one, in order
 //!   receipts       by (height, position) ◄── runs of their ids, sorted    chain.receipts
+//!   undone         transactions of blocks that were not final after all (pow)   chain.undone
 //!   messages       why those failed that did                   ──┐
 //!   bodies, and who asks (`query::told`)                       ──┴──►     chain.transactions
 //! ```
 //!
 //! What is final is apart from the tail, which empties each time a block becomes final: the log
-//! needs no compaction. A body is written when the first record mentions it and never again: its
+//! needs no compaction. `prune` deletes old blocks where that is wanted; `offers` answers who lags;
+//! `anew` is for servers that begin with a snapshot. A body is written when the first record mentions it and never again: its
 //! proposal, our vote for it and its finalization refer to it by id.
 
+mod anew;
+mod offers;
+mod prune;
 mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +46,9 @@ use crate::host::Journal;
 use crate::sqlite::reserve_bytes;
 use crate::value::Receipt;
 
+pub use anew::Rewound;
+use offers::{Named, Offers, named_by};
+use prune::Prune;
 use writing::{Writing, write_fault};
 
 /// The file's name in a server's home.
@@ -67,7 +75,7 @@ CREATE TABLE rota_about (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE rota_bodies (id BLOB PRIMARY KEY, block BLOB NOT NULL);
 CREATE TABLE blocks (
     height INTEGER PRIMARY KEY, slot INTEGER NOT NULL, epoch INTEGER NOT NULL,
-    leader TEXT NOT NULL, time TEXT NOT NULL, time_ms INTEGER NOT NULL,
+    leader TEXT NOT NULL, turn TEXT NOT NULL, time TEXT NOT NULL, time_ms INTEGER NOT NULL,
     transactions INTEGER NOT NULL, bytes INTEGER NOT NULL, id TEXT NOT NULL
 );
 CREATE TABLE rota_certificates (height INTEGER PRIMARY KEY, certificate BLOB NOT NULL);
@@ -93,6 +101,11 @@ CREATE TABLE rota_receipt_runs (
     run INTEGER, key BLOB, height INTEGER NOT NULL, position INTEGER NOT NULL,
     PRIMARY KEY (run, key)
 ) WITHOUT ROWID;
+CREATE TABLE undone (
+    height INTEGER, position INTEGER, block TEXT NOT NULL, undone_at TEXT NOT NULL,
+    again INTEGER, key BLOB NOT NULL, id TEXT AS (lower(hex(key)))
+);
+CREATE INDEX rota_undone ON undone (key);
 ";
 
 /// The tables of which clients may read all columns; the others have names that no table of a
@@ -100,7 +113,7 @@ CREATE TABLE rota_receipt_runs (
 /// not views of private ones, since SQLite's authorizer can not tell a view from a subquery of the
 /// same name: what is in these is for everybody. `transactions` shows others' statements and error
 /// messages to administrators only: each row by `rota_told`, which knows who asks.
-pub(crate) const PUBLIC_TABLES: [&str; 3] = ["blocks", "receipts", "transactions"];
+pub(crate) const PUBLIC_TABLES: [&str; 4] = ["blocks", "receipts", "transactions", "undone"];
 
 /// All others.
 pub(crate) const PRIVATE_TABLES: [&str; 7] = [
@@ -146,6 +159,10 @@ pub struct ChainDb {
     wal: Arc<AtomicI64>,
     /// With so many pages in the write-ahead log it is copied next.
     checkpoint_at: i64,
+    offers: Offers,
+    prune: Prune,
+    /// Whether there are rows in `undone` that have not been applied again.
+    undone: bool,
 }
 
 /// A record as it is stored: with its block's id instead of the block. Its bytes, like everything
@@ -164,8 +181,13 @@ enum Stored {
 
 impl ChainDb {
     /// Opens `home/chain.db`, or creates it. Refuses the log of another database or of another
-    /// version of Rota.
+    /// version of Rota. For a home of which it is known that nothing was ever said in its name; any
+    /// other is opened by [`ChainDb::open_existing`].
     pub fn open(home: &Path, genesis: &Genesis) -> Result<Self, Fault> {
+        Self::open_as(home, genesis, false)
+    }
+
+    fn open_as(home: &Path, genesis: &Genesis, is_wiped: bool) -> Result<Self, Fault> {
         let path = home.join(FILE);
         let doing = || format!("opening {}", path.display());
         let members = genesis.check().map_err(Fault::WrongFiles)?;
@@ -186,8 +208,11 @@ impl ChainDb {
             fsyncs: 0,
             wal,
             checkpoint_at: CHECKPOINT_PAGES,
+            offers: Offers::default(),
+            prune: Prune::default(),
+            undone: false,
         };
-        this.check_or_create(&path)?;
+        this.check_or_create(&path, is_wiped)?;
         this.load_ends().map_err(|error| Fault::storage(doing(), error))?;
         Ok(this)
     }
@@ -217,7 +242,8 @@ impl ChainDb {
             tail.push(record);
         }
         let (hard_state, proofs) = (self.hard_state()?, self.proofs()?);
-        Ok(Recovered { last, tail, hard_state, proofs, is_wiped: false })
+        let (is_wiped, distrusted) = (self.is_wiped()?, Vec::new());
+        Ok(Recovered { last, tail, hard_state, proofs, is_wiped, distrusted })
     }
 
     /// The final block of this height, if there is one; not for genesis, which is in no log.
@@ -281,6 +307,7 @@ impl Journal for ChainDb {
         for id in written.gone {
             self.pending.remove(&id);
         }
+        self.look_at_snapshots(written.named);
         self.checkpoint()
     }
 
@@ -290,9 +317,9 @@ impl Journal for ChainDb {
 
     fn serve(&mut self, fetch: &Fetch) -> Result<Option<Message>, Fault> {
         match fetch {
-            Fetch::FinalAfter(height) => Ok(self.final_after(*height)?.map(Message::Final)),
+            Fetch::FinalAfter(height) => self.blocks_or_offer(*height),
             Fetch::Block(id) => Ok(self.body(*id)?.map(Message::Pending)),
-            Fetch::Chunk { .. } => Ok(None),
+            Fetch::Chunk { height, number } => Ok(self.chunk(*height, *number)),
             // Core keeps certificates of slots that are not final, and all proofs.
             Fetch::CertificatesAfter(_) | Fetch::ProofsAfter(_) => Ok(None),
         }
@@ -305,6 +332,8 @@ struct Written {
     new: BTreeMap<BlockId, Slot>,
     gone: Vec<BlockId>,
     unsorted: Option<i64>,
+    /// What the headers of new final blocks say of executed states.
+    named: Vec<Named>,
 }
 
 impl ChainDb {
@@ -335,19 +364,25 @@ impl ChainDb {
         }
         let gone = writing.empty_tail(last.1).map_err(write_fault)?;
         let unsorted = writing.receipts(&self.receipts, self.unsorted).map_err(write_fault)?;
+        if self.undone {
+            writing.applied_again(&self.receipts).map_err(write_fault)?;
+        }
+        if !writing.finalized.is_empty() {
+            self.prune.some(&writing.transaction, writing.height).map_err(write_fault)?;
+        }
         let Writing { transaction, new, .. } = writing;
         transaction.commit().map_err(write_fault)?;
-        Ok(Written { last, new, gone, unsorted })
+        Ok(Written { last, new, gone, unsorted, named: named_by(records) })
     }
 
-    fn check_or_create(&mut self, path: &Path) -> Result<(), Fault> {
+    fn check_or_create(&mut self, path: &Path, is_wiped: bool) -> Result<(), Fault> {
         let doing = |error| Fault::storage(format!("reading {}", path.display()), error);
         let tables: i64 = self
             .connection
             .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
             .map_err(doing)?;
         if tables == 0 {
-            return self.create().map_err(doing);
+            return self.create(is_wiped).map_err(doing);
         }
         let about = |name: &str| {
             let sql = "SELECT value FROM rota_about WHERE name = ?1";
@@ -376,12 +411,15 @@ impl ChainDb {
         Ok(())
     }
 
-    fn create(&mut self) -> rusqlite::Result<()> {
+    fn create(&mut self, is_wiped: bool) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         transaction.execute_batch(SCHEMA)?;
         transaction.execute("INSERT INTO rota_about VALUES ('format', ?1)", [FORMAT])?;
         transaction
             .execute("INSERT INTO rota_about VALUES ('chain', ?1)", [self.chain.to_string()])?;
+        if is_wiped {
+            transaction.execute("INSERT INTO rota_about VALUES ('wiped', 1)", [])?;
+        }
         transaction.commit()?;
         self.fsyncs += 1;
         Ok(())
@@ -395,6 +433,7 @@ impl ChainDb {
             .query_row(sql, [], |row| Ok((Height(count(row, 0)?), Slot(count(row, 1)?))))
             .optional()?;
         self.last = last.unwrap_or_default();
+        self.load_beginning()?;
         let mut bodies = self.connection.prepare(
             "SELECT body, max(slot) FROM rota_tail WHERE body IS NOT NULL GROUP BY body",
         )?;
@@ -494,10 +533,11 @@ impl ChainDb {
     /// own; and always up to the first such, since an answer must prove something.
     fn final_after(&self, height: Height) -> Result<Option<FinalBlocks>, Fault> {
         let sql = "SELECT f.height, f.id, f.bytes, c.height IS NOT NULL
-            FROM blocks f LEFT JOIN rota_certificates c ON c.height = f.height
+            FROM blocks f LEFT JOIN rota_certificates c ON c.height = f.height AND c.height <> ?2
             WHERE f.height > ?1 ORDER BY f.height";
+        let base = self.prune.base.unwrap_or_default();
         let (ids, proven) = self.read(sql, |statement| {
-            let mut rows = statement.query([number(height.0)])?;
+            let mut rows = statement.query([number(height.0), number(base.0)])?;
             let (mut ids, mut bytes, mut proven) = (Vec::new(), 0_u64, None);
             while let Some(row) = rows.next()? {
                 bytes = bytes.saturating_add(count(row, 2)?);
@@ -564,6 +604,8 @@ fn prepare_connection(connection: &mut Connection, wal: Arc<AtomicI64>) -> rusql
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     reserve_bytes(connection)?;
+    // Before the first page is written: what pruned blocks leave can be given back.
+    connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -16384;")?;
     connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {

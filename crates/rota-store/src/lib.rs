@@ -42,6 +42,7 @@ mod savepoints;
 mod schema;
 mod seen;
 pub mod sequences;
+pub mod snapshot;
 pub mod sql;
 pub mod sqlite;
 pub mod staged;

@@ -8,6 +8,7 @@ use rota_core::members::Member;
 use rota_core::time::Time;
 use rota_core::transaction::{self, Envelope, Expiry, Settings, Statement, Transaction};
 use rota_core::types::{Digest, Epoch, MemberIndex, TransactionId};
+use rota_core::work::HeaderHash;
 
 use super::*;
 use crate::value::{Rows, StatementKind, StatementResult};
@@ -253,6 +254,30 @@ fn answers_end_where_a_certificate_proves_them() {
         panic!("no answer")
     };
     assert_eq!(answer.blocks.len(), 27);
+}
+
+#[test]
+fn a_block_tells_by_what_right_its_leader_had_the_turn() {
+    let mut t = Fixture::new();
+    let proof = WorkProof::new(HeaderHash([9; 32]), BlockId([8; 32]), 7, 0x1e04_0000, 6);
+    let miner = SecretKey::from_bytes([5; 32]).public();
+    for (turn, finality) in [
+        (Turn::Scheduled, None),
+        (Turn::Elected { term: 3 }, Some(Finality::Log { term: 3, index: 2 })),
+        (Turn::Found { miner }, Some(Finality::Work(vec![proof]))),
+    ] {
+        let mut block = t.maker.sibling(t.maker.parent.header.slot.0 + 1, 10);
+        Arc::make_mut(&mut block).header.turn = turn;
+        t.maker.parent = (*block).clone();
+        let finality = finality.unwrap_or_else(|| match t.maker.finalized(&[&block]) {
+            Record::Finalized { finality, .. } => finality,
+            other => panic!("{other:?}"),
+        });
+        t.db.append(&[Record::Finalized { blocks: vec![block], finality }]).unwrap();
+    }
+    let sql = "SELECT group_concat(turn, ', ') FROM blocks ORDER BY height";
+    let told: String = t.db.connection.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(told, format!("scheduled, term 3, work {} 1e040000", proof.hash()));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use rota_core::error::Fault;
 use rota_core::journal::{Entry, HardState, Record};
 use rota_core::members::Members;
 use rota_core::types::{BlockId, ChainId, Height, Slot};
+use rota_core::work::WorkProof;
 use rusqlite::params;
 
 use super::{RUN_RECEIPTS, Stored, number, seal};
@@ -38,7 +39,7 @@ impl Writing<'_> {
                 _ => &[],
             };
             for (number, block) in blocks.iter().enumerate() {
-                self.finalize(block)?;
+                self.finalize(block, proofs.get(number))?;
                 if let Some(proof) = proofs.get(number) {
                     self.certify(&Finality::Work(vec![*proof]))?;
                 }
@@ -112,7 +113,7 @@ impl Writing<'_> {
         Ok(())
     }
 
-    fn finalize(&mut self, block: &Arc<Block>) -> Result<(), Fault> {
+    fn finalize(&mut self, block: &Arc<Block>, proof: Option<&WorkProof>) -> Result<(), Fault> {
         let header = &block.header;
         if header.height != self.height.next() {
             return Err(Fault::storage(
@@ -131,8 +132,8 @@ impl Writing<'_> {
         self.finalized.insert(id);
         self.height = header.height;
         let sql = "INSERT INTO blocks
-            (height, slot, epoch, leader, time, time_ms, transactions, bytes, id)
-            SELECT ?1, ?2, ?3, ?4,
+            (height, slot, epoch, leader, turn, time, time_ms, transactions, bytes, id)
+            SELECT ?1, ?2, ?3, ?4, ?9,
                 strftime('%Y-%m-%d %H:%M:%S', ?5 / 1000, 'unixepoch') || printf('.%03d', ?5 % 1000),
                 ?5, ?6, length(block), ?7 FROM rota_bodies WHERE id = ?8";
         let row = params![
@@ -144,6 +145,7 @@ impl Writing<'_> {
             i64::try_from(block.transaction_count()).unwrap_or(i64::MAX),
             id.to_string(),
             id.0,
+            right(&header.turn, proof),
         ];
         self.transaction
             .prepare_cached(sql)
@@ -247,6 +249,17 @@ impl Writing<'_> {
             .prepare_cached("INSERT INTO rota_runs (last_height) VALUES (?1)")?
             .execute([number(newest.0)])?;
         Ok(())
+    }
+}
+
+/// By what right a block's leader had the turn, in `chain.blocks`: `scheduled`; `term 3`; or the
+/// proof's hash and what target it is below, as `work 0000ab… 1e040000`.
+fn right(turn: &Turn, proof: Option<&WorkProof>) -> String {
+    match (turn, proof) {
+        (Turn::Scheduled, _) => "scheduled".into(),
+        (Turn::Elected { term }, _) => format!("term {term}"),
+        (Turn::Found { .. }, Some(proof)) => format!("work {} {:08x}", proof.hash(), proof.bits()),
+        (Turn::Found { .. }, None) => "work".into(),
     }
 }
 
