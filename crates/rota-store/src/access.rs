@@ -21,10 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rota_core::error::{Refusal, sqlstate};
-use rota_core::genesis::Administrator;
+use rota_core::genesis::{Administrator, Genesis};
 use rota_core::types::PublicKey;
 use rusqlite::Connection;
 
+use crate::accounts::{self, Terms};
 pub(crate) use alter::check_table;
 pub(crate) use change::table_of;
 pub use change::{
@@ -83,15 +84,29 @@ pub struct Grant {
 pub struct Access {
     trusted_servers: bool,
     members: Arc<BTreeSet<PublicKey>>,
+    /// Present under `pow`: every key is a user then, by the name of its account.
+    terms: Option<Terms>,
     users: BTreeMap<String, User>,
     keys: BTreeMap<PublicKey, String>,
     roles: BTreeSet<(String, String)>,
     grants: Vec<Grant>,
+    /// What accounts may do that have grants or roles, ...
+    accounts: BTreeMap<String, Arc<Rights>>,
+    /// ... and what all others may.
+    strangers: Arc<Rights>,
 }
 
 impl Access {
-    pub(crate) fn new(trusted_servers: bool, members: BTreeSet<PublicKey>) -> Self {
-        Self { trusted_servers, members: Arc::new(members), ..Self::default() }
+    /// Nobody yet.
+    pub(crate) fn of(genesis: &Genesis) -> Self {
+        let members = genesis.members.iter().map(|member| member.key).collect();
+        let (trusted_servers, terms) = (genesis.trusted_servers, Terms::of(genesis));
+        Self { trusted_servers, members: Arc::new(members), terms, ..Self::default() }
+    }
+
+    /// What blocks bring and transactions cost, where there are accounts.
+    pub(crate) fn terms(&self) -> Option<Terms> {
+        self.terms
     }
 
     /// Whether servers may sign changes of users and grants.
@@ -99,9 +114,53 @@ impl Access {
         self.trusted_servers
     }
 
-    /// By name.
+    /// By name: those of `rota_users`.
     pub fn user(&self, name: &str) -> Option<&User> {
         self.users.get(name)
+    }
+
+    /// What somebody may do: a user, or the account of any key where there are accounts.
+    pub fn rights_of(&self, name: &str) -> Option<&Arc<Rights>> {
+        match self.users.get(name) {
+            Some(user) => Some(&user.rights),
+            None if self.is_account(name) => {
+                Some(self.accounts.get(name).unwrap_or(&self.strangers))
+            }
+            None => None,
+        }
+    }
+
+    /// Whether a name is an account's, which is a user without a row.
+    pub fn is_account(&self, name: &str) -> bool {
+        self.terms.is_some() && accounts::key_of_account(name).is_some()
+    }
+
+    /// In whose name a server signs whatever its clients write, where it signs for nobody but its
+    /// operator (`pow`): the user whose key it has, or else its account.
+    pub fn operator(&self, server: &PublicKey) -> Option<String> {
+        self.terms?;
+        let user = self.user_of_key(server).filter(|user| user.login);
+        Some(user.map_or_else(|| accounts::account_of(server), |user| user.name.clone()))
+    }
+
+    /// The key of a user or account: its balance is what it spends.
+    pub(crate) fn key_of_user(&self, name: &str) -> Option<PublicKey> {
+        match self.users.get(name) {
+            Some(user) => user.key,
+            None => accounts::key_of_account(name).filter(|_| self.terms.is_some()),
+        }
+    }
+
+    /// Whether whoever writes in this name has signed with its own key, before that is known.
+    pub(crate) fn signs_itself(&self, name: &str) -> bool {
+        self.terms.is_some() && self.key_of_user(name).is_some()
+    }
+
+    /// Whether a key is a user's, or its account may write anything.
+    pub(crate) fn holds_something(&self, key: &PublicKey) -> bool {
+        let account = accounts::account_of(key);
+        self.keys.contains_key(key)
+            || self.rights_of(&account).is_some_and(|rights| rights.may_write())
     }
 
     /// Whose key it is.
@@ -130,15 +189,21 @@ impl Access {
     }
 
     /// Whether `signer` may sign transactions in the name of `user`; whether with the user's own
-    /// key.
+    /// key. Where there are accounts everybody may for its own, and nobody for another's.
     pub(crate) fn may_sign(&self, signer: &PublicKey, user: &str) -> Result<bool, Refusal> {
         let no = |message: String| Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, message);
+        if self.is_account(user) {
+            if accounts::key_of_account(user) == Some(*signer) {
+                return Ok(true);
+            }
+            return Err(no(format!("only its own key signs for {user}")));
+        }
         let is_member = self.members.contains(signer);
         let Some(user) = self.users.get(user) else {
             let shown: String = user.chars().take(64).collect();
             return Err(no(match is_member || self.keys.contains_key(signer) {
-                true => format!("there is no user {shown:?}"),
-                false => format!("{signer} may not sign transactions"),
+                false if self.terms.is_none() => format!("{signer} may not sign transactions"),
+                _ => format!("there is no user {shown:?}"),
             }));
         };
         if !user.login {
@@ -177,7 +242,8 @@ impl Access {
             self.users.values().filter(|user| user.administrator && user.login);
         administrators.any(|user| {
             let password = user.verifier.is_some() && user.servers != none();
-            user.key.is_some() || self.trusted_servers && (password || !by_password)
+            let by_server = self.trusted_servers && self.terms.is_none();
+            user.key.is_some() || by_server && (password || !by_password)
         })
     }
 
@@ -186,6 +252,7 @@ impl Access {
         let mut access = Self {
             trusted_servers: self.trusted_servers,
             members: Arc::clone(&self.members),
+            terms: self.terms,
             ..Self::default()
         };
         let mut users = connection.prepare_cached(
@@ -235,24 +302,27 @@ impl Access {
             granted.entry(&grant.grantee).or_default().push(grant);
         }
         let memberships = self.memberships();
-        let rights: Vec<Arc<Rights>> = self
-            .users
-            .values()
-            .map(|user| {
-                let names = roles_of(&memberships, &user.name);
-                let mut rights = Rights { administrator: user.administrator, ..Rights::default() };
-                let all = names.into_iter().chain([PUBLIC]);
-                for grant in all.flat_map(|name| granted.get(name).into_iter().flatten()) {
-                    let held = match &grant.object {
-                        None => &mut rights.everywhere,
-                        Some(table) => rights.tables.entry(table.clone()).or_default(),
-                    };
-                    *held = held.with(grant.privileges);
-                }
-                Arc::new(rights)
-            })
-            .collect();
-        for (user, rights) in self.users.values_mut().zip(rights) {
+        let makes_own = self.terms.is_some_and(|terms| terms.has_fee());
+        let rights_of = |name: &str, administrator: bool| {
+            let names = roles_of(&memberships, name);
+            let mut rights = Rights { administrator, makes_own, ..Rights::default() };
+            let all = names.into_iter().chain([PUBLIC]);
+            for grant in all.flat_map(|name| granted.get(name).into_iter().flatten()) {
+                let held = match &grant.object {
+                    None => &mut rights.everywhere,
+                    Some(table) => rights.tables.entry(table.clone()).or_default(),
+                };
+                *held = held.with(grant.privileges);
+            }
+            Arc::new(rights)
+        };
+        let users = self.users.values().map(|user| rights_of(&user.name, user.administrator));
+        let users: Vec<Arc<Rights>> = users.collect();
+        let named = granted.keys().chain(memberships.keys()).filter(|name| self.is_account(name));
+        let accounts = named.map(|name| ((*name).to_owned(), rights_of(name, false))).collect();
+        let strangers = rights_of(PUBLIC, false);
+        (self.accounts, self.strangers) = (accounts, strangers);
+        for (user, rights) in self.users.values_mut().zip(users) {
             user.rights = rights;
         }
     }
@@ -397,11 +467,11 @@ impl Caller {
         if *who.name == *name && Arc::ptr_eq(&who.access, access) {
             return Ok(());
         }
-        let user = access.user(name).ok_or_else(|| no_user(name))?;
+        let rights = access.rights_of(name).ok_or_else(|| no_user(name))?;
         if *who.name != *name {
             who.name = name.into();
         }
-        who.rights = Arc::clone(&user.rights);
+        who.rights = Arc::clone(rights);
         who.access = Arc::clone(access);
         Ok(())
     }

@@ -5,7 +5,7 @@
 //!   BEGIN ── forget expired ids ── transaction, transaction, … ── leaves, root, height ── COMMIT
 //!                                   │
 //!                                   ├─ known id: skipped, no receipt
-//!                                   ├─ expired, no member, …: a receipt that says so
+//!                                   ├─ expired, no fee, no member, …: a receipt that says so
 //!                                   └─ SAVEPOINT, statements, RELEASE or ROLLBACK TO
 //! ```
 //! A statement that ends the block's transaction in spite of everything makes the whole block run
@@ -16,13 +16,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rota_core::block::{Applied, Block};
+use rota_core::block::{Applied, Block, Header};
 use rota_core::error::{Fault, Refusal, sqlstate};
 use rota_core::time::Time;
 use rota_core::transaction::{Envelope, Interactive, Transaction};
 use rota_core::types::{Height, PublicKey};
 
 use crate::access::Access;
+use crate::accounts::Till;
 use crate::engine::Budget;
 use crate::merkle::TableId;
 use crate::run::Failure;
@@ -95,6 +96,7 @@ impl StateDb {
         self.run_ours("BEGIN IMMEDIATE")?;
         self.forget_expired(time)?;
         self.forget_staged(time)?;
+        let mut till = self.open_till(header)?;
         let mut budget = Budget::of_block(&self.parameters);
         let mut receipts = Vec::with_capacity(block.transaction_count());
         let mut index = 0;
@@ -104,7 +106,7 @@ impl StateDb {
                 if !self.remembered.contains(&id) {
                     let signer = envelope.signer;
                     let checked =
-                        self.check(envelope, transaction, height, time).and_then(|own_key| {
+                        self.check(envelope, transaction, header, &mut till)?.and_then(|own_key| {
                             check_broken_out(broken_out, index, signer).map(|()| own_key)
                         });
                     let remembered = checked.as_ref().map_or_else(|no| no.remembered, |_| true);
@@ -128,19 +130,41 @@ impl StateDb {
                 index += 1;
             }
         }
+        self.close_till(till)?;
         let applied = self.finish(block)?;
         Ok(Attempt::Done(AppliedBlock { applied, receipts }))
     }
 
     /// What every server must find wrong with a transaction before running it; else whether its
-    /// user's own key has signed it.
+    /// user's own key has signed it. Takes its fee, if there are any, once it is in time: so what
+    /// has expired costs nothing, and whoever has paid is remembered and does not pay again.
     fn check(
-        &self,
+        &mut self,
         envelope: &Envelope,
         transaction: &Transaction,
-        height: Height,
-        time: Time,
-    ) -> Result<bool, No> {
+        header: &Header,
+        till: &mut Till,
+    ) -> Result<Result<bool, No>, Fault> {
+        if let Err(no) = self.is_in_time(envelope, header.height, header.time) {
+            return Ok(Err(no));
+        }
+        // What a stranger has signed is not remembered: keys cost nothing, so a leader could fill
+        // its blocks with it, and every server's memory and state for an hour. Nor need it be.
+        // Nothing was executed, so that "once only" is not touched; whoever puts it into a block
+        // again wastes room in that block and no more. If its key becomes a user's before it
+        // expires, or it can pay then, it may be executed, once: it says no more than what its
+        // signer has asked for until that very time.
+        Ok(match self.enter(envelope, transaction, till)? {
+            Err(refusal) => Err(No { refusal, remembered: false }),
+            Ok(remembered) => {
+                let may_sign = self.engine.access.may_sign(&envelope.signer, &transaction.user);
+                let own_key = may_sign.map_err(|refusal| No { refusal, remembered });
+                own_key.and_then(|own| is_as_agreed(transaction, header.time).map(|()| own))
+            }
+        })
+    }
+
+    fn is_in_time(&self, envelope: &Envelope, height: Height, time: Time) -> Result<(), No> {
         let expiry = &envelope.expiry;
         if expiry.has_passed(height, time) {
             return Err(No::forgotten(sqlstate::SERIALIZATION_FAILURE, "expired; send it again"));
@@ -149,29 +173,7 @@ impl StateDb {
             let message = "its expiry is further ahead than transaction ids are remembered";
             return Err(No::forgotten(sqlstate::PROTOCOL_VIOLATION, message));
         }
-        let access = &self.engine.access;
-        // What a stranger has signed is not remembered: keys cost nothing, so a leader could fill
-        // its blocks with it, and every server's memory and state for an hour. Nor need it be.
-        // Nothing was executed, so that "once only" is not touched; whoever puts it into a block
-        // again wastes room in that block and no more. If its key becomes a user's before it
-        // expires, it may be executed then, once: it says no more than what its signer has asked
-        // for until that very time.
-        let own_key = access
-            .may_sign(&envelope.signer, &transaction.user)
-            .map_err(|refusal| No { refusal, remembered: !access.is_strange(&envelope.signer) })?;
-        if let Some(Interactive { begun, .. }) = transaction.interactive
-            && (time.since(begun) > MAX_AGE || begun.since(time) > MAX_AHEAD)
-        {
-            let message = "it began too long before its block's time, or after it; try again";
-            return Err(No::remembered(sqlstate::SERIALIZATION_FAILURE, message));
-        }
-        if transaction.settings.time_zone != "UTC" {
-            return Err(No::remembered(
-                sqlstate::FEATURE_NOT_SUPPORTED,
-                "the time zone must be UTC",
-            ));
-        }
-        Ok(own_key)
+        Ok(())
     }
 
     /// Leaves, hashes, root and height, and then everything at once into the file.
@@ -271,6 +273,20 @@ impl No {
     fn remembered(code: &'static str, message: impl Into<String>) -> Self {
         Self { refusal: Refusal::new(code, message), remembered: true }
     }
+}
+
+/// What a transaction says of its own time.
+fn is_as_agreed(transaction: &Transaction, time: Time) -> Result<(), No> {
+    if let Some(Interactive { begun, .. }) = transaction.interactive
+        && (time.since(begun) > MAX_AGE || begun.since(time) > MAX_AHEAD)
+    {
+        let message = "it began too long before its block's time, or after it; try again";
+        return Err(No::remembered(sqlstate::SERIALIZATION_FAILURE, message));
+    }
+    if transaction.settings.time_zone != "UTC" {
+        return Err(No::remembered(sqlstate::FEATURE_NOT_SUPPORTED, "the time zone must be UTC"));
+    }
+    Ok(())
 }
 
 fn check_broken_out(broken_out: &BrokenOut, index: u32, signer: PublicKey) -> Result<(), No> {

@@ -27,6 +27,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, Error};
 
 use crate::access::{Caller, Needs, Privilege};
+use crate::accounts::{self, Transfers};
 use crate::datetime::Timestamp;
 use crate::engine;
 use crate::functions::Meter;
@@ -85,6 +86,8 @@ pub struct Context {
     /// Whether the statement is being run: what SQLite asks for then is answered at once.
     running: AtomicBool,
     sequences: Mutex<Sequences>,
+    /// What the running statement transfers.
+    transfers: Mutex<Transfers>,
     /// Drafts only: at apply wall time decides nothing.
     watch: Mutex<Option<Watch>>,
 }
@@ -185,6 +188,11 @@ impl Context {
         std::mem::take(&mut lock(&self.made))
     }
 
+    /// Whether a table or view of that name is among them.
+    pub(crate) fn would_make(&self, name: &str) -> bool {
+        lock(&self.made).iter().any(|made| made.eq_ignore_ascii_case(name))
+    }
+
     /// Notes what SQLite asks for while it prepares a statement; while it runs one, which it then
     /// prepares anew, it is refused at once.
     fn note(&self, asked: &AuthContext<'_>) -> Result<(), Refusal> {
@@ -270,6 +278,10 @@ impl Context {
         lock(&self.sequences)
     }
 
+    pub(crate) fn transfers(&self) -> MutexGuard<'_, Transfers> {
+        lock(&self.transfers)
+    }
+
     /// Statements stop when this says so.
     pub fn watch(&self, watch: Option<Watch>) {
         *lock(&self.watch) = watch;
@@ -281,7 +293,7 @@ impl Context {
     }
 
     /// The reason for an error, which SQLite cannot carry: it replaces SQLite's own.
-    fn deny(&self, refusal: Refusal) -> Error {
+    pub(crate) fn deny(&self, refusal: Refusal) -> Error {
         let message = refusal.message.clone();
         lock(&self.denied).get_or_insert(refusal);
         Error::UserFunctionError(message.into())
@@ -437,6 +449,7 @@ fn functions(connection: &Connection, context: &Arc<Context>) -> rusqlite::Resul
         };
         raised.map(|()| value).map_err(|refusal| numbers.deny(refusal))
     })?;
+    accounts::register(connection, context)?;
     let now = Arc::clone(context);
     connection.create_scalar_function(c"now", 0, flags, move |_| {
         Ok(timestamp(now.now_ms.load(Ordering::Relaxed)))

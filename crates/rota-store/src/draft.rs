@@ -355,6 +355,9 @@ impl Draft {
             }
         }
         self.access = Arc::clone(&session.engine.access);
+        if !self.begin.read_only {
+            session.pay_least(&self.begin.user)?;
+        }
         session.engine.begin_transaction();
         session.engine.set_time(self.begin.begun);
         let drawing = Drawing::new(Arc::clone(&self.drafts.ranges), base);
@@ -454,7 +457,8 @@ impl Draft {
         let settings = &self.begin.settings;
         let (id, budget) = (self.begin.id, self.budget);
         let (result_bytes, read_only) = (self.shown_bytes, self.begin.read_only);
-        let (user, own_key, wrote) = (self.begin.user.as_str(), false, false);
+        let (user, wrote) = (self.begin.user.as_str(), false);
+        let own_key = session.engine.access.signs_itself(user);
         let mut running =
             Running { id, user, own_key, settings, budget, result_bytes, read_only, wrote };
         let result = session.engine.statement(statement, &mut running);

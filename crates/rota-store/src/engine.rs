@@ -17,7 +17,7 @@ use rota_core::types::TransactionId;
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, StatementStatus};
 
-use crate::access::{self, Access, Need, Needs};
+use crate::access::{self, Access, Need, Needs, Privilege, Rights};
 use crate::bind;
 use crate::determinism::{self, Context};
 use crate::error::{Trouble, judge};
@@ -134,7 +134,8 @@ impl Engine {
         running: &mut Running<'_>,
     ) -> Result<StatementResult, Trouble> {
         let text = statement.sql.as_str();
-        let Text { kind, double_quotes } = self.texts.read(text)?;
+        let found = self.texts.read(text)?;
+        let Text { kind, double_quotes, .. } = found;
         let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
         running.budget.charge_steps(STATEMENT_STEPS.saturating_add(length / BYTES_PER_STEP))?;
         if kind == StatementKind::Empty {
@@ -155,7 +156,7 @@ impl Engine {
             | StatementKind::DropUser
             | StatementKind::Grant
             | StatementKind::Revoke => self.change_access(text, kind, running),
-            _ => self.execute(statement, kind, running),
+            _ => self.execute(statement, found, running),
         };
         self.context.trust();
         result.map_err(|trouble| match (trouble, self.context.take_denied()) {
@@ -188,16 +189,17 @@ impl Engine {
     fn execute(
         &mut self,
         statement: &Statement,
-        kind: StatementKind,
+        text: Text,
         running: &mut Running<'_>,
     ) -> Result<StatementResult, Trouble> {
+        let kind = text.kind;
         let mut made = Vec::new();
-        let mut result = self.run_one(statement, kind, running, &mut made);
+        let mut result = self.run_one(statement, text, running, &mut made);
         if self.note_again(&statement.sql) && result.is_err() {
             // Prepared anew in the running, it was refused before its first step, by less than is
             // known of one that is prepared for the first time.
             self.forget_statements();
-            result = self.run_one(statement, kind, running, &mut made);
+            result = self.run_one(statement, text, running, &mut made);
         }
         let result = result?;
         if is_schema_change(kind) {
@@ -210,7 +212,7 @@ impl Engine {
     fn run_one(
         &self,
         statement: &Statement,
-        kind: StatementKind,
+        Text { kind, transfers, .. }: Text,
         running: &mut Running<'_>,
         made: &mut Vec<String>,
     ) -> Result<StatementResult, Trouble> {
@@ -220,6 +222,7 @@ impl Engine {
         let connection = self.database.connection();
         check(&prepared, running)?;
         bind::bind(&mut prepared, &statement.parameters)?;
+        self.open_transfers(transfers, running)?;
         prepared.reset_status(StatementStatus::VmStep);
         self.context.allow_steps(running.budget.steps);
         let rows = collect(&mut prepared, &mut running.result_bytes);
@@ -243,6 +246,7 @@ impl Engine {
             self.context.set_changes(i64::try_from(rows_affected).unwrap_or(i64::MAX));
         }
         let last_insert_rowid = connection.last_insert_rowid();
+        self.settle_transfers(running)?;
         Ok(StatementResult { kind, rows_affected, last_insert_rowid, rows })
     }
 
@@ -272,12 +276,19 @@ impl Engine {
         };
         let lacking = needs.iter().filter(|need| !rights.satisfies(need));
         for need in lacking {
-            if !self.is_about_nothing(need)? {
+            if !self.is_about_nothing(need)? && !self.is_of_its_own(need, &rights)? {
                 return Err(need.refusal().into());
             }
         }
         self.context.run();
         Ok(prepared)
+    }
+
+    /// Whether what is needed is for an index of the very table that the statement makes, as UNIQUE
+    /// has one, and its user may make tables.
+    fn is_of_its_own(&self, need: &Need, rights: &Rights) -> Result<bool, Trouble> {
+        let Need::On(Privilege::Create, name, _) = need else { return Ok(false) };
+        Ok(rights.may_make_tables() && self.context.would_make(name) && !self.has_table(name)?)
     }
 
     /// What a statement needs that was prepared just now, or kept; `None`: nobody knows.

@@ -16,6 +16,7 @@
 //! never ahead of it, and is rebuilt from it after a power loss.
 
 pub mod access;
+pub mod accounts;
 mod apply;
 pub mod backup;
 pub mod bind;
@@ -28,6 +29,7 @@ pub mod determinism;
 pub mod draft;
 mod engine;
 pub mod error;
+pub mod files;
 mod fold;
 pub mod functions;
 pub mod host;

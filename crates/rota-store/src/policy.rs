@@ -15,7 +15,7 @@ const PRIVATE_TABLES: [&str; 5] =
     ["rota_meta", "rota_tables", "rota_buckets", "rota_hashes", "rota_recent"];
 
 /// System tables that are for everybody.
-const OPEN_TABLES: [&str; 1] = ["rota_sequences"];
+const OPEN_TABLES: [&str; 2] = ["rota_sequences", "rota_accounts"];
 
 /// Tables of SQLite's that are there without being made: of pages and plans, and of modules.
 pub(crate) const RAW_TABLES: [&str; 7] = [
@@ -30,7 +30,7 @@ pub(crate) const RAW_TABLES: [&str; 7] = [
 
 /// SQLite's functions whose results depend on their arguments and the database only, or that
 /// `determinism` has replaced. PostgreSQL's are in `functions`.
-const FUNCTIONS: [&str; 123] = [
+const FUNCTIONS: [&str; 124] = [
     "->",
     "->>",
     "abs",
@@ -116,6 +116,7 @@ const FUNCTIONS: [&str; 123] = [
     "rota_nextval",
     "rota_reserve",
     "rota_setval",
+    "rota_transfer",
     "round",
     "session_user",
     "row_number",

@@ -331,6 +331,7 @@ impl Session {
                     "BEGIN, COMMIT and their like are the session's, not a read's",
                 ));
             }
+            Access::Write if is_select(statement) => return Err(not_a_read()),
             Access::Read | Access::Write => {}
         }
         if limits.cancelled.load(Ordering::Relaxed) {
@@ -373,10 +374,7 @@ impl Session {
         self.fill_catalog(&statement.sql)?;
         let mut prepared = self.permitted(&statement.sql)?;
         if !prepared.readonly() {
-            return Err(Refusal::new(
-                sqlstate::READ_ONLY,
-                "a read may not change anything; send this statement as a write",
-            ));
+            return Err(not_a_read());
         }
         bind::bind(&mut prepared, &statement.parameters)?;
         let mut answer = Answer::new(limits.max_rows, limits.max_bytes);
@@ -505,6 +503,16 @@ impl Session {
     }
 }
 
+/// Whether SQLite would take a statement for a read, whatever the functions in it do.
+fn is_select(statement: &Statement) -> bool {
+    classify(&statement.sql).kind == StatementKind::Select
+}
+
+fn not_a_read() -> Refusal {
+    let message = "a read may not change anything; send this statement as a write";
+    Refusal::new(sqlstate::READ_ONLY, message)
+}
+
 /// What a statement takes and gives, on any connection.
 pub(crate) fn describe_on(connection: &Connection, sql: &str) -> Result<Description, Refusal> {
     let classified = classify(sql);
@@ -525,7 +533,7 @@ pub(crate) fn describe_on(connection: &Connection, sql: &str) -> Result<Descript
         parameters: parameters_of(&prepared, &told.parameters),
         columns,
         tables: told.tables,
-        read_only: prepared.readonly(),
+        read_only: prepared.readonly() && classified.access == Access::Read,
         kind: classified.kind,
     })
 }
@@ -572,7 +580,7 @@ pub(crate) fn look(connection: &Connection, statement: &Statement) -> Result<Row
         return Err(denied("a question about the schema may not be about users' rows too"));
     }
     let mut prepared = connection.prepare(&statement.sql).map_err(refuse)?;
-    if !prepared.readonly() {
+    if !prepared.readonly() || classify(&statement.sql).access == Access::Write {
         return Err(Refusal::new(sqlstate::READ_ONLY, "a question may not change anything"));
     }
     bind::bind(&mut prepared, &statement.parameters)?;

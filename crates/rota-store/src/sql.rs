@@ -10,6 +10,7 @@
 use rota_core::error::{Refusal, sqlstate};
 
 use crate::access;
+use crate::accounts;
 use crate::value::StatementKind;
 
 /// What a statement does to the database.
@@ -226,8 +227,47 @@ fn statement(sql: &str) -> impl Iterator<Item = Token<'_>> {
     Lexer::new(sql).map(|(_, token)| token).skip_while(|token| *token == Token::Symbol(';'))
 }
 
-/// What a statement is, from its leading keywords: enough to route it, not to trust it.
+/// Whether a function of this name may be called in a text: its name stands there, in any case and
+/// any quotes, before a parenthesis.
+pub(crate) fn calls(sql: &str, function: &str) -> bool {
+    // No spelling of a name can do without its letters.
+    let name = function.as_bytes();
+    let begins = |window: &[u8]| match (window.first(), name.first()) {
+        (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
+        _ => false,
+    };
+    let is_there = |window: &[u8]| begins(window) && window.eq_ignore_ascii_case(name);
+    if !sql.as_bytes().windows(name.len()).any(is_there) {
+        return false;
+    }
+    let mut is_named = false;
+    for (_, token) in Lexer::new(sql) {
+        if is_named && token == Token::Symbol('(') {
+            return true;
+        }
+        is_named = match token {
+            Token::Word(word) => word.eq_ignore_ascii_case(function),
+            Token::Quoted(text) => {
+                let inner = text.get(1..text.len().saturating_sub(1)).unwrap_or_default();
+                inner.eq_ignore_ascii_case(function)
+            }
+            _ => false,
+        };
+    }
+    false
+}
+
+/// What a statement is, from its leading keywords: enough to route it, not to trust it. A SELECT
+/// that calls `rota_transfer` writes.
 pub fn classify(sql: &str) -> Classified {
+    let found = by_first_words(sql);
+    if found.kind == StatementKind::Select && calls(sql, accounts::FUNCTION) {
+        return Classified { access: Access::Write, ..found };
+    }
+    found
+}
+
+fn by_first_words(sql: &str) -> Classified {
     let mut words = statement(sql);
     let Some(first) = words.next() else {
         return Classified { kind: StatementKind::Empty, access: Access::Empty };
@@ -369,7 +409,10 @@ pub fn forbidden(sql: &str, kind: StatementKind) -> Result<(), Refusal> {
     }
     let mut scopes = vec![Scope::default()];
     let mut previous = [Token::Symbol(';'); 2];
-    let orders_matter = !matches!(kind, StatementKind::Select | StatementKind::Explain);
+    let orders_matter = match kind {
+        StatementKind::Select => calls(sql, accounts::FUNCTION),
+        kind => kind != StatementKind::Explain,
+    };
     for (_, token) in Lexer::new(sql) {
         let [before_last, last] = previous;
         if token.is("ROLLBACK") {

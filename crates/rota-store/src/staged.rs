@@ -107,8 +107,8 @@ impl StateDb {
         budget: &mut Budget,
     ) -> Option<Result<Vec<StatementResult>, Trouble>> {
         let values = only(transaction, STAGE)?;
-        let user = self.engine.access.user(&transaction.user);
-        if !user.is_some_and(|user| user.rights.may_write()) {
+        let rights = self.engine.access.rights_of(&transaction.user);
+        if !rights.is_some_and(|rights| rights.may_write()) {
             let message = "a user without any right to write has nothing to stage";
             return Some(Err(Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, message).into()));
         }

@@ -6,6 +6,7 @@
 //!   rota_transactions    │ under the root; ids that may not be applied again, until they expire
 //!   rota_sequences       │ the next number of each sequence
 //!   rota_staged          │ parts of large transactions that are on their way
+//!   rota_accounts        │ what each key owns (`accounts`)
 //!   rota_users, rota_roles, rota_grants    ┘ who may do what (`access`)
 //!   rota_meta            one row: whose file this is; height, block and root that it holds
 //!   rota_tables          the number of each table: names change, numbers do not
@@ -26,6 +27,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use crate::access::{self, Access, View};
+use crate::accounts;
 use crate::capture::{Capture, RowHasher};
 use crate::determinism::{self, Context};
 use crate::engine::Engine;
@@ -50,16 +52,27 @@ pub const SEQUENCES_TABLE: &str = "rota_sequences";
 /// Parts of large transactions (`staged`).
 pub const STAGED_TABLE: &str = "rota_staged";
 
+/// What each key owns (`accounts`).
+pub const ACCOUNTS_TABLE: &str = "rota_accounts";
+
 /// The system tables under the root.
-pub const HASHED_NAMES: [&str; 6] =
-    [TRANSACTIONS_TABLE, SEQUENCES_TABLE, STAGED_TABLE, "rota_users", "rota_roles", "rota_grants"];
+pub const HASHED_NAMES: [&str; 7] = [
+    TRANSACTIONS_TABLE,
+    SEQUENCES_TABLE,
+    STAGED_TABLE,
+    ACCOUNTS_TABLE,
+    "rota_users",
+    "rota_roles",
+    "rota_grants",
+];
 
 /// All that is in a new file.
-pub const SYSTEM_NAMES: [&str; 11] = [
+pub const SYSTEM_NAMES: [&str; 12] = [
     "rota_meta",
     TRANSACTIONS_TABLE,
     SEQUENCES_TABLE,
     STAGED_TABLE,
+    ACCOUNTS_TABLE,
     "rota_users",
     "rota_roles",
     "rota_grants",
@@ -70,7 +83,7 @@ pub const SYSTEM_NAMES: [&str; 11] = [
 ];
 
 /// The layout of the file; another one is refused.
-const LAYOUT: i64 = 3;
+const LAYOUT: i64 = 4;
 
 /// The log is copied into the file each time that so many pages have been added to it: 16 MB, some
 /// milliseconds.
@@ -191,8 +204,7 @@ impl StateDb {
             staged: Staged::default(),
             schema_touched: false,
         };
-        let members = genesis.members.iter().map(|member| member.key).collect();
-        state.engine.access = Arc::new(Access::new(genesis.trusted_servers, members));
+        state.engine.access = Arc::new(Access::of(genesis));
         if !state.is_made()? {
             state.create(genesis)?;
         }
@@ -299,7 +311,8 @@ impl StateDb {
         self.ours("creating state.db", |connection| {
             connection.execute_batch("BEGIN IMMEDIATE")?;
             connection.execute_batch(CREATE)?;
-            connection.execute_batch(access::CREATE)
+            connection.execute_batch(access::CREATE)?;
+            connection.execute_batch(accounts::CREATE)
         })?;
         // The system's tables take the first numbers.
         self.schema = Arc::new(self.renumber()?);

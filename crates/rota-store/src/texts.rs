@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use rota_core::error::{Refusal, sqlstate};
 
+use crate::accounts;
 use crate::determinism::MAX_SQL_BYTES;
 use crate::sql::{self, Access};
 use crate::value::StatementKind;
@@ -21,6 +22,8 @@ pub(crate) struct Text {
     pub(crate) kind: StatementKind,
     /// Whether there is anything in double quotes.
     pub(crate) double_quotes: bool,
+    /// Whether it mentions `rota_transfer`.
+    pub(crate) transfers: bool,
 }
 
 /// Texts that nothing is wrong with.
@@ -59,7 +62,9 @@ fn read(text: &str) -> Result<Text, Refusal> {
         return Err(no_explain());
     }
     sql::forbidden(text, classified.kind)?;
-    Ok(Text { kind: classified.kind, double_quotes: sql::has_double_quotes(text) })
+    let double_quotes = sql::has_double_quotes(text);
+    let transfers = sql::calls(text, accounts::FUNCTION);
+    Ok(Text { kind: classified.kind, double_quotes, transfers })
 }
 
 /// Plans differ from server to server.

@@ -296,6 +296,7 @@ fn copy_and_parts_of_large_transactions_are_no_way_around_grants() {
         ("nobody", "COPY mine (id, v) FROM STDIN", "42501"),
         (ADMINISTRATOR, "COPY rota_users (name) FROM STDIN", "42501"),
         (ADMINISTRATOR, "COPY \"ROTA_grants\" FROM STDIN", "42501"),
+        (ADMINISTRATOR, "COPY rota_accounts FROM STDIN", "42501"),
         ("nobody", "COPY secret TO STDOUT", "0A000"),
         ("nobody", "COPY secret FROM '/etc/passwd'", "42501"),
         ("nobody", "COPY secret FROM PROGRAM 'id'", "42501"),

@@ -9,7 +9,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::change::{Change, Objects, Options, PUBLIC, Password};
 use super::rights::{Privilege, Privileges, is_free};
-use super::{ALL_TABLES, Access, Grant, Servers, User, none, roles_of, servers_text};
+use super::{ALL_TABLES, Access, Grant, Rights, Servers, User, none, roles_of, servers_text};
+use crate::accounts;
 use crate::engine::{Engine, Running};
 use crate::error::{Trouble, judge};
 use crate::policy::is_system;
@@ -76,7 +77,7 @@ impl Engine {
 
     fn carry_out(&self, access: &Access, by: &str, change: Change) -> Result<(), Trouble> {
         let connection = self.database.connection();
-        let actor = access.user(by).ok_or_else(|| super::no_user(by))?;
+        let actor = access.rights_of(by).ok_or_else(|| super::no_user(by))?;
         match change {
             Change::Create(name, options) => {
                 must_be_administrator(actor, "permission denied to create role")?;
@@ -157,10 +158,10 @@ impl Engine {
         made: &[String],
         running: &mut Running<'_>,
     ) -> Result<(), Trouble> {
-        let by = self.access.user(running.user);
+        let by = self.access.rights_of(running.user);
         let changed = match kind {
             StatementKind::CreateTable | StatementKind::CreateView => {
-                if by.is_none_or(|user| user.rights.administrator) || made.is_empty() {
+                if by.is_none_or(|rights| rights.administrator) || made.is_empty() {
                     return Ok(());
                 }
                 self.own(made, running.user)?
@@ -355,7 +356,7 @@ fn forget(connection: &Connection, name: &str) -> Result<(), Trouble> {
 fn grant(
     connection: &Connection,
     access: &Access,
-    actor: &User,
+    actor: &Rights,
     (on, whom): (&Objects, &[String]),
     change: impl Fn(Privileges) -> Privileges,
 ) -> Result<(), Trouble> {
@@ -370,7 +371,7 @@ fn grant(
                     let message = format!("relation \"{table}\" does not exist");
                     return Err(Refusal::new(sqlstate::UNDEFINED_TABLE, message).into());
                 }
-                let may = actor.administrator || actor.rights.has_on(Privilege::Create, table);
+                let may = actor.administrator || actor.has_on(Privilege::Create, table);
                 if !may || is_system(table) {
                     return Err(denied(format!("permission denied for table {table}")).into());
                 }
@@ -386,7 +387,7 @@ fn grant(
         access.grants.iter().map(held).collect();
     let most = if actor.administrator { MOST_GRANTS } else { MOST_BY_USERS };
     for grantee in whom {
-        if grantee != PUBLIC && access.user(grantee).is_none() {
+        if grantee != PUBLIC && access.rights_of(grantee).is_none() {
             return Err(no_role(grantee).into());
         }
         for object in &objects {
@@ -441,8 +442,11 @@ fn membership(
     members: &[String],
     joins: bool,
 ) -> Result<(), Trouble> {
-    for name in roles.iter().chain(members) {
-        access.user(name).ok_or_else(|| no_role(name))?;
+    for role in roles {
+        access.user(role).ok_or_else(|| no_role(role))?;
+    }
+    for member in members {
+        access.rights_of(member).ok_or_else(|| no_role(member))?;
     }
     let memberships = access.memberships();
     let mut after: BTreeSet<(String, String)> = access.roles.clone();
@@ -479,13 +483,14 @@ fn keep_an_administrator(before: &Access, after: &Access) -> Result<(), Refusal>
 }
 
 fn check_name(name: &str) -> Result<(), Refusal> {
-    if RESERVED.contains(&name) || name.starts_with("pg_") {
+    let is_account = accounts::key_of_account(name).is_some();
+    if is_account || RESERVED.contains(&name) || name.starts_with("pg_") {
         return Err(Refusal::new("42939", format!("role name \"{name}\" is reserved")));
     }
     Ok(())
 }
 
-fn must_be_administrator(actor: &User, message: &str) -> Result<(), Refusal> {
+fn must_be_administrator(actor: &Rights, message: &str) -> Result<(), Refusal> {
     if actor.administrator { Ok(()) } else { Err(denied(message)) }
 }
 

@@ -10,6 +10,7 @@ use rota_core::types::PublicKey;
 
 use super::rights::{Privilege, Privileges};
 use super::verifier::Verifier;
+use crate::accounts;
 use crate::sql::{Lexer, Token};
 use crate::value::StatementKind;
 
@@ -326,7 +327,8 @@ impl<'a> Words<'a> {
             other => return Err(unexpected(other)),
         };
         let longest = if what == "role" { MAX_NAME } else { 1_000 };
-        if name.is_empty() || name.len() > longest || name.contains('\0') {
+        let is_long = name.len() > longest && accounts::key_of_account(&name).is_none();
+        if name.is_empty() || is_long || name.contains('\0') {
             let message = format!("a {what} name has from 1 to {longest} bytes");
             return Err(Refusal::new("42602", message));
         }

@@ -119,6 +119,8 @@ impl fmt::Display for Privileges {
 pub struct Rights {
     /// Everything.
     pub administrator: bool,
+    /// Whether it may make tables, and have those that it made.
+    pub(super) makes_own: bool,
     /// On every table.
     pub(super) everywhere: Privileges,
     /// By name, in lower case.
@@ -143,11 +145,17 @@ impl Rights {
         granted.is_some_and(|granted| granted.contains(privilege))
     }
 
+    /// Whether new tables may be made.
+    pub fn may_make_tables(&self) -> bool {
+        self.makes_own || self.may_everywhere(Privilege::Create)
+    }
+
     /// Whether anything may be written anywhere.
     pub fn may_write(&self) -> bool {
         let writes =
             |privileges: &Privileges| !privileges.without(Privileges::of_letters("r")).is_empty();
-        self.administrator || writes(&self.everywhere) || self.tables.values().any(writes)
+        let granted = writes(&self.everywhere) || self.tables.values().any(writes);
+        granted || self.may_make_tables()
     }
 
     /// The first thing that a statement needs and may not.
@@ -162,7 +170,7 @@ impl Rights {
         match need {
             _ if self.administrator => true,
             Need::Administrator(_) => false,
-            Need::Anywhere => self.may_everywhere(Privilege::Create),
+            Need::Anywhere => self.may_make_tables(),
             Need::On(privilege, table, _) => self.may(*privilege, table),
         }
     }

@@ -124,7 +124,7 @@ impl Known {
         let user = self.user(call, 2)?;
         self.any(call, &user, |word, rights| match word {
             "usage" => Some(true),
-            "create" => Some(rights.may_everywhere(Privilege::Create)),
+            "create" => Some(rights.may_make_tables()),
             _ => None,
         })
     }
@@ -169,7 +169,7 @@ impl Known {
         let Some(words) = text(call, call.len().saturating_sub(1)) else { return Ok(None) };
         let access = self.caller.access();
         let nothing = Arc::default();
-        let rights = access.user(user).map_or(&nothing, |user| &user.rights);
+        let rights = access.rights_of(user).unwrap_or(&nothing);
         let mut found = false;
         for word in words.split(',') {
             let word = word.trim().to_ascii_lowercase();
@@ -186,7 +186,7 @@ impl Known {
 }
 
 fn is_member(access: &Access, user: &str, role: &str) -> bool {
-    let is_administrator = access.user(user).is_some_and(|user| user.rights.administrator);
+    let is_administrator = access.rights_of(user).is_some_and(|rights| rights.administrator);
     is_administrator || access.is_member(user, role)
 }
 

@@ -13,7 +13,10 @@ use rota_core::genesis::Parameters;
 use rota_core::transaction::{Statement, Transaction};
 use rota_core::types::{ChainId, TransactionId};
 
+use rusqlite::Connection;
+
 use super::Session;
+use crate::accounts::{self, Till};
 use crate::engine::{Budget, Engine, MAX_SHOWN_BYTES, Running};
 use crate::error::Trouble;
 use crate::replay::{Stage, replay};
@@ -38,9 +41,20 @@ impl Session {
         let stored = sequences::read(connection)
             .map_err(|error| Fault::storage("reading sequences on a draft", error))?;
         self.engine.context.sequences().load(stored);
+        let terms = self.engine.access.terms();
+        let mut till = match &terms {
+            Some(terms) => self.pay(|connection| Till::open(connection, terms, &block.header))?,
+            None => Till::default(),
+        };
         let mut budget = Budget::of_block(parameters);
         for envelope in &block.body.envelopes {
             for transaction in &envelope.transactions {
+                if let Some(terms) = &terms {
+                    let (fee, signer) = (terms.fee(envelope, transaction), &envelope.signer);
+                    if !self.pay(|connection| till.charge(connection, fee, signer))? {
+                        continue;
+                    }
+                }
                 self.engine.set_time(block.header.time);
                 let id = transaction.id(chain, envelope.signer);
                 self.ours(&format!("SAVEPOINT {AROUND}"))?;
@@ -65,7 +79,26 @@ impl Session {
                 self.ours(&format!("RELEASE {AROUND}"))?;
             }
         }
+        self.pay(|connection| till.close(connection))?;
         Ok(true)
+    }
+
+    /// Takes the least fee of a transaction that is about to begin, if its user can pay, since at
+    /// apply that is gone before its first statement: what it is shown of its own balance would
+    /// differ.
+    pub(super) fn pay_least(&mut self, user: &str) -> Result<(), Fault> {
+        let access = &self.engine.access;
+        let Some((terms, key)) = access.terms().zip(access.key_of_user(user)) else {
+            return Ok(());
+        };
+        let account = accounts::account_of(&key);
+        self.pay(|connection| accounts::take(connection, &account, terms.least_fee())).map(drop)
+    }
+
+    fn pay<T>(&self, run: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
+        self.engine.context.trust();
+        run(self.engine.database.connection())
+            .map_err(|error| Fault::storage("paying on a draft", error))
     }
 
     fn foresee_one(

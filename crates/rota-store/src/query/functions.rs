@@ -27,6 +27,9 @@ pub const VERSION: &str = concat!("PostgreSQL 16.0 (Rota ", env!("CARGO_PKG_VERS
 const FIND_TRANSACTION: &str =
     "SELECT height, outcomes FROM main.rota_transactions WHERE instr(outcomes, ?1) > 0";
 
+/// As where statements are executed: not for views and triggers.
+const SPENDS: FunctionFlags = FunctionFlags::SQLITE_UTF8.union(FunctionFlags::SQLITE_DIRECTONLY);
+
 /// Whether a server knows of a transaction that is not executed yet.
 pub type OnItsWay = Arc<dyn Fn(&TransactionId) -> bool + Send + Sync>;
 
@@ -45,9 +48,13 @@ pub(super) fn register(
     connection.create_scalar_function(c"now", 0, flags, |_| Ok(timestamp(unix_ms())))?;
     functions::register(connection, None)?;
     functions::register_random(connection, random)?;
-    // So that an INSERT whose defaults ask for it can be described.
+    // So that an INSERT whose defaults ask for it can be described, and a transfer.
     connection.create_scalar_function(c"rota_nextval", 1, flags, |_| {
         let message = "a read may not change anything; numbers are for writes";
+        Err::<i64, _>(Error::UserFunctionError(message.into()))
+    })?;
+    connection.create_scalar_function(c"rota_transfer", 2, SPENDS, |_| {
+        let message = "a read may not change anything; rota_transfer is for writes";
         Err::<i64, _>(Error::UserFunctionError(message.into()))
     })?;
     let fixed = FunctionFlags::SQLITE_DETERMINISTIC | flags;

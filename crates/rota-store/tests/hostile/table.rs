@@ -17,12 +17,13 @@
 pub const ADMINISTRATOR: &str = "rota";
 
 /// Everything that an attack which was refused must have left alone.
-pub const UNTOUCHED: [&str; 12] = [
+pub const UNTOUCHED: [&str; 13] = [
     "SELECT name, hex(key), verifier, servers, administrator, login FROM rota_users ORDER BY name",
     "SELECT object, grantee, privileges FROM rota_grants ORDER BY object, grantee",
     "SELECT role, member FROM rota_roles ORDER BY role, member",
     "SELECT name, next, born FROM rota_sequences ORDER BY name",
     "SELECT id, part FROM rota_staged ORDER BY id, part",
+    "SELECT account, balance FROM rota_accounts ORDER BY account",
     "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name",
     "SELECT name, seq FROM sqlite_sequence ORDER BY name",
     "SELECT id, v FROM secret ORDER BY id",

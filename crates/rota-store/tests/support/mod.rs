@@ -54,12 +54,18 @@ pub struct Maker {
     pub genesis: Genesis,
     pub height: Height,
     pub time: Time,
+    /// Under `pow` the first key's owner finds all blocks.
+    pub turn: Turn,
     salt: u128,
 }
 
 impl Maker {
     pub fn new(genesis: Genesis) -> Self {
-        Self { genesis, height: Height(0), time: Time(START_MS), salt: 0 }
+        let turn = match genesis.method {
+            Method::Poa | Method::Raft => Turn::Scheduled,
+            Method::Pow => Turn::Found { miner: key(1).public() },
+        };
+        Self { genesis, height: Height(0), time: Time(START_MS), turn, salt: 0 }
     }
 
     pub fn transaction(&mut self, statements: Vec<Statement>) -> Transaction {
@@ -96,7 +102,7 @@ impl Maker {
             kind: Kind::Ordinary,
             parent: BlockId::default(),
             leader: MemberIndex(0),
-            turn: Turn::Scheduled,
+            turn: self.turn,
             time: self.time,
             applied: Applied::default(),
             body: body.digest(),
