@@ -2,13 +2,14 @@
 //! status.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rota_core::block::Applied;
+use rota_core::consensus::Standing;
 use rota_core::error::{Refusal, sqlstate};
-use rota_core::genesis::Genesis;
+use rota_core::genesis::{Genesis, Method};
 use rota_core::members::Members;
 use rota_core::replica::Status;
 use rota_core::time::Time;
@@ -16,12 +17,18 @@ use rota_core::types::{ChainId, Height, NodeId};
 use tokio::sync::watch;
 
 use crate::config::ServerConfig;
-use crate::status::{HeightRoot, Named, PeerStatus, ROOTS_TOLD, ServerStatus, State};
+use crate::miner::Meter;
+use crate::status::{
+    Depth, HeightRoot, Named, PeerStatus, ROOTS_TOLD, ServerStatus, State, WorkStatus,
+};
 use crate::transport::Observer;
 
 /// With more final blocks than this not yet executed, a server says that it is catching up. Under
 /// load a few are always on their way.
 const CATCHING_UP_LAG: u64 = 16;
+
+/// Of a server that has no name here, so many hex digits of its key are told.
+const SHORT_KEY: usize = 8;
 
 /// Where this server stands.
 pub struct Board {
@@ -29,10 +36,14 @@ pub struct Board {
     pub chain: ChainId,
     /// Who this server is.
     pub key: NodeId,
+    /// What this server hashes in a second (`pow`).
+    pub(crate) mining: Meter,
+    method: Method,
     members: Members,
     config: ServerConfig,
-    /// By member: whether messages flow both ways.
-    peers: BTreeMap<NodeId, AtomicBool>,
+    /// Whether messages flow both ways: with each member; under `pow` with the peers that this
+    /// server was told of and with those that are connected now.
+    peers: Mutex<BTreeMap<NodeId, bool>>,
     replica: Mutex<(Status, Instant)>,
     /// Since when there is no quorum in reach, and since when final blocks wait to be executed.
     cut_off: Mutex<Option<Instant>>,
@@ -56,12 +67,18 @@ impl Board {
         config: ServerConfig,
         status: Status,
     ) -> Self {
-        let others = members.iter().map(|(_, member)| member.key).filter(|other| *other != key);
+        let known: Vec<NodeId> = match genesis.method {
+            Method::Poa | Method::Raft => members.iter().map(|(_, member)| member.key).collect(),
+            Method::Pow => config.peers.iter().map(|peer| peer.key).collect(),
+        };
+        let others = known.into_iter().filter(|other| *other != key);
         let (applied, live) = (status.applied, status.live);
         Self {
             chain: genesis.chain_id(),
             key,
-            peers: others.map(|other| (other, AtomicBool::new(false))).collect(),
+            mining: Meter::new(),
+            method: genesis.method,
+            peers: Mutex::new(others.map(|other| (other, false)).collect()),
             members,
             config,
             replica: Mutex::new((status, Instant::now())),
@@ -121,16 +138,56 @@ impl Board {
         }
     }
 
-    /// Whether this server and the members that it reaches make a quorum.
+    /// Whether enough members are in reach for a write to become final: with this server itself
+    /// more than two thirds of the weight (`poa`), or more than half of it (`raft`). A server that
+    /// only follows needs one member to hear from. Under `pow` nobody is needed.
     pub fn quorum_in_reach(&self) -> bool {
+        if self.method == Method::Pow {
+            return true;
+        }
+        let follows = lock(&self.replica).0.standing == Standing::Following;
+        let peers = lock(&self.peers);
+        if follows {
+            return peers.values().any(|connected| *connected);
+        }
         let reached = self.members.iter().filter_map(|(index, member)| {
-            let reached = match self.peers.get(&member.key) {
-                Some(flag) => flag.load(Ordering::Relaxed),
-                None => member.key == self.key,
-            };
-            reached.then_some(index)
+            let own = member.key == self.key;
+            (own || peers.get(&member.key).is_some_and(|connected| *connected)).then_some(index)
         });
-        self.members.is_quorum(self.members.weight_of(reached))
+        let weight = self.members.weight_of(reached);
+        match self.method {
+            Method::Raft => self.members.is_majority(weight),
+            Method::Poa | Method::Pow => self.members.is_quorum(weight),
+        }
+    }
+
+    /// Whether this server takes part in deciding; one that does not takes no writes.
+    pub fn follows(&self) -> bool {
+        lock(&self.replica).0.standing == Standing::Following
+    }
+
+    /// Whether what is known of the method's standing is as new as this final block: under `pow`
+    /// that says whether a write in it is acknowledged.
+    pub fn tells_of(&self, height: Height) -> bool {
+        self.method != Method::Pow || lock(&self.replica).0.height >= height
+    }
+
+    /// How deep a final block is, where that is what makes it final (`pow`).
+    pub fn depth(&self, height: Height) -> Option<Depth> {
+        match &lock(&self.replica).0.standing {
+            Standing::Mining(mining) => Some(Depth::of(height, mining.head)),
+            _ => None,
+        }
+    }
+
+    /// How it is found out whose turn it is.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// Whose turn it is, as far as this server knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        lock(&self.replica).0.leader
     }
 
     /// How long this server has had no quorum in reach; `strict`ly, how long it has had final
@@ -162,13 +219,16 @@ impl Board {
 
     /// In one word.
     pub fn state(&self) -> State {
-        let (status, _) = &*lock(&self.replica);
-        let lag = status.height.0.saturating_sub(self.applied.borrow().0);
+        let (height, live) = {
+            let (status, _) = &*lock(&self.replica);
+            (status.height, status.live)
+        };
+        let lag = height.0.saturating_sub(self.applied.borrow().0);
         if lock(&self.diverged).is_some() {
             State::Diverged
         } else if !self.quorum_in_reach() {
             State::NoQuorum
-        } else if lag > CATCHING_UP_LAG || !status.live {
+        } else if lag > CATCHING_UP_LAG || !live {
             State::CatchingUp
         } else {
             State::Ready
@@ -190,6 +250,19 @@ impl Board {
             http: self.config.http,
             chain: self.chain.to_string(),
             state,
+            method: self.method,
+            role: self.role(&status.standing).into(),
+            term: match status.standing {
+                Standing::Elected { term, .. } => Some(term),
+                _ => None,
+            },
+            work: match &status.standing {
+                Standing::Mining(mining) => {
+                    let (threads, share) = (self.config.mine_threads, self.config.mine_share);
+                    Some(WorkStatus::new(mining, self.mining.rate(), threads, share))
+                }
+                _ => None,
+            },
             height: status.height.0,
             slot: status.slot.0,
             epoch: status.epoch.0,
@@ -200,7 +273,7 @@ impl Board {
             chain_time: status.chain_time.plus(at.elapsed()).0,
             lag: status.height.0.saturating_sub(applied.height),
             pending: u64::try_from(status.pending).unwrap_or(u64::MAX),
-            peers: self.peers.iter().map(|(key, flag)| self.peer(key, flag)).collect(),
+            peers: lock(&self.peers).iter().map(|(key, on)| self.peer(key, *on)).collect(),
             transactions: self.transactions.load(Ordering::Relaxed),
             blocks: self.blocks.load(Ordering::Relaxed),
             fsyncs: self.fsyncs.load(Ordering::Relaxed),
@@ -209,7 +282,18 @@ impl Board {
         }
     }
 
-    fn peer(&self, key: &NodeId, connected: &AtomicBool) -> PeerStatus {
+    /// What this server does, in one word.
+    fn role(&self, standing: &Standing) -> &'static str {
+        match standing {
+            Standing::Voting => "member",
+            Standing::Following => "follower",
+            Standing::Elected { role, .. } => role,
+            Standing::Mining(_) if self.config.mine_threads > 0 => "miner",
+            Standing::Mining(_) => "follower",
+        }
+    }
+
+    fn peer(&self, key: &NodeId, connected: bool) -> PeerStatus {
         let Named { name, number, key } = self.named(*key);
         let address = self.config.peers.iter().find(|peer| peer.key == key);
         PeerStatus {
@@ -218,7 +302,7 @@ impl Board {
             key,
             address: address.map(|peer| peer.address.clone()).unwrap_or_default(),
             http: address.and_then(|peer| peer.http.clone()),
-            connected: connected.load(Ordering::Relaxed),
+            connected,
         }
     }
 
@@ -231,12 +315,30 @@ impl Board {
         }
     }
 
+    /// The servers that have names: members in their order, or those that `server.toml` lists.
+    pub fn servers(&self) -> Vec<Named> {
+        match self.members.is_none() {
+            false => self.members.iter().map(|(_, member)| self.named(member.key)).collect(),
+            true => {
+                let listed = self.config.peers.iter().map(|peer| peer.key);
+                let own = listed.clone().all(|key| key != self.key).then_some(self.key);
+                listed.chain(own).map(|key| self.named(key)).collect()
+            }
+        }
+    }
+
     fn named(&self, key: NodeId) -> Named {
-        let number = self.members.index_of(&key).map_or(0, |index| u64::from(index.0) + 1);
+        let place = match self.members.is_none() {
+            false => self.members.index_of(&key).map(|index| u64::from(index.0)),
+            true => (0..).zip(&self.config.peers).find(|(_, p)| p.key == key).map(|(at, _)| at),
+        };
+        let number = place.map_or(0, |place| place + 1);
         let configured = self.config.peers.iter().find(|peer| peer.key == key);
         let name = match configured {
             _ if key == self.key => self.config.name.clone(),
             Some(peer) if !peer.name.is_empty() => peer.name.clone(),
+            // A stranger, or a member whose name is not told here.
+            _ if number == 0 => key.to_string().chars().take(SHORT_KEY).collect(),
             _ => format!("server-{number}"),
         };
         Named { name, number, key }
@@ -245,14 +347,25 @@ impl Board {
 
 impl Observer for Board {
     fn peer_is(&self, peer: &NodeId, connected: bool) {
-        if let Some(flag) = self.peers.get(peer) {
-            flag.store(connected, Ordering::Relaxed);
-            let mut cut_off = lock(&self.cut_off);
-            if self.quorum_in_reach() {
-                *cut_off = None;
-            } else {
-                cut_off.get_or_insert_with(Instant::now);
+        let mut peers = lock(&self.peers);
+        let listed = self.config.peers.iter().any(|known| known.key == *peer);
+        match peers.get_mut(peer) {
+            // Strangers come and go: of who is gone nothing is kept.
+            Some(_) if !connected && self.method == Method::Pow && !listed => {
+                peers.remove(peer);
             }
+            Some(flag) => *flag = connected,
+            None if self.method == Method::Pow && connected => {
+                peers.insert(*peer, true);
+            }
+            None => return,
+        }
+        drop(peers);
+        let mut cut_off = lock(&self.cut_off);
+        if self.quorum_in_reach() {
+            *cut_off = None;
+        } else {
+            cut_off.get_or_insert_with(Instant::now);
         }
     }
 

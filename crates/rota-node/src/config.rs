@@ -103,10 +103,28 @@ pub struct ServerConfig {
     /// only where both doors listen on loopback addresses; `rota dev` sets it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub open: bool,
+    /// `pow`: so many threads search for blocks; with 0 this server does not mine.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mine_threads: u32,
+    /// `pow`: each of them for so many percent of a core's time.
+    #[serde(default = "all_of_it", skip_serializing_if = "is_all_of_it")]
+    pub mine_share: u8,
     /// Where the other members are. This server itself may be listed, so that it can tell clients
     /// where they reach it.
     #[serde(default)]
     pub peers: Vec<PeerConfig>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn all_of_it() -> u8 {
+    100
+}
+
+fn is_all_of_it(share: &u8) -> bool {
+    *share == all_of_it()
 }
 
 /// Another member (`[[peers]]` in `server.toml`).
@@ -127,6 +145,18 @@ pub struct PeerConfig {
 }
 
 impl ServerConfig {
+    /// A server with a name and addresses, and nothing else: closed, without peers, not mining.
+    pub fn new(
+        name: impl Into<String>,
+        pg: SocketAddr,
+        http: SocketAddr,
+        peer: SocketAddr,
+    ) -> Self {
+        let (open, peers) = (false, Vec::new());
+        let (mine_threads, mine_share) = (0, all_of_it());
+        Self { name: name.into(), pg, http, peer, open, mine_threads, mine_share, peers }
+    }
+
     /// Reads a home's `server.toml`.
     pub fn load(home: &Path) -> Result<Self, ConfigError> {
         let path = home.join(CONFIG_FILE);

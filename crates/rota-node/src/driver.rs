@@ -11,6 +11,7 @@
 mod envelopes;
 mod latest;
 mod levels;
+mod patience;
 mod transaction;
 
 use std::path::Path;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, TrySendError};
 use rota_core::codec::encode;
 use rota_core::error::{Refusal, sqlstate};
+use rota_core::genesis::Method;
 use rota_core::transaction::{self as core, Settings, Statement};
 use rota_core::types::{Height, TransactionId};
 use rota_store::access::{Access as Users, View};
@@ -37,21 +39,21 @@ use crate::pending::Pending;
 use crate::queues;
 use crate::readers::ReadJob;
 use crate::signer::EnvelopeLimits;
-use crate::status::{ServerStatus, State};
+use crate::status::{Depth, Named, ServerStatus, State};
 use crate::unfinal::Unfinal;
 pub use envelopes::ChainNow;
 pub use levels::{BeginOptions, Cancel, ReadLevel, ReadOptions, RunOptions, Wait, WriteOptions};
+pub(crate) use patience::Patience;
 pub use transaction::Transaction;
-
-/// How long a client waits for its write to become final and be executed before it hears that the
-/// outcome is unknown. Well above any election of a new leader, below the patience of most clients.
-pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a write waits for servers to be connected again, before it is refused.
 const QUORUM_WAIT: Duration = Duration::from_secs(1);
 
 /// How often it looks.
 const QUORUM_STEP: Duration = Duration::from_millis(10);
+
+/// How long a server that stops waits until another one leads.
+const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// How long a read waits for the height that it must see.
 pub const READ_WAIT: Duration = Duration::from_secs(10);
@@ -174,7 +176,22 @@ impl Driver {
         let salt = salt()?;
         let transaction =
             core::Transaction { salt, user: user.into(), statements, settings, interactive: None };
-        self.submit(transaction, options, WRITE_TIMEOUT).await
+        self.submit(transaction, options, self.write_timeout()).await
+    }
+
+    /// How long a client waits for its write before it hears that the outcome is unknown.
+    pub fn write_timeout(&self) -> Duration {
+        self.0.limits.patience.write
+    }
+
+    /// Refuses writes where they cannot be decided: on a server that only follows.
+    fn check_votes(&self) -> Result<(), Refusal> {
+        if !self.0.board.follows() {
+            return Ok(());
+        }
+        let message = "this server follows the others and takes no part in deciding: reads only; \
+                       write to a member";
+        Err(Refusal::new(sqlstate::READ_ONLY, message))
     }
 
     /// Sends a transaction and waits for what becomes of it, no longer than `most`.
@@ -186,6 +203,7 @@ impl Driver {
     ) -> Result<Written, WriteError> {
         let inner = &*self.0;
         inner.board.refuse_if_diverged()?;
+        self.check_votes()?;
         self.wait_for_quorum().await?;
         self.wait_until_live().await?;
         let bytes = encode(&transaction).len();
@@ -206,7 +224,7 @@ impl Driver {
         match tokio::time::timeout(patience, &mut waiting.answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(unknown(id, "this server stopped")),
-            Err(_) => Err(unknown(id, "it is not final yet")),
+            Err(_) => Err(unknown(id, &inner.pending.why_late())),
         }
     }
 
@@ -268,6 +286,21 @@ impl Driver {
         self.0.board.status()
     }
 
+    /// How it is found out whose turn it is.
+    pub(crate) fn method(&self) -> Method {
+        self.0.board.method()
+    }
+
+    /// The servers that have names, in their order.
+    pub(crate) fn servers(&self) -> Vec<Named> {
+        self.0.board.servers()
+    }
+
+    /// How deep a final block is, where that is what makes it final (`pow`).
+    pub(crate) fn depth(&self, height: Height) -> Option<Depth> {
+        self.0.board.depth(height)
+    }
+
     /// Whether this server can be used, in one word.
     pub(crate) fn state(&self) -> State {
         self.0.board.state()
@@ -286,6 +319,26 @@ impl Driver {
     /// Where peers, and over HTTP clients, reach this server, as far as its settings say so.
     pub(crate) fn own_addresses(&self) -> (String, Option<String>) {
         self.0.board.own_addresses()
+    }
+
+    /// Before a planned stop: has another server elected, if this one leads until it is missed, and
+    /// returns when one leads. Whoever waits here for a write goes on waiting for it.
+    pub(crate) async fn hand_over(&self) {
+        let inner = &*self.0;
+        let leads = || inner.board.leader() == Some(inner.board.key);
+        if inner.board.method() != Method::Raft || !leads() {
+            return;
+        }
+        inner.unfinal.hand_over();
+        let handed = async {
+            while leads() {
+                tokio::time::sleep(QUORUM_STEP).await;
+            }
+        };
+        match tokio::time::timeout(HAND_OVER, handed).await {
+            Ok(()) => tracing::info!("another server leads"),
+            Err(_) => tracing::warn!("no other server leads after {HAND_OVER:?}"),
+        }
     }
 
     /// This server's home.

@@ -80,7 +80,7 @@ impl Executor {
         }
         let transactions = u64::try_from(done.receipts.len()).unwrap_or(u64::MAX);
         self.board.executed(done.applied, transactions);
-        self.pending.executed(&done.receipts);
+        self.pending.executed(&done.receipts, self.board.tells_of(done.applied.height));
         Ok(self.results.send(Executed { applied: done.applied, receipts: done.receipts }).is_ok())
     }
 

@@ -27,6 +27,7 @@ pub mod driver;
 mod executor;
 mod files;
 pub mod http;
+mod miner;
 mod pending;
 pub mod pg;
 mod porch;

@@ -33,6 +33,15 @@ pub(crate) struct Pending {
     early: AtomicUsize,
     /// Nothing will be answered any more.
     closed: AtomicBool,
+    /// Why what is executed is not acknowledged now (`pow`), and who would be answered what.
+    paused: Mutex<Paused>,
+}
+
+/// Acknowledgements that wait until depth means something again.
+#[derive(Default)]
+struct Paused {
+    why: Option<String>,
+    answers: HashMap<TransactionId, Answer>,
 }
 
 struct Waiter {
@@ -74,6 +83,7 @@ impl Pending {
             in_flight: AtomicUsize::new(0),
             early: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            paused: Mutex::default(),
         }
     }
 
@@ -156,10 +166,11 @@ impl Pending {
     }
 
     /// Answers those of our clients whose transactions were in a block that is executed and
-    /// committed.
-    pub(crate) fn executed(&self, receipts: &[Receipt]) {
-        for receipt in receipts {
-            let Some(waiter) = self.take(&receipt.id) else { continue };
+    /// committed: at once, or, unless `certain`, when [`Pending::pause`] is next told that nothing
+    /// speaks against it.
+    pub(crate) fn executed(&self, receipts: &[Receipt], certain: bool) {
+        let mut paused = self.paused();
+        for receipt in receipts.iter().filter(|receipt| self.has(&receipt.id)) {
             let answer = match &receipt.outcome {
                 Ok(results) => Ok(Written {
                     id: receipt.id,
@@ -169,9 +180,50 @@ impl Pending {
                 }),
                 Err(refusal) => Err(WriteError { refusal: refusal.clone(), id: Some(receipt.id) }),
             };
+            if certain && paused.why.is_none() {
+                self.answer(&receipt.id, answer);
+            } else {
+                paused.answers.insert(receipt.id, answer);
+            }
+        }
+    }
+
+    /// From now on what is executed is not acknowledged, for this reason; or it is again, and those
+    /// who still wait are answered.
+    pub(crate) fn pause(&self, why: Option<String>) {
+        let mut paused = self.paused();
+        paused.why = why;
+        // Who has waited for too long has been told so.
+        paused.answers.retain(|id, _| self.has(id));
+        if paused.why.is_none() {
+            for (id, answer) in std::mem::take(&mut paused.answers) {
+                self.answer(&id, answer);
+            }
+        }
+    }
+
+    /// Whether nothing is acknowledged now.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused().why.is_some()
+    }
+
+    /// Why a write that was sent is not answered yet.
+    pub(crate) fn why_late(&self) -> String {
+        match &self.paused().why {
+            Some(why) => format!("nothing is acknowledged now ({why})"),
+            None => "it is not final yet".into(),
+        }
+    }
+
+    fn answer(&self, id: &TransactionId, answer: Answer) {
+        if let Some(waiter) = self.take(id) {
             // A client that went away does not mind.
             let _ = waiter.answer.send(answer);
         }
+    }
+
+    fn paused(&self) -> MutexGuard<'_, Paused> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers those of our clients whose transactions will not be executed.

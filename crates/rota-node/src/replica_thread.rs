@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, never, select};
 use rota_core::block::Block;
+use rota_core::consensus::Standing;
 use rota_core::error::{Fault, Invalid, Refusal};
 use rota_core::message::{Message, Offer, Recipient};
 use rota_core::replica::{Input, Output};
@@ -22,6 +23,7 @@ use crate::board::Board;
 use crate::checker::Arrival;
 use crate::clock::Clock;
 use crate::executor::{Executed, Job};
+use crate::miner::Miner;
 use crate::pending::Pending;
 use crate::queues;
 use crate::threads::Stop;
@@ -50,6 +52,7 @@ pub(crate) struct Outside {
     pub(crate) pending: Arc<Pending>,
     pub(crate) unfinal: Arc<Unfinal>,
     pub(crate) board: Arc<Board>,
+    pub(crate) miner: Miner,
     /// Blocks that the executor's queue had no room for: at most what one batch of inputs made
     /// final, since no inputs are taken until they are gone.
     pub(crate) backlog: VecDeque<Job>,
@@ -141,7 +144,14 @@ impl ReplicaThread {
     fn publish(&mut self) {
         let status = self.host.replica().status(self.clock.now());
         let fsyncs = self.host.journal().fsyncs();
+        let paused = match &status.standing {
+            Standing::Mining(mining) => Some(mining.paused.clone()),
+            _ => None,
+        };
         self.board.replica_is(status, fsyncs);
+        if let Some(why) = paused {
+            self.outside.pending.pause(why);
+        }
     }
 }
 
@@ -197,7 +207,9 @@ impl Io for Outside {
         self.pending.dropped(&transactions, &why);
     }
 
-    fn search(&mut self, _job: Option<SearchJob>) {}
+    fn search(&mut self, job: Option<SearchJob>) {
+        self.miner.search(job);
+    }
 
     fn punish(&mut self, peer: NodeId, why: Invalid) {
         self.transport.punish(peer, why);
@@ -205,7 +217,7 @@ impl Io for Outside {
 
     fn chunk(&mut self, _height: Height, _number: u32, _bytes: Vec<u8>) {}
 
-    fn restore(&mut self, _offer: Offer) {}
+    fn restore(&mut self, _offer: Offer, _from: NodeId) {}
 
     fn rewind(&mut self, _height: Height) {}
 

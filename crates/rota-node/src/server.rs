@@ -30,6 +30,7 @@ use crate::clock::Clock;
 use crate::config::{ConfigError, HomeLock, ServerConfig, load_genesis, load_key};
 use crate::driver::Driver;
 use crate::executor::{Executor, replay};
+use crate::miner::Miner;
 use crate::pending::Pending;
 use crate::replica_thread::{Outside, ReplicaThread};
 use crate::signer::{EnvelopeLimits, Signer};
@@ -48,6 +49,10 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub struct RunOptions {
     /// Accept clients without TLS from other machines.
     pub insecure: bool,
+    /// Mine with so many threads (`pow`), whatever `server.toml` says.
+    pub mine_threads: Option<u32>,
+    /// Each for so many percent of a core's time.
+    pub mine_share: Option<u8>,
 }
 
 /// A server that did not start, or could not go on.
@@ -150,11 +155,13 @@ impl Server {
     pub async fn start(home: &Path, options: RunOptions) -> Result<Self, ServerError> {
         let lock = HomeLock::take(home)?;
         no_core_dumps();
-        let config = ServerConfig::load(home)?;
+        let mut config = ServerConfig::load(home)?;
+        config.mine_threads = options.mine_threads.unwrap_or(config.mine_threads);
+        config.mine_share = options.mine_share.unwrap_or(config.mine_share);
         let genesis = load_genesis(home)?;
         let key = load_key(home)?;
         let members = genesis.check().map_err(Fault::WrongFiles)?;
-        if members.index_of(&key.public()).is_none() {
+        if genesis.method.is_closed() && members.index_of(&key.public()).is_none() {
             return Err(ServerError::NotAMember(key.public()));
         }
         let tls = Tls::load(home)?;
@@ -173,8 +180,10 @@ impl Server {
         self.raised.recv().await.unwrap_or_else(gone)
     }
 
-    /// Closes the doors, says goodbye to peers, ends the threads: well under a second.
+    /// Hands the turn over if it is this server's for longer (`raft`), closes the doors, says
+    /// goodbye to peers, ends the threads: well under a second, without the hand-over.
     pub async fn stop(self) {
+        self.driver.hand_over().await;
         for door in &self.doors {
             door.abort();
         }
@@ -351,12 +360,14 @@ impl Parts<'_> {
         let (reads, reader_jobs) = bounded(queues::READS);
         let (stop_sender, stop) = threads::stop();
         let (faults, raised) = threads::faults();
+        let miner = Miner::start(&self.genesis, &self.config, &board, &inputs, &stop, &faults)?;
         let outside = Outside {
             transport: transport.clone(),
             jobs,
             pending: pending.clone(),
             unfinal: unfinal.clone(),
             board: board.clone(),
+            miner,
             backlog: VecDeque::new(),
             wake: None,
         };
@@ -370,7 +381,7 @@ impl Parts<'_> {
             stop: stop.clone(),
             outside,
         };
-        let limits = EnvelopeLimits::new(&self.genesis.parameters);
+        let limits = EnvelopeLimits::new(&self.genesis);
         let signer = Signer {
             key: self.key.clone(),
             board: board.clone(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rota_core::crypto::SecretKey;
 use rota_core::error::Fault;
-use rota_core::genesis::Parameters;
+use rota_core::genesis::Genesis;
 use rota_core::replica::Input;
 use rota_core::time::Time;
 use rota_core::transaction::{Envelope, Expiry, MAX_ENVELOPE_BYTES, Transaction};
@@ -17,14 +17,11 @@ use rota_core::types::Height;
 
 use crate::board::Board;
 use crate::checker::Arrival;
-use crate::driver::{ENVELOPE_FRAME_BYTES, QueuedWrite};
+use crate::driver::{ENVELOPE_FRAME_BYTES, Patience, QueuedWrite};
 use crate::pending::Pending;
 
-/// An envelope that did not enter the chain after this time never will: its clients have long been
-/// told that the outcome is unknown, and should not have to wonder for longer.
-const EXPIRY: Duration = Duration::from_secs(60);
-
-/// The same in blocks: far more than can be made in [`EXPIRY`], so that the time is what counts.
+/// An envelope's expiry in blocks: far more than can be made until its time has passed, so that the
+/// time is what counts.
 const EXPIRY_BLOCKS: u64 = 100_000;
 
 /// The most transactions in an envelope: one signature for that many costs next to nothing for
@@ -54,7 +51,7 @@ pub(crate) struct Signer {
     pub(crate) limits: EnvelopeLimits,
 }
 
-/// How large an envelope may be.
+/// How large an envelope may be, and how long it may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EnvelopeLimits {
     /// Transactions.
@@ -63,17 +60,21 @@ pub(crate) struct EnvelopeLimits {
     pub(crate) bytes: usize,
     /// How far ahead an expiry may lie.
     pub(crate) max_expiry: Duration,
+    /// How long a write may take.
+    pub(crate) patience: Patience,
 }
 
 impl EnvelopeLimits {
     /// An envelope must fit in a block of its own.
-    pub(crate) fn new(parameters: &Parameters) -> Self {
+    pub(crate) fn new(genesis: &Genesis) -> Self {
+        let parameters = &genesis.parameters;
         let block = usize::try_from(parameters.block_bytes).unwrap_or(usize::MAX);
         let most = usize::try_from(parameters.block_transactions).unwrap_or(usize::MAX);
         Self {
             transactions: MOST_TRANSACTIONS.min(most),
             bytes: MAX_ENVELOPE_BYTES.min(block).saturating_sub(ENVELOPE_FRAME_BYTES),
             max_expiry: parameters.max_expiry(),
+            patience: Patience::of(genesis),
         }
     }
 }
@@ -125,7 +126,7 @@ impl Signer {
         let (height, time): (Height, Time) = self.board.chain_now();
         let expiry = Expiry {
             height: Height(height.0.saturating_add(EXPIRY_BLOCKS)),
-            time: time.plus(EXPIRY),
+            time: time.plus(self.limits.patience.expiry),
         };
         let envelope = Envelope::sign(self.board.chain, &self.key, expiry, transactions);
         self.inputs.send(Input::Submit(Arc::new(envelope)).into()).is_ok()

@@ -4,12 +4,19 @@
 use std::net::SocketAddr;
 
 use rota_core::block::Applied;
-use rota_core::types::{NodeId, StateRoot};
+use rota_core::consensus::Mining;
+use rota_core::genesis::Method;
+use rota_core::types::{Height, NodeId, StateRoot};
+use rota_core::work::reversal_bound;
 use serde::{Deserialize, Serialize};
 
 /// How many of the newest heights' roots are told: enough for servers asked one after the other,
 /// some seconds and hundreds of blocks apart, to have a height in common.
 pub const ROOTS_TOLD: usize = 256;
+
+/// For these shares of all work it is told how likely what is `k` deep is undone: one that a large
+/// miner may have, and one that should make everybody else uneasy.
+pub const REVERSAL_SHARES: [f64; 2] = [0.1, 0.3];
 
 /// Whether a server can be used, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +36,7 @@ pub enum State {
 }
 
 /// A server's word on itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServerStatus {
     /// Its name.
     pub name: String,
@@ -47,6 +54,17 @@ pub struct ServerStatus {
     pub chain: String,
     /// Whether it can be used.
     pub state: State,
+    /// How it is found out whose turn it is.
+    pub method: Method,
+    /// This server's part in that: `member` (votes), `miner` (searches), `follower` (neither);
+    /// under `raft` whether it leads now.
+    pub role: String,
+    /// `raft`: the term.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term: Option<u64>,
+    /// `pow`: the best branch, and who works on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<WorkStatus>,
     /// The newest final block's height.
     pub height: u64,
     /// The current slot.
@@ -82,6 +100,100 @@ pub struct ServerStatus {
     pub roots: Vec<HeightRoot>,
 }
 
+/// Where `pow` stands, as one server sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkStatus {
+    /// The newest block's height.
+    pub head: u64,
+    /// The hash of its proof, as Bitcoin's programs write it.
+    pub hash: String,
+    /// So many blocks deep is final.
+    pub depth: u32,
+    /// All work in the best branch, in hashes: 64 hex digits, as Bitcoin's programs write it.
+    pub work: String,
+    /// The next block's target, in Bitcoin's compact form: 8 hex digits.
+    pub bits: String,
+    /// What everybody together hashes in a second, by the last blocks' targets and times.
+    pub hash_rate: u64,
+    /// What this server hashes in a second, as measured.
+    pub own_hash_rate: u64,
+    /// With so many threads.
+    pub mine_threads: u32,
+    /// Each of them for this percentage of a core's time.
+    pub mine_share: u8,
+    /// Blocks seen that are not on the best branch.
+    pub stale: u64,
+    /// Reorganisations since this server started.
+    pub reorganisations: u64,
+    /// How many blocks the deepest of them undid.
+    pub deepest: u64,
+    /// Why no write is acknowledged now, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
+    /// How likely what is just final is undone, by what share of all work is against it.
+    pub reversal: Vec<Reversal>,
+}
+
+/// How likely a block is undone.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reversal {
+    /// By somebody with this share of all work, 0 to 1.
+    pub share: f64,
+    /// With at most this probability, if all others hear of each other's blocks.
+    pub bound: f64,
+}
+
+/// How deep a block is under `pow`, and how likely it is undone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Depth {
+    /// It and the blocks on it.
+    pub blocks: u32,
+}
+
+impl Depth {
+    /// A block's of this height, under this head.
+    pub fn of(height: Height, head: Height) -> Self {
+        let blocks = head.0.saturating_add(1).saturating_sub(height.0);
+        Self { blocks: u32::try_from(blocks).unwrap_or(u32::MAX) }
+    }
+
+    /// For [`REVERSAL_SHARES`].
+    pub fn reversal(self) -> [Reversal; 2] {
+        REVERSAL_SHARES.map(|share| Reversal { share, bound: reversal_bound(share, self.blocks) })
+    }
+}
+
+impl std::fmt::Display for Depth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "depth {} reversal", self.blocks)?;
+        self.reversal()
+            .iter()
+            .try_for_each(|Reversal { share, bound }| write!(f, " {share}:{bound:.1e}"))
+    }
+}
+
+impl WorkStatus {
+    /// Where the method stands, and what this server itself hashes in a second.
+    pub(crate) fn new(mining: &Mining, own_hash_rate: u64, threads: u32, share: u8) -> Self {
+        Self {
+            head: mining.head.0,
+            hash: mining.hash.to_string(),
+            depth: mining.depth,
+            work: mining.work.clone(),
+            bits: format!("{:08x}", mining.bits),
+            hash_rate: mining.hash_rate,
+            own_hash_rate,
+            mine_threads: threads,
+            mine_share: share,
+            stale: mining.stale,
+            reorganisations: mining.reorganisations,
+            deepest: mining.deepest,
+            paused: mining.paused.clone(),
+            reversal: Depth { blocks: mining.depth }.reversal().to_vec(),
+        }
+    }
+}
+
 /// A server by name and key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
@@ -91,6 +203,32 @@ pub struct Named {
     pub number: u64,
     /// Its key.
     pub key: NodeId,
+}
+
+/// Who led when, and by what right: the newest final blocks of one server (`GET /chain/leaders`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Leaders {
+    /// How it is found out whose turn it is.
+    pub method: Method,
+    /// The servers that have names here, in their order.
+    pub servers: Vec<Named>,
+    /// Oldest first.
+    pub blocks: Vec<Led>,
+}
+
+/// One turn that became a block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Led {
+    /// The block's height.
+    pub height: u64,
+    /// Its slot.
+    pub slot: u64,
+    /// Its time, milliseconds since 1970.
+    pub time_ms: u64,
+    /// Whose turn it was: a key, in hex.
+    pub leader: String,
+    /// By what right: `scheduled`, `term 3`, `work HASH BITS`.
+    pub turn: String,
 }
 
 /// An executed state.

@@ -117,6 +117,11 @@ impl Unfinal {
         }
     }
 
+    /// Has the turn handed over, if this server has it. With a full queue there is no time for it.
+    pub(crate) fn hand_over(&self) {
+        let _ = self.inputs.try_send(Input::Yield.into());
+    }
+
     /// Hands an envelope that is signed and checked to the replica. `53000`: too much waits for it.
     pub(crate) fn submit(&self, envelope: Arc<Envelope>) -> Result<(), Refusal> {
         self.inputs.try_send(Input::Submit(envelope).into()).map_err(|error| match error {

@@ -40,14 +40,7 @@ async fn start() -> Running {
         members: vec![Member { key: key.public(), weight: 1 }],
     };
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let config = ServerConfig {
-        name: "server-1".into(),
-        pg: any,
-        http: any,
-        peer: any,
-        open: true,
-        peers: Vec::new(),
-    };
+    let config = ServerConfig { open: true, ..ServerConfig::new("server-1", any, any, any) };
     create_home(home.path(), &genesis, &key, &config).unwrap();
     let server = Server::start(home.path(), RunOptions::default()).await.unwrap();
     Running { server, _home: home }

@@ -31,18 +31,15 @@ fn genesis(members: Vec<Member>) -> Genesis {
 fn make(home: &Path) -> (Genesis, ServerConfig, [u8; 32]) {
     let key = new_key().unwrap();
     let genesis = genesis(vec![Member { key: key.public(), weight: 1 }]);
+    let [pg, http, peer] = [5441, 4001, 7001].map(|port| ([127, 0, 0, 1], port).into());
     let config = ServerConfig {
-        name: "server-1".into(),
-        pg: "127.0.0.1:5441".parse().unwrap(),
-        http: "127.0.0.1:4001".parse().unwrap(),
-        peer: "127.0.0.1:7001".parse().unwrap(),
-        open: false,
         peers: vec![PeerConfig {
             name: "server-2".into(),
             key: new_key().unwrap().public(),
             address: "db2.example:7002".into(),
             http: Some("https://db2.example:4001".into()),
         }],
+        ..ServerConfig::new("server-1", pg, http, peer)
     };
     create_home(home, &genesis, &key, &config).unwrap();
     (genesis, config, key.to_bytes())

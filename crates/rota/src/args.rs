@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rota_core::genesis::Method;
 
 use crate::address::{Address, without_password};
 
@@ -37,6 +38,7 @@ pub fn without_passwords(mut error: clap::Error) -> clap::Error {
 const ROTA_HELP: &str = "\
 Try it:
   rota dev                                             four servers on this machine
+  rota dev --method raft                               three, one of which is elected
   rota sql postgres://rota@127.0.0.1:5441/rota         a shell on the first
   rota status http://127.0.0.1:4001 http://127.0.0.1:4002
 
@@ -60,9 +62,15 @@ pub enum Command {
     /// Run one server
     #[command(after_help = START_HELP)]
     Start(Start),
+    /// Stop servers of this machine, each of them after it has handed its turn over
+    #[command(after_help = STOP_HELP)]
+    Stop(Stop),
     /// Show where servers stand, and whether their copies are equal
     #[command(after_help = STATUS_HELP)]
     Status(Status),
+    /// Show who led when, and by what right
+    #[command(after_help = LEADERS_HELP)]
+    Leaders(Leaders),
     /// A shell for SQL; or one statement, or a script from a pipe
     #[command(after_help = SQL_HELP)]
     Sql(Sql),
@@ -78,6 +86,27 @@ pub enum Command {
     /// Measure how many transactions a cluster takes, and how fast it answers
     #[command(after_help = BENCH_HELP)]
     Bench(Bench),
+}
+
+/// How the servers find out whose turn it is to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rule {
+    /// Election: one leader for a term; survives crashes, not lies
+    Raft,
+    /// Authority: known members take turns; survives under a third that lie
+    Poa,
+    /// Work: whoever finds the hash; anybody may, final by depth
+    Pow,
+}
+
+impl From<Rule> for Method {
+    fn from(rule: Rule) -> Self {
+        match rule {
+            Rule::Raft => Self::Raft,
+            Rule::Poa => Self::Poa,
+            Rule::Pow => Self::Pow,
+        }
+    }
 }
 
 /// Whom to trust, for commands that talk to servers.
@@ -96,12 +125,17 @@ USER rota PASSWORD '…'; from then on give it in ROTA_PASSWORD). Ctrl-C stops a
 servers that this command started; the next `rota dev` on the same home carries on where they \
 stopped.
 
+Under `pow` every server mines, one thread at a tenth of a core each, and a block comes every two \
+seconds or so: how much work that is, is measured when the home is made, and stands in its genesis.
+
 The home is ./rota-dev unless --home says otherwise: in sight, so that its logs and databases are \
 easily looked at and removed, and short enough to type after `rota start --home`.
 
 Examples:
   rota dev
   rota dev --servers 7 --home /tmp/seven --port-offset 100
+  rota dev --method raft --home raft --port-offset 200
+  rota dev --method pow --home pow --port-offset 300
   rota dev --fresh                        throw the old databases away first
   kill -9 PID; rota start --home rota-dev/server-3    lose a server, bring it back
 
@@ -113,7 +147,10 @@ Exit codes:
 /// `rota dev`.
 #[derive(Debug, Args)]
 pub struct Dev {
-    /// How many servers; 4 unless the home already has another number
+    /// How it is found out whose turn it is; poa unless the home already has another method
+    #[arg(long, value_enum)]
+    pub method: Option<Rule>,
+    /// How many servers; 4 (raft: 3) unless the home already has another number
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub servers: Option<u16>,
     /// Where the servers keep their files
@@ -137,6 +174,8 @@ let in.
 Examples:
   rota init --servers db1.example.org,db2.example.org,db3.example.org,db4.example.org --out cluster
   rota init --servers 10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4 --out cluster --listen 0.0.0.0
+  rota init --method raft --servers db1.example.org,db2.example.org,db3.example.org --out cluster
+  rota init --method pow --servers db1.example.org,db2.example.org --spacing 30 --out cluster
   scp -r cluster/server-1 db1.example.org:rota; ssh db1.example.org rota start --home rota
 
 Exit codes:
@@ -172,9 +211,50 @@ pub struct Init {
     #[arg(long, default_value = "rota", value_name = "NAME")]
     pub administrator: String,
     /// Let servers change users and grants for administrators that log in by password; otherwise
-    /// only their own keys can
+    /// only their own keys can. Under raft it is so in any case
     #[arg(long)]
     pub trusted_servers: bool,
+    /// How it is found out whose turn it is
+    #[arg(long, value_enum, default_value_t = Rule::Poa)]
+    pub method: Rule,
+    #[command(flatten)]
+    pub work: Work,
+}
+
+/// What a new database under `pow` is to be like.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "With --method pow")]
+pub struct Work {
+    /// The time between two blocks that the difficulty is kept at, in seconds [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub spacing: Option<u32>,
+    /// So many blocks deep is final [default: 6]
+    #[arg(long, value_name = "BLOCKS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub depth: Option<u32>,
+    /// What the finder of a block is paid [default: 50000000]
+    #[arg(long, value_name = "AMOUNT")]
+    pub reward: Option<u64>,
+    /// What a transaction costs for each started 1,000 bytes; with 0 writing needs a grant
+    /// [default: 0]
+    #[arg(long, value_name = "AMOUNT")]
+    pub fee_per_kb: Option<u64>,
+    /// The hashes a second that the first blocks are made for; more or less of them change the
+    /// difficulty soon [default: one core of this machine for each server]
+    #[arg(long, value_name = "HASHES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub hash_rate: Option<u64>,
+    /// How the difficulty follows the pace of blocks [default: asert]
+    #[arg(long, value_enum)]
+    pub retarget: Option<Follow>,
+}
+
+/// How the difficulty follows the pace of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Follow {
+    /// After each block, by how far the chain is ahead of its schedule (aserti3-2d)
+    Asert,
+    /// After each 2,016 blocks, by how long they took
+    Bitcoin,
 }
 
 const CERTIFICATE_HELP: &str = "\
@@ -210,8 +290,10 @@ const START_HELP: &str = "\
 Examples:
   rota start --home rota-dev/server-3
   RUST_LOG=debug rota start --home /var/lib/rota
+  rota start --home pow/server-2 --mine-threads 2 --mine-share 50
 
-The server runs in the foreground, logs to standard error, and stops on Ctrl-C or SIGTERM.
+The server runs in the foreground, logs to standard error, and stops on Ctrl-C or SIGTERM: a leader that was \
+elected has another one elected first. `rota stop` does the same from elsewhere.
 
 Exit codes:
   0  stopped when asked to
@@ -228,13 +310,81 @@ pub struct Start {
     /// reads and changes what they send
     #[arg(long)]
     pub insecure: bool,
+    /// Search for blocks with so many threads (pow); 0 does not mine. Else as server.toml says
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_024))]
+    pub mine_threads: Option<u32>,
+    /// Each of them for so many percent of a core's time
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub mine_share: Option<u8>,
     /// Stop when standard input closes: so no server outlives the `rota dev` that started it
     #[arg(long, hide = true)]
     pub stop_with_stdin: bool,
 }
 
+const STOP_HELP: &str = "\
+Nothing that was acknowledged needs an orderly stop: it spares those who write the time until \
+others notice. A server is asked by SIGTERM, so this works on its own machine, for whoever may \
+signal its process.
+
+Examples:
+  rota stop --home rota-dev/server-3
+  rota stop 127.0.0.1:4003
+
+Exit codes:
+  0  stopped
+  1  a server does not run here, cannot be asked, or still runs after 15 s: the last line says which
+  2  the command line was not understood";
+
+/// `rota stop`.
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// The servers' HTTP addresses, on this machine
+    #[arg(required_unless_present = "home", value_name = "URL")]
+    pub servers: Vec<Address>,
+    /// Or their home folders
+    #[arg(long, value_name = "DIR")]
+    pub home: Vec<PathBuf>,
+    #[command(flatten)]
+    pub authority: Authority,
+}
+
+const LEADERS_HELP: &str = "\
+A line of the table is a run of blocks that one server led one after the other. The right is what \
+anyone can check: the turn of the rota (poa), an election for a term (raft), a hash below a target \
+(pow). The picture below has a column for each block, or for some where the terminal is narrower; \
+slots that passed without a block are not in it. Only final blocks are shown, those that the server \
+still has.
+
+Examples:
+  rota leaders 127.0.0.1:4001
+  rota leaders 127.0.0.1:4001 --last 1000
+  rota leaders 127.0.0.1:4001 --json | jq -r '.runs[] | [.from, .to, .server] | @tsv'
+
+Exit codes:
+  0  shown
+  1  the server did not answer: the last line says why
+  2  the command line was not understood";
+
+/// `rota leaders`.
+#[derive(Debug, Args)]
+pub struct Leaders {
+    /// A server's HTTP address
+    #[arg(value_name = "URL")]
+    pub server: Address,
+    /// The newest so many blocks
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub last: u64,
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub authority: Authority,
+}
+
 const STATUS_HELP: &str = "\
-Equal roots at equal heights mean equal databases. Servers that are a few blocks apart are asked \
+The columns are those that matter for the method: slot and leader (poa); term, role and leader \
+(raft); head, depth, hash rate, stale blocks (pow). Equal roots at equal heights mean equal databases. Servers that are a few blocks apart are asked \
 again until a height is found that all have reached.
 
 Examples:

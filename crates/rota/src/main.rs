@@ -4,7 +4,8 @@
 //! ```text
 //!   rota dev ──► starts `rota start` once per server ──► rota_node::run
 //!   rota init ─► writes the homes that `rota start` takes; rota certificate renews what is in them
-//!   rota status, sql, bench ──► ask running servers, as any other client would
+//!   rota stop ──► asks the process of a server on this machine
+//!   rota status, leaders, sql, bench ──► ask running servers, as any other client would
 //! ```
 
 mod address;
@@ -12,6 +13,7 @@ mod args;
 mod certificates;
 mod cluster;
 mod commands;
+mod difficulty;
 mod failure;
 mod http;
 mod postgres;
@@ -41,7 +43,9 @@ fn main() -> ExitCode {
             Command::Init(asked) => commands::init::run(&asked),
             Command::Certificate(asked) => commands::certificate::run(&asked),
             Command::Start(asked) => commands::start::run(asked).await,
+            Command::Stop(asked) => commands::stop::run(asked).await,
             Command::Status(asked) => commands::status::run(asked).await,
+            Command::Leaders(asked) => commands::leaders::run(asked).await,
             Command::Sql(asked) => commands::sql::run(asked).await,
             Command::Backup(asked) => commands::backup::run(asked).await,
             Command::Keys(asked) => commands::keys::run(&asked),

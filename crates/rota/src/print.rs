@@ -53,6 +53,36 @@ pub fn width(text: &str) -> usize {
     text.chars().count()
 }
 
+/// How many columns the terminal has; 80 where there is none.
+pub fn terminal_width() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout());
+    size.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(80)
+}
+
+/// A number of hashes, or of hashes a second, as `1.2 M`.
+pub fn hashes(number: u64) -> String {
+    let (mut number, mut unit) = (number as f64, "");
+    for next in ["k", "M", "G", "T", "P"] {
+        if number < 999.5 {
+            break;
+        }
+        (number, unit) = (number / 1_000.0, next);
+    }
+    match unit {
+        "" => format!("{number} "),
+        unit if number < 9.95 => format!("{number:.1} {unit}"),
+        unit => format!("{number:.0} {unit}"),
+    }
+}
+
+/// The logarithm of a number of hexadecimal digits, to the base 2; of 0 it is 0.
+pub fn log2(hex: &str) -> f64 {
+    let digits = hex.trim_start_matches('0');
+    let (first, rest) = digits.split_at(digits.len().min(12));
+    let number = u64::from_str_radix(first, 16).unwrap_or(0);
+    if number == 0 { 0.0 } else { (number as f64).log2() + 4.0 * rest.len() as f64 }
+}
+
 /// `1234567` as `1,234,567`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -81,6 +111,28 @@ mod tests {
         ] {
             assert_eq!(thousands(number), text);
         }
+    }
+
+    #[test]
+    fn hashes_are_counted_in_thousands_of_thousands() {
+        for (number, text) in [
+            (0, "0 "),
+            (999, "999 "),
+            (1_000, "1.0 k"),
+            (16_400, "16 k"),
+            (1_250_000, "1.2 M"),
+            (999_900_000, "1.0 G"),
+        ] {
+            assert_eq!(hashes(number), text);
+        }
+    }
+
+    #[test]
+    fn work_is_told_as_a_power_of_two() {
+        for (text, power) in [("0000", 0.0), ("", 0.0), ("01", 0.0), ("0f00", 11.907)] {
+            assert!((log2(text) - power).abs() < 1e-3, "{text}: {}", log2(text));
+        }
+        assert!((log2(&format!("1{}", "0".repeat(63))) - 252.0).abs() < 1e-9);
     }
 
     #[test]

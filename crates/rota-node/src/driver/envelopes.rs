@@ -93,8 +93,12 @@ impl Driver {
         if let Err(refusal) = self.check_expiry(&envelope) {
             // It may have been in time when it came before.
             let known = self.look_up(&ids).await?;
-            return if known.is_empty() { Err(refusal) } else { Ok(answers(&ids, known)) };
+            return match known.is_empty() {
+                true => Err(refusal),
+                false => Ok(answers_or(&ids, known, "it is not final yet")),
+            };
         }
+        self.check_votes()?;
         self.wait_for_quorum().await?;
         self.wait_until_live().await?;
         let _room = inner.room(bytes + ids.len() * PLACE_BYTES)?;
@@ -107,7 +111,8 @@ impl Driver {
             }
         }
         inner.unfinal.submit(Arc::new(envelope))?;
-        Ok(answers(&ids, self.await_answers(&ids, waiting, deadline).await))
+        let told = self.await_answers(&ids, waiting, deadline).await;
+        Ok(answers_or(&ids, told, &inner.pending.why_late()))
     }
 
     /// Whether there is something in it, and no more than may wait here.
@@ -179,8 +184,11 @@ impl Driver {
                 return told;
             }
             tokio::time::sleep_until(pause.into()).await;
-            // That nothing can be looked up now says nothing of the transactions.
-            told.extend(self.look_up(&open).await.unwrap_or_default());
+            // That nothing can be looked up now says nothing of the transactions. What is executed
+            // is not acknowledged while depth means nothing (`pow`).
+            if !self.0.pending.is_paused() {
+                told.extend(self.look_up(&open).await.unwrap_or_default());
+            }
             if Instant::now() >= deadline {
                 return told;
             }
@@ -202,9 +210,13 @@ impl Driver {
     }
 }
 
-/// In the order of the ids; of those that nothing is known of, that.
-fn answers(ids: &[TransactionId], mut told: BTreeMap<TransactionId, Answer>) -> Vec<Answer> {
-    let missing = |id| Err(unknown(id, "it is not final yet"));
+/// In the order of the ids; of those that nothing is known of, that, and why.
+fn answers_or(
+    ids: &[TransactionId],
+    mut told: BTreeMap<TransactionId, Answer>,
+    why: &str,
+) -> Vec<Answer> {
+    let missing = |id| Err(unknown(id, why));
     ids.iter().map(|id| told.remove(id).unwrap_or_else(|| missing(*id))).collect()
 }
 

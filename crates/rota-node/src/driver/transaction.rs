@@ -24,7 +24,7 @@ use rota_store::{Rows, StatementResult};
 use tokio::sync::oneshot;
 
 use super::levels::{BeginOptions, ReadLevel, RunOptions, WriteOptions};
-use super::{Driver, WRITE_TIMEOUT, WriteError, Written, salt, stopping};
+use super::{Driver, WriteError, Written, salt, stopping};
 use crate::auth::seal;
 use crate::readers::{READ_TIME, ReadJob};
 
@@ -131,13 +131,14 @@ impl Driver {
                     settings: Settings::default(),
                     interactive: None,
                 };
-                self.submit(part, &WriteOptions::default(), WRITE_TIMEOUT).await
+                self.submit(part, &WriteOptions::default(), self.write_timeout()).await
             });
             for sent in futures::future::join_all(sent).await {
                 sent.map_err(|error| part_failed(error.refusal))?;
             }
         }
-        self.submit(transaction, options, LARGE_TIMEOUT).await
+        let most = self.write_timeout().max(LARGE_TIMEOUT);
+        self.submit(transaction, options, most).await
     }
 
     /// Reserves numbers of a sequence for this server's drafts, unless somebody has just done so.
@@ -230,7 +231,8 @@ impl Transaction {
     pub async fn commit(self, options: &WriteOptions) -> Result<Option<Written>, WriteError> {
         // What takes long here takes long everywhere.
         let is_large = matches!(&self.draft, Place::Here(draft) if draft.is_large());
-        let most = if is_large { LARGE_TIMEOUT } else { WRITE_TIMEOUT };
+        let usual = self.driver.write_timeout();
+        let most = if is_large { usual.max(LARGE_TIMEOUT) } else { usual };
         let finished = match self.draft {
             Place::Unopened => None,
             Place::Here(draft) if draft.is_large() => {

@@ -6,6 +6,7 @@
 //!  POST /chain/transactions        an envelope                      for whoever has signed it
 //!  GET  /chain/transactions/{id}   what became of a transaction     ┐ for users: their own
 //!  GET  /chain/blocks/{height}     a block                          ┘ statements, or all
+//!  GET  /chain/leaders             who led when, and by what right  for users
 //! ```
 //! An envelope needs no password: its signature says whose it is. It is borsh
 //! (`rota_core::transaction`) as it is, with `Content-Type: application/octet-stream`, or in
@@ -36,11 +37,22 @@ use serde_json::{Map, Number, Value as JsonValue, json};
 
 use super::{Door, MAX_BODY_BYTES};
 use crate::auth::Login;
-use crate::driver::{ReadOptions, WRITE_TIMEOUT, WriteError, Written};
+use crate::driver::{ReadOptions, WriteError, Written};
+use crate::status::{Leaders, Led};
 
 /// One block, as `chain.blocks` has it.
-const BLOCK: &str = "SELECT height, slot, epoch, leader, time, time_ms, bytes, id,
+const BLOCK: &str = "SELECT height, slot, epoch, leader, turn, time, time_ms, bytes, id,
     transactions AS count FROM chain.blocks WHERE height = ?1";
+
+/// Who led the newest blocks, newest first.
+const LED: &str = "SELECT height, slot, time_ms, leader, turn FROM chain.blocks
+    ORDER BY height DESC LIMIT ?1";
+
+/// So many blocks' leaders are told unless `last` says how many ...
+const LAST: u64 = 60;
+
+/// ... and so many at most: 2 MB of JSON.
+const MOST_LAST: u64 = 10_000;
 
 /// What of its transactions is for who asks.
 const TRANSACTIONS: &str = "SELECT position, id, signer, username AS user, statements, sqlstate,
@@ -58,6 +70,7 @@ pub(super) fn routes() -> Router<Door> {
         .route("/chain/transactions", post(hand_in))
         .route("/chain/transactions/{id}", get(fate))
         .route("/chain/blocks/{height}", get(block))
+        .route("/chain/leaders", get(leaders))
 }
 
 /// `GET /chain`: what goes into an envelope beside its transactions; with `?key=ed25519:…` also
@@ -116,7 +129,8 @@ async fn answer(
         _ => malformed(rejection.body_text()),
     })?;
     let envelope = envelope_of(headers, &body)?;
-    let answers = door.driver.submit_envelope(envelope, Instant::now() + WRITE_TIMEOUT).await?;
+    let answers =
+        door.driver.submit_envelope(envelope, Instant::now() + door.driver.write_timeout()).await?;
     Ok(answers.into_iter().map(told).collect())
 }
 
@@ -258,6 +272,49 @@ async fn block(
         Ok(None) => super::refuse(StatusCode::NOT_FOUND, "this server has no block of that height"),
         Err(refusal) => refuse(&refusal),
     }
+}
+
+/// `GET /chain/leaders?last=N`.
+async fn leaders(
+    State(door): State<Door>,
+    Extension(login): Extension<Login>,
+    Query(options): Query<Vec<(String, String)>>,
+) -> Response {
+    let found = async {
+        let asked = options.iter().find(|(name, _)| name == "last");
+        let last = asked.map_or(Some(LAST), |(_, text)| text.parse().ok());
+        let last = last.filter(|last| (1..=MOST_LAST).contains(last)).ok_or_else(|| {
+            malformed(format!("last= must be a number of blocks, from 1 to {MOST_LAST}"))
+        })?;
+        let last = Value::Integer(i64::try_from(last).unwrap_or(i64::MAX));
+        let mut rows = read(&door, &login, LED, vec![last]).await?.rows;
+        rows.reverse();
+        let blocks = rows.iter().filter_map(|row| led(row)).collect();
+        let (method, servers) = (door.driver.method(), door.driver.servers());
+        Ok(Leaders { method, servers, blocks })
+    };
+    found.await.map_or_else(|refusal| refuse(&refusal), |told| Json(told).into_response())
+}
+
+/// A row of [`LED`].
+fn led(row: &[Value]) -> Option<Led> {
+    let [
+        Value::Integer(height),
+        Value::Integer(slot),
+        Value::Integer(time_ms),
+        Value::Text(leader),
+        Value::Text(turn),
+    ] = row
+    else {
+        return None;
+    };
+    Some(Led {
+        height: u64::try_from(*height).ok()?,
+        slot: u64::try_from(*slot).ok()?,
+        time_ms: u64::try_from(*time_ms).ok()?,
+        leader: leader.clone(),
+        turn: turn.clone(),
+    })
 }
 
 async fn read(door: &Door, login: &Login, sql: &str, values: Vec<Value>) -> Result<Rows, Refusal> {

@@ -70,7 +70,7 @@ impl Cluster {
             let any = "127.0.0.1:0".parse().unwrap();
             let name = format!("server-{}", number + 1);
             let mut config =
-                ServerConfig { name, pg: any, http: any, peer: any, open: true, peers: Vec::new() };
+                ServerConfig { open: true, ..ServerConfig::new(name, any, any, any) };
             create_home(home.path(), &cluster.genesis, &key(number), &config).unwrap();
             home_is(home.path(), &mut config);
             config.save(home.path()).unwrap();

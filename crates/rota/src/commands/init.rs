@@ -4,16 +4,25 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use rota_core::genesis::{Administrator, Genesis};
+use rota_core::genesis::{Administrator, Genesis, Method, Pow};
+use rota_core::work::Retarget;
 use rota_node::auth::scram;
-use rota_node::config::new_key;
+use rota_node::config::{GENESIS_FILE, new_key};
 use rota_node::tls::CA_FILE;
 
-use crate::args::Init;
+use crate::args::{Follow, Init, Work};
 use crate::certificates::{Authority, CA_KEY_FILE, write};
 use crate::cluster::{self, Founding, Place, home_of};
+use crate::difficulty::{bits_of, hash_rate};
 use crate::failure::Failure;
 use crate::print::out;
+
+/// The spacing under `pow`, in seconds, unless another is asked for.
+const SPACING_S: u32 = 60;
+
+/// The first blocks under `pow` are so many times easier than was measured: the first target is the
+/// easiest there may be, and not all machines are alike.
+const EASIER: u64 = 4;
 
 /// What the first user signs with: 64 hex digits, as a server's key.
 const KEY_FILE: &str = "administrator.key";
@@ -26,19 +35,64 @@ const PASSWORD_LETTERS: &[u8; 32] = b"abcdefghijkmnopqrstuvwxyz2345678";
 
 /// Writes the homes and says what to do with them.
 pub fn run(asked: &Init) -> Result<(), Failure> {
+    check_work(asked)?;
     check_out(&asked.out)?;
     let places = places(asked)?;
     std::fs::create_dir_all(&asked.out).map_err(Failure::doing(asked.out.display()))?;
     let (administrator, password) = administrator(asked)?;
+    let method = Method::from(asked.method);
     let founding = Founding {
         name: &asked.name,
+        method,
+        pow: (method == Method::Pow).then(|| pow(&asked.work, places.len())),
         administrator,
-        trusted_servers: asked.trusted_servers,
+        // Under raft members take each other's word for everything.
+        trusted_servers: asked.trusted_servers || method == Method::Raft,
         open: false,
+        mines: (u32::from(method == Method::Pow), 100),
     };
     let genesis = cluster::create(&asked.out, &founding, &places)?;
     certify(asked, &places)?;
     out(&instructions(asked, &places, &genesis, &password))
+}
+
+/// What only `pow` knows is refused for another method, since it would have no effect.
+fn check_work(asked: &Init) -> Result<(), Failure> {
+    let Work { spacing, depth, reward, fee_per_kb, hash_rate, retarget } = &asked.work;
+    let said = [
+        ("--spacing", spacing.is_some()),
+        ("--depth", depth.is_some()),
+        ("--reward", reward.is_some()),
+        ("--fee-per-kb", fee_per_kb.is_some()),
+        ("--hash-rate", hash_rate.is_some()),
+        ("--retarget", retarget.is_some()),
+    ];
+    match said.into_iter().find(|(_, said)| *said) {
+        Some((what, _)) if Method::from(asked.method) != Method::Pow => {
+            Err(Failure::new(format!("{what} is for --method pow")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the servers of a new database under `pow` have in common.
+fn pow(asked: &Work, servers: usize) -> Pow {
+    let spacing_s = asked.spacing.unwrap_or(SPACING_S);
+    let cores = u64::try_from(servers).unwrap_or(u64::MAX);
+    let rate = asked.hash_rate.unwrap_or_else(|| hash_rate().saturating_mul(cores));
+    let usual = Pow::default();
+    Pow {
+        spacing_s,
+        bits: bits_of(rate.saturating_mul(u64::from(spacing_s)) / EASIER),
+        retarget: match asked.retarget.unwrap_or(Follow::Asert) {
+            // As Bitcoin Cash has it: two days at ten minutes.
+            Follow::Asert => Retarget::Asert { halflife_s: spacing_s.saturating_mul(288) },
+            Follow::Bitcoin => Retarget::Bitcoin { interval: 2_016 },
+        },
+        depth: asked.depth.unwrap_or(usual.depth),
+        reward: asked.reward.unwrap_or(usual.reward),
+        fee_per_kb: asked.fee_per_kb.unwrap_or(usual.fee_per_kb),
+    }
 }
 
 fn check_out(folder: &Path) -> Result<(), Failure> {
@@ -164,11 +218,7 @@ fn instructions(asked: &Init, places: &[Place], genesis: &Genesis, password: &st
             }
         ));
     }
-    let (tolerated, quorum) = ((places.len() - 1) / 3, places.len() * 2 / 3 + 1);
-    text.push_str(&format!(
-        "\nWrites need {quorum} of the {} servers: {tolerated} may fail at once.\n",
-        places.len()
-    ));
+    text.push_str(&promise(genesis, places.len()));
     if asked.listen.is_loopback() {
         text.push_str(
             "Clients are served on 127.0.0.1 of each machine; `--listen 0.0.0.0`, or `pg` and \
@@ -182,6 +232,27 @@ fn instructions(asked: &Init, places: &[Place], genesis: &Genesis, password: &st
          825 days:\n`rota certificate --help`) and {folder}/{KEY_FILE} where nobody else gets \
          at them.\n",
         )
+}
+
+/// What has to be up for writes, and what may fail.
+fn promise(genesis: &Genesis, servers: usize) -> String {
+    let quorum = match genesis.method {
+        Method::Poa => servers * 2 / 3 + 1,
+        Method::Raft => servers / 2 + 1,
+        Method::Pow => {
+            let (spacing, depth) =
+                genesis.pow.as_ref().map_or((0, 0), |pow| (pow.spacing_s, pow.depth));
+            return format!(
+                "\nA block is found every {spacing} s or so, and is final {depth} deep. Each server \
+                 mines with one thread\n(`mine_threads` and `mine_share` in server.toml). Whoever \
+                 has {GENESIS_FILE} can join with a key of its own.\n"
+            );
+        }
+    };
+    format!(
+        "\nWrites need {quorum} of the {servers} servers: {} may fail at once.\n",
+        servers - quorum
+    )
 }
 
 /// How to log in.
@@ -224,6 +295,7 @@ fn for_clients(asked: &Init, places: &[Place], password: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Rule;
 
     fn asked(servers: &[&str]) -> Init {
         Init {
@@ -236,7 +308,21 @@ mod tests {
             peer_port: 7001,
             administrator: "rota".into(),
             trusted_servers: false,
+            method: Rule::Poa,
+            work: Work::default(),
         }
+    }
+
+    #[test]
+    fn what_is_for_pow_is_refused_elsewhere() {
+        let work = || Work { depth: Some(3), ..Work::default() };
+        let poa = Init { work: work(), ..asked(&["a"]) };
+        assert!(check_work(&poa).is_err_and(|why| why.to_string().contains("--depth")));
+        let pow = Init { work: work(), method: Rule::Pow, ..asked(&["a"]) };
+        assert!(check_work(&pow).is_ok());
+        let made = super::pow(&Work { spacing: Some(600), hash_rate: Some(1 << 20), ..work() }, 1);
+        assert_eq!((made.spacing_s, made.depth), (600, 3));
+        assert_eq!(made.retarget, Retarget::Asert { halflife_s: 172_800 });
     }
 
     #[test]

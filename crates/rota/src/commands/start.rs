@@ -23,7 +23,11 @@ pub async fn run(asked: Start) -> Result<(), Failure> {
         .init();
     let failed = |error: ServerError| Failure::new(format!("{}: {error}", asked.home.display()));
     let mut stop = Stop::new()?;
-    let options = RunOptions { insecure: asked.insecure };
+    let options = RunOptions {
+        insecure: asked.insecure,
+        mine_threads: asked.mine_threads,
+        mine_share: asked.mine_share,
+    };
     let mut server = Server::start(&asked.home, options).await.map_err(failed)?;
     let outcome = tokio::select! {
         () = stop.asked() => Ok(()),

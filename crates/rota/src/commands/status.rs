@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use rota_core::genesis::Method;
 use rota_core::types::StateRoot;
-use rota_node::status::{ServerStatus, State};
+use rota_node::status::{Reversal, ServerStatus, State};
 use serde_json::json;
 
 use crate::address::Address;
 use crate::args::Status;
 use crate::failure::{Failure, Kind};
 use crate::http::Web;
-use crate::print::{Align, columns, out, thousands};
+use crate::print::{Align, columns, hashes, log2, out, thousands};
 use crate::trust::Trust;
 
 /// How long to look for a height that all servers have reached. Each tells its newest 256 roots, so
@@ -99,11 +100,13 @@ fn compare(servers: &[&ServerStatus]) -> Verdict {
 }
 
 fn as_text(servers: &[Address], answers: &[Answer], verdict: &Verdict) -> String {
-    let heading = ["server", "at", "state", "height", "root", "leader", "lag", "peers", "process"];
-    let mut rows = vec![heading.map(String::from).to_vec()];
+    // Servers of one database; of several, the first one's method is as good as any.
+    let method = answers.iter().flatten().next().map_or(Method::Poa, |status| status.method);
+    let (heading, align) = heading(method);
+    let mut rows = vec![heading];
     for (address, answer) in servers.iter().zip(answers) {
         rows.push(match answer {
-            Ok(status) => row(address, status),
+            Ok(status) => row(method, address, status),
             Err(failure) => {
                 let state = match failure.kind() {
                     Kind::NoLogin => "no login",
@@ -114,9 +117,8 @@ fn as_text(servers: &[Address], answers: &[Answer], verdict: &Verdict) -> String
             }
         });
     }
-    use Align::{Left, Right};
-    let mut text =
-        columns(&rows, &[Left, Left, Left, Right, Left, Left, Right, Right, Right]) + "\n";
+    let mut text = columns(&rows, &align) + "\n";
+    text.push_str(&about_work(answers));
     for (name, times) in listed_twice(answers) {
         text.push_str(&format!("{name} is listed {times} times, and counts once\n"));
     }
@@ -147,7 +149,82 @@ fn listed_twice(answers: &[Answer]) -> Vec<(String, usize)> {
     times.into_values().filter(|(_, count)| *count > 1).collect()
 }
 
-fn row(address: &Address, status: &ServerStatus) -> Vec<String> {
+/// The columns of a method: those of all, and between them its own.
+fn heading(method: Method) -> (Vec<String>, Vec<Align>) {
+    use Align::{Left, Right};
+    let own: &[(&str, Align)] = match method {
+        Method::Poa => &[("slot", Right), ("leader", Left)],
+        Method::Raft => &[("term", Right), ("role", Left), ("leader", Left)],
+        Method::Pow => &[("head", Right), ("work", Left), ("hashes/s", Right), ("stale", Right)],
+    };
+    let before =
+        [("server", Left), ("at", Left), ("state", Left), ("height", Right), ("root", Left)];
+    let after = [("lag", Right), ("peers", Right), ("process", Right)];
+    before.iter().chain(own).chain(&after).map(|(name, align)| ((*name).to_owned(), *align)).unzip()
+}
+
+/// What a method's own columns say of a server.
+fn own_columns(method: Method, status: &ServerStatus) -> Vec<String> {
+    let leader = || status.leader.as_ref().map_or_else(|| "?".into(), |l| l.name.clone());
+    let unknown = || "?".to_owned();
+    match method {
+        Method::Poa => vec![thousands(status.slot), leader()],
+        Method::Raft => {
+            vec![status.term.map_or_else(unknown, thousands), status.role.clone(), leader()]
+        }
+        Method::Pow => match &status.work {
+            None => vec![unknown(), unknown(), unknown(), unknown()],
+            Some(work) => vec![
+                thousands(work.head),
+                format!("2^{:.2}", log2(&work.work)),
+                match work.mine_threads {
+                    0 => "–".into(),
+                    _ => hashes(work.own_hash_rate).trim_end().to_owned(),
+                },
+                thousands(work.stale),
+            ],
+        },
+    }
+}
+
+/// What the chain is worth under `pow`, in a line, and who acknowledges nothing.
+fn about_work(answers: &[Answer]) -> String {
+    let servers = || answers.iter().flatten();
+    let Some(work) = servers().filter_map(|server| server.work.as_ref()).max_by_key(|w| w.head)
+    else {
+        return String::new();
+    };
+    let own: u64 = servers().filter_map(|server| Some(server.work.as_ref()?.own_hash_rate)).sum();
+    let bounds = work.reversal.iter().map(|Reversal { share, bound }| {
+        format!("{} by {:.0} % of the work", percent(*bound), share * 100.0)
+    });
+    let mut text = format!(
+        "final {} deep: undone with probability {}\n{}hashes/s by the pace of blocks, {} measured \
+         here; bits {}\n",
+        work.depth,
+        bounds.collect::<Vec<_>>().join(", "),
+        hashes(work.hash_rate),
+        hashes(own).trim_end(),
+        work.bits,
+    );
+    for server in servers() {
+        if let Some(why) = server.work.as_ref().and_then(|work| work.paused.as_ref()) {
+            text.push_str(&format!("{} acknowledges nothing now: {why}\n", server.name));
+        }
+    }
+    text
+}
+
+/// With as many digits as tell it from nothing.
+fn percent(probability: f64) -> String {
+    let percent = probability * 100.0;
+    match percent {
+        0.01.. => format!("{percent:.2} %"),
+        _ => format!("{percent:.1e} %"),
+    }
+}
+
+fn row(method: Method, address: &Address, status: &ServerStatus) -> Vec<String> {
     let state = match status.state {
         State::Ready => "ready",
         State::CatchingUp => "catching up",
@@ -155,17 +232,20 @@ fn row(address: &Address, status: &ServerStatus) -> Vec<String> {
         State::Diverged => "DIVERGED",
     };
     let connected = status.peers.iter().filter(|peer| peer.connected).count();
-    vec![
+    let mut row = vec![
         status.name.clone(),
         address.to_string(),
         state.into(),
         thousands(status.applied.height),
         short(&status.applied.root),
-        status.leader.as_ref().map_or_else(|| "?".into(), |leader| leader.name.clone()),
+    ];
+    row.extend(own_columns(method, status));
+    row.extend([
         thousands(status.lag),
         format!("{connected}/{}", status.peers.len()),
         status.pid.to_string(),
-    ]
+    ]);
+    row
 }
 
 /// Enough of a root to tell two apart.
@@ -224,7 +304,7 @@ fn failure(servers: &[Address], answers: &[Answer], verdict: &Verdict) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rota_node::status::HeightRoot;
+    use rota_node::status::{HeightRoot, WorkStatus};
 
     fn server(name: &str, chain: &str, roots: &[(u64, u8)]) -> ServerStatus {
         let roots: Vec<HeightRoot> = roots
@@ -241,6 +321,10 @@ mod tests {
             http: ([127, 0, 0, 1], 4001).into(),
             chain: chain.into(),
             state: State::Ready,
+            method: Method::Poa,
+            role: "member".into(),
+            term: None,
+            work: None,
             height: last.height,
             slot: 0,
             epoch: 0,
@@ -274,6 +358,40 @@ mod tests {
         assert!(matches!(compare(&[&a, &behind]), Verdict::Unknown));
         assert!(matches!(compare(&[&a, &stranger]), Verdict::Strangers));
         assert!(matches!(compare(&[]), Verdict::Unknown));
+    }
+
+    #[test]
+    fn what_matters_for_the_method_is_shown() {
+        let at = ["127.0.0.1:1".parse().unwrap()];
+        let shown = |status| as_text(&at, &[Ok(status)], &Verdict::Unknown);
+        let mut raft = server("a", "x", &[(1, 1)]);
+        (raft.method, raft.term, raft.role) = (Method::Raft, Some(7), "leader".into());
+        let text = shown(raft);
+        assert!(text.contains("term  role") && text.contains("   7  leader"), "{text}");
+        let mut pow = server("a", "x", &[(1, 1)]);
+        pow.method = Method::Pow;
+        pow.work = Some(WorkStatus {
+            head: 1_007,
+            hash: "00".into(),
+            depth: 6,
+            work: "0400000000".into(),
+            bits: "1e040000".into(),
+            hash_rate: 2_000_000,
+            own_hash_rate: 1_000_000,
+            mine_threads: 1,
+            mine_share: 10,
+            stale: 3,
+            reorganisations: 0,
+            deepest: 0,
+            paused: Some("no block for 15 s".into()),
+            reversal: vec![Reversal { share: 0.1, bound: 0.000_242_8 }],
+        });
+        let text = shown(pow);
+        for part in ["1,007", "2^34.00", "1.0 M", "0.02 % by 10 %", "a acknowledges nothing now"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let text = shown(server("a", "x", &[(1, 1)]));
+        assert!(text.contains("slot  leader") && !text.contains("term"), "{text}");
     }
 
     #[test]

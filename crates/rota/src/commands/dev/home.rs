@@ -5,30 +5,53 @@ use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use rota_core::genesis::Administrator;
+use rota_core::genesis::{Administrator, Method, Pow};
+use rota_core::work::Retarget;
 use rota_node::config::{PeerConfig, ServerConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::address::USER_AND_DATABASE;
 use crate::args::Dev;
-use crate::cluster::{self, Founding, Place, config_of, home_of};
+use crate::cluster::{self, Founding, Place, home_of};
+use crate::difficulty::{bits_of, hash_rate};
 use crate::failure::Failure;
 
 /// What tells that a folder is a development cluster's, and holds how it was made.
 const MARK: &str = "rota-dev.json";
 
-/// Without a word from anyone: the fewest servers of which one may fail.
+/// The fewest servers of which one may fail, or lie (`poa`); under `pow` as many.
 const SERVERS: u16 = 4;
 
+/// The fewest of which one may fail, if none lies.
+const RAFT_SERVERS: u16 = 3;
+
+/// Under `pow` each server mines with one thread, for a tenth of a core.
+const MINES: (u32, u8) = (1, 10);
+
+/// The spacing under `pow`, in seconds.
+const SPACING_S: u32 = 2;
+
+/// The first blocks under `pow` are so many times easier than was measured, since the first target
+/// is the easiest there may be, and a machine may have less time to spare later on: they come
+/// faster for the first minutes.
+const EASIER: u64 = 4;
+
+/// After so many seconds that blocks are early the difficulty is doubled: sixty spacings, so that
+/// one sees it happen.
+const HALFLIFE_S: u32 = 120;
+
 /// The content of [`MARK`].
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct Mark {
     servers: u16,
+    method: Method,
 }
 
 /// A development cluster's folder, locked against a second `rota dev`.
 pub struct Home {
     folder: PathBuf,
+    /// How the servers find out whose turn it is.
+    pub method: Method,
     made: bool,
     _lock: File,
 }
@@ -63,15 +86,17 @@ impl Home {
             file.set_len(0).map_err(Failure::doing(mark.display()))?;
             made = false;
         }
-        let servers = if made {
-            servers_of(&text, asked, &folder)?
+        let Mark { servers, method } = if made {
+            mark_of(&text, asked, &folder)?
         } else {
-            let servers = asked.servers.unwrap_or(SERVERS);
-            let text = serde_json::json!(Mark { servers }).to_string() + "\n";
+            let method = asked.method.map_or(Method::Poa, Method::from);
+            let fewest = if method == Method::Raft { RAFT_SERVERS } else { SERVERS };
+            let new = Mark { servers: asked.servers.unwrap_or(fewest), method };
+            let text = serde_json::json!(new).to_string() + "\n";
             file.write_all(text.as_bytes()).map_err(Failure::doing(mark.display()))?;
-            servers
+            new
         };
-        Ok((Self { folder, made, _lock: file }, servers))
+        Ok((Self { folder, method, made, _lock: file }, servers))
     }
 
     /// Makes the servers' homes, or, where they are there, gives them today's ports. Whether they
@@ -80,6 +105,9 @@ impl Home {
         if !self.made {
             let founding = Founding {
                 name: "development",
+                method: self.method,
+                pow: (self.method == Method::Pow).then(|| pow(places.len())),
+                mines: if self.method == Method::Pow { MINES } else { (0, 100) },
                 administrator: Administrator::open(USER_AND_DATABASE),
                 trusted_servers: true,
                 open: true,
@@ -104,10 +132,11 @@ impl Home {
                 ..peer
             })
             .collect();
-        for (number, place) in (1..).zip(places) {
-            config_of(place, &peers, true)
-                .save(&self.server(number))
-                .map_err(Failure::doing("writing a server's ports"))?;
+        for ((number, place), config) in (1..).zip(places).zip(configs) {
+            let (pg, http, peer, peers) = (place.pg, place.http, place.peer, peers.clone());
+            let config = ServerConfig { pg, http, peer, peers, ..config };
+            let saved = config.save(&self.server(number));
+            saved.map_err(Failure::doing("writing a server's ports"))?;
         }
         Ok(true)
     }
@@ -135,6 +164,20 @@ impl Home {
     }
 }
 
+/// What a new cluster under `pow` has in common: a difficulty that so many servers of this machine
+/// meet about once in a spacing.
+fn pow(servers: usize) -> Pow {
+    let (threads, share) = MINES;
+    let servers = u64::try_from(servers).unwrap_or(u64::MAX);
+    let rate = hash_rate() * u64::from(threads) * u64::from(share) / 100 * servers;
+    Pow {
+        spacing_s: SPACING_S,
+        bits: bits_of(rate * u64::from(SPACING_S) / EASIER),
+        retarget: Retarget::Asert { halflife_s: HALFLIFE_S },
+        ..Pow::default()
+    }
+}
+
 /// A new home: a folder that is not there or empty.
 fn claim(folder: &Path) -> Result<(), Failure> {
     let Ok(mut entries) = std::fs::read_dir(folder) else {
@@ -149,16 +192,22 @@ fn claim(folder: &Path) -> Result<(), Failure> {
     }
 }
 
-fn servers_of(text: &str, asked: &Dev, folder: &Path) -> Result<u16, Failure> {
+fn mark_of(text: &str, asked: &Dev, folder: &Path) -> Result<Mark, Failure> {
     let mark: Mark =
         serde_json::from_str(text).map_err(Failure::doing(folder.join(MARK).display()))?;
-    match asked.servers {
-        Some(servers) if servers != mark.servers => Err(Failure::new(format!(
-            "{} has {} servers, not {servers}: use another --home, or --fresh to start over",
-            folder.display(),
-            mark.servers
-        ))),
-        _ => Ok(mark.servers),
+    let wrong = |has: String| {
+        let folder = folder.display();
+        Failure::new(format!("{folder} has {has}: use another --home, or --fresh to start over"))
+    };
+    match (asked.servers, asked.method.map(Method::from)) {
+        (Some(servers), _) if servers != mark.servers => {
+            Err(wrong(format!("{} servers, not {servers}", mark.servers)))
+        }
+        (_, Some(method)) if method != mark.method => {
+            let (has, asked) = (mark.method.name(), method.name());
+            Err(wrong(format!("servers that were made for method {has}, not {asked}")))
+        }
+        _ => Ok(mark),
     }
 }
 
@@ -178,9 +227,10 @@ fn remove_servers(folder: &Path) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Rule;
 
     fn asked(home: &Path, servers: Option<u16>, fresh: bool) -> Dev {
-        Dev { servers, home: home.into(), fresh, port_offset: 0 }
+        Dev { method: None, servers, home: home.into(), fresh, port_offset: 0 }
     }
 
     #[test]
@@ -211,6 +261,22 @@ mod tests {
         drop(Home::open(&asked(&home, Some(5), false)).map_err(|e| e.to_string()).unwrap());
         assert!(matches!(Home::open(&asked(&home, None, false)), Ok((_, 5))));
         assert!(Home::open(&asked(&home, Some(4), false)).is_err());
+    }
+
+    #[test]
+    fn a_home_keeps_its_method() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().join("dev");
+        let by = |method, fresh| Dev { method, fresh, ..asked(&home, None, false) };
+        let Ok((first, servers)) = Home::open(&by(Some(Rule::Raft), false)) else { panic!() };
+        assert_eq!((first.method, servers), (Method::Raft, RAFT_SERVERS));
+        drop(first);
+        assert!(
+            matches!(Home::open(&by(None, false)), Ok((home, 3)) if home.method == Method::Raft)
+        );
+        let Err(refused) = Home::open(&by(Some(Rule::Pow), false)) else { panic!() };
+        assert!(refused.to_string().contains("method raft, not pow"), "{refused}");
+        assert!(matches!(Home::open(&by(Some(Rule::Pow), true)), Ok((_, SERVERS))));
     }
 
     #[test]

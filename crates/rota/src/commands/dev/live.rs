@@ -11,7 +11,7 @@ use super::home::Home;
 use crate::cluster::Place;
 use crate::failure::Failure;
 use crate::http::Web;
-use crate::print::{out, thousands};
+use crate::print::{hashes, log2, out, thousands};
 
 /// How often the servers are asked where they stand.
 const EVERY: Duration = Duration::from_secs(1);
@@ -139,12 +139,12 @@ impl Live {
         let newest = seen().filter_map(|seen| seen.status.as_ref()).max_by_key(|s| s.height);
         let per_second = self.servers.iter().map(|server| server.per_second).fold(0.0, f64::max);
         let mut line = match newest {
-            Some(newest) => format!(
-                "height {}   leader {}   {} tx/s",
-                thousands(newest.height),
-                newest.leader.as_ref().map_or_else(|| "?".into(), |l| l.number.to_string()),
-                thousands(per_second.round() as u64)
-            ),
+            Some(newest) => {
+                let own = seen().filter_map(|seen| seen.status.as_ref()?.work.as_ref());
+                let own = own.map(|work| work.own_hash_rate).sum();
+                let tx = thousands(per_second.round() as u64);
+                format!("{}   {tx} tx/s", standing(newest, own))
+            }
             None if seen().next().is_some() => "heights need ROTA_PASSWORD".into(),
             None => return "waiting for the servers".into(),
         };
@@ -157,6 +157,32 @@ impl Live {
             }
         }
         line
+    }
+}
+
+/// What matters for the method; `own` is what all of these servers hash in a second.
+fn standing(status: &ServerStatus, own: u64) -> String {
+    let leader = status.leader.as_ref().map_or_else(|| "?".into(), |l| l.number.to_string());
+    let height = thousands(status.height);
+    match (&status.work, status.term) {
+        (Some(work), _) => {
+            let paused = match &work.paused {
+                Some(why) => format!("   PAUSED: {why}"),
+                None => String::new(),
+            };
+            format!(
+                "head {}   final {height}   depth {}   work 2^{:.1}   {}H/s   stale {}{paused}",
+                thousands(work.head),
+                work.depth,
+                log2(&work.work),
+                hashes(own),
+                thousands(work.stale),
+            )
+        }
+        (None, Some(term)) => format!("height {height}   term {term}   leader {leader}"),
+        (None, None) => {
+            format!("height {height}   slot {}   leader {leader}", thousands(status.slot))
+        }
     }
 }
 
