@@ -1,20 +1,31 @@
 //! The rules that every run is held to. Some are checked as things happen: what a server says
 //! (across its restarts), what it applies. The rest is checked when the run is over.
+//!
+//! ```text
+//!   sends ──► poa: votes │ raft: terms, votes, the log │ pow: found blocks     one file each
+//!   applies ──► agreement, equal roots, equal receipts, time and slot rise     the same for all
+//!   the end ──► rows against what clients were told (`rows`), proofs of work (`pow`)
+//! ```
+
+mod poa;
+pub mod pow;
+mod raft;
+mod rows;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use rota_core::block::{Block, Choice, Vote};
+use rota_core::block::Block;
 use rota_core::codec::encode;
-use rota_core::message::Message;
+use rota_core::genesis::Method;
+use rota_core::message::{Message, Recipient};
 use rota_core::time::Time;
-use rota_core::types::{BlockId, ChainId, Height, MemberIndex, Slot, StateRoot};
+use rota_core::types::{BlockId, ChainId, Height, NodeId, Slot, StateRoot};
 use rota_store::Receipt;
-use rusqlite::{Connection, OpenFlags};
 
 use crate::Micros;
-use crate::clients::{Fate, PURSE, PURSES};
 use crate::disk::Durable;
+
+pub use rows::{no_money_is_made_or_lost, nothing_was_forged, rows_are_as_told};
 
 /// How far block time may leave the range of the majority's clocks: a slot's time-out and two
 /// seconds, twice (a liar can move it by that, docs/methods/poa.md).
@@ -33,42 +44,67 @@ pub struct Broken {
     pub detail: String,
 }
 
-/// What a member said about one slot, as far as anybody could see.
-#[derive(Clone, Debug, Default)]
-struct Said {
-    proposal: Option<BlockId>,
-    notarize: Option<BlockId>,
-    finalize: Option<BlockId>,
-    nullify: bool,
+fn broken(rule: &'static str, detail: impl Into<String>) -> Result<(), Broken> {
+    Err(Broken { rule, detail: detail.into() })
 }
 
-/// What the first server to apply a height came to.
+/// What the first server to apply a block came to.
 struct AtHeight {
-    id: BlockId,
     root: StateRoot,
     receipts: u64,
     time: Time,
     slot: Slot,
 }
 
+/// What is particular to a method.
+enum Words {
+    Poa(poa::Words),
+    Raft(raft::Words),
+    Pow,
+}
+
 /// Sees everything.
 pub struct Monitor {
     chain: ChainId,
+    nodes: Vec<NodeId>,
     honest: Vec<bool>,
-    said: BTreeMap<(usize, Slot), Said>,
-    heights: BTreeMap<Height, AtHeight>,
+    words: Words,
+    blocks: BTreeMap<BlockId, AtHeight>,
+    /// What is final at each height; the newest word where it was undone.
+    heights: BTreeMap<Height, BlockId>,
+    /// The same for each server.
+    chains: Vec<BTreeMap<Height, BlockId>>,
+    /// Whether what is final may be undone: the scenario is stronger than the depth.
+    may_rewind: bool,
     proposed_at: BTreeMap<BlockId, Micros>,
     broken: Option<Broken>,
 }
 
 impl Monitor {
-    /// Watches servers of which these are honest; server and member have the same number.
-    pub fn new(chain: ChainId, honest: Vec<bool>) -> Self {
+    /// Watches servers with these keys, of which some are honest. The first `members` of them are
+    /// the members; server and member have the same number.
+    pub fn new(
+        chain: ChainId,
+        method: Method,
+        nodes: Vec<NodeId>,
+        honest: Vec<bool>,
+        members: usize,
+        may_rewind: bool,
+    ) -> Self {
+        let words = match method {
+            Method::Poa => Words::Poa(poa::Words::new(chain, honest[..members].to_vec())),
+            Method::Raft => Words::Raft(raft::Words::default()),
+            Method::Pow => Words::Pow,
+        };
         Self {
             chain,
+            chains: vec![BTreeMap::new(); nodes.len()],
+            nodes,
             honest,
-            said: BTreeMap::new(),
+            words,
+            blocks: BTreeMap::new(),
             heights: BTreeMap::new(),
+            may_rewind,
             proposed_at: BTreeMap::new(),
             broken: None,
         }
@@ -86,6 +122,12 @@ impl Monitor {
         }
     }
 
+    fn held_to(&mut self, answer: Result<(), Broken>) {
+        if let Err(Broken { rule, detail }) = answer {
+            self.breaks(rule, detail);
+        }
+    }
+
     /// Something enters the network, as its receivers will see it.
     pub fn leaves(&mut self, at: Micros, message: &Message) {
         if let Message::Proposal(proposal) = message {
@@ -95,79 +137,28 @@ impl Monitor {
     }
 
     /// A server says something, with this on its disk.
-    pub fn sends(&mut self, server: usize, message: &Message, durable: &Durable) {
+    pub fn sends(&mut self, server: usize, to: &Recipient, message: &Message, durable: &Durable) {
         if !self.honest[server] {
             return;
         }
-        match message {
-            Message::Proposal(proposal) if is(server, proposal.block.header.leader) => {
-                let id = proposal.block.id(self.chain);
-                if !durable.proposals.contains(&id) {
-                    self.breaks("durable before sending", format!("server {server}: proposal"));
-                }
-                let said = self.said.entry((server, proposal.block.header.slot)).or_default();
-                let before = *said.proposal.get_or_insert(id);
-                if before != id {
-                    self.breaks("one proposal a slot", format!("server {server}: {before} {id}"));
-                }
+        let me = self.nodes[server];
+        let answer = match (&mut self.words, message) {
+            (Words::Poa(words), message) => words.sends(server, message, durable),
+            (Words::Raft(words), Message::Raft(message)) => {
+                words.sends(server, me, to, message, durable)
             }
-            Message::Vote(vote) if is(server, vote.voter) => {
-                if !durable.votes.contains(&(vote.slot, vote.choice)) {
-                    let detail =
-                        format!("server {server}: {:?} in slot {}", vote.choice, vote.slot);
-                    self.breaks("durable before sending", detail);
-                }
-                self.voted(vote);
-            }
-            Message::Certificate(certificate) => {
-                for vote in certificate.votes() {
-                    self.voted(&vote);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// A signature of the voter's exists.
-    fn voted(&mut self, vote: &Vote) {
-        let member = vote.voter.position();
-        if !self.honest.get(member).copied().unwrap_or(false) {
-            return;
-        }
-        let said = self.said.entry((member, vote.slot)).or_default();
-        let before = said.clone();
-        match vote.choice {
-            Choice::Notarize(id) => said.notarize = Some(id),
-            Choice::Finalize(id) => said.finalize = Some(id),
-            Choice::Nullify => said.nullify = true,
-        }
-        let after = said.clone();
-        let detail = || format!("server {member}, slot {}: {before:?}, then {after:?}", vote.slot);
-        if before.notarize.is_some() && before.notarize != after.notarize {
-            self.breaks("one notarize vote a slot", detail());
-        }
-        if before.finalize.is_some() && before.finalize != after.finalize {
-            self.breaks("one finalize vote a slot", detail());
-        }
-        if after.nullify && after.finalize.is_some() {
-            self.breaks("never nullify and finalize", detail());
-        }
+            (Words::Raft(_) | Words::Pow, _) => Ok(()),
+        };
+        self.held_to(answer);
     }
 
     /// A server says that a block is notarized, and its ancestors.
     pub fn told_notarized(&mut self, server: usize, block: &Block) {
-        if !self.honest[server] {
-            return;
-        }
-        let (id, slot) = (block.id(self.chain), block.header.slot);
-        let voted = |&member: &usize| {
-            let said = self.said.get(&(member, slot));
-            !self.honest[member] || said.is_some_and(|said| said.notarize == Some(id))
-        };
-        let members = self.honest.len();
-        if (0..members).filter(voted).count() * 3 <= members * 2 {
-            let detail = format!("server {server}: slot {slot}, {id}");
-            self.breaks("what is said to be notarized has a quorum's votes", detail);
+        if let Words::Poa(words) = &self.words
+            && self.honest[server]
+        {
+            let answer = words.told_notarized(server, block);
+            self.held_to(answer);
         }
     }
 
@@ -185,38 +176,81 @@ impl Monitor {
         if block.body.envelopes.iter().any(|envelope| envelope.expiry.has_passed(height, time)) {
             self.breaks("nothing enters a block after its expiry", format!("height {height}"));
         }
-        let Some(first) = self.heights.get(&height) else {
-            let parent = height.previous().and_then(|below| self.heights.get(&below));
-            if let Some(parent) = parent
-                && (parent.time >= time || parent.slot >= block.header.slot)
-            {
-                let detail = format!("height {height}: {} ms, then {time}", parent.time);
-                self.breaks("time and slot rise", detail);
-            }
-            let slot = block.header.slot;
-            self.heights.insert(height, AtHeight { id, root, receipts, time, slot });
-            return;
-        };
-        let (same_block, same_root) = (first.id == id, first.root == root);
-        let same_receipts = first.receipts == receipts;
-        if !same_block {
-            let detail = format!("server {server}, height {height}: {id}, not {}", first.id);
-            self.breaks("agreement", detail);
-        } else if !same_root {
+        self.follows_its_parent(block);
+        self.names_the_right_root(server, block);
+        if let Words::Raft(words) = &mut self.words {
+            words.applies(height, block.header.slot, id);
+        }
+        let own = self.chains[server].insert(height, id);
+        if own.is_some_and(|own| own != id) {
+            let detail = format!("server {server}, height {height}: {own:?}, then {id}");
+            return self.breaks("nothing final changes", detail);
+        }
+        let before = *self.heights.entry(height).or_insert(id);
+        if before != id && !self.may_rewind {
+            let detail = format!("server {server}, height {height}: {id}, not {before}");
+            return self.breaks("agreement", detail);
+        }
+        self.heights.insert(height, id);
+        let slot = block.header.slot;
+        let first = self.blocks.entry(id).or_insert(AtHeight { root, receipts, time, slot });
+        let (same_root, same_receipts) = (first.root == root, first.receipts == receipts);
+        if !same_root {
             self.breaks("equal roots", format!("server {server}, height {height}: {root}"));
         } else if !same_receipts {
             self.breaks("equal receipts", format!("server {server}, height {height}"));
         }
     }
 
-    /// The block that servers applied at a height.
-    pub fn block_at(&self, height: Height) -> Option<BlockId> {
-        self.heights.get(&height).map(|at| at.id)
+    /// The state that a final header names is the one that this server had.
+    fn names_the_right_root(&mut self, server: usize, block: &Block) {
+        let named = block.header.applied;
+        let there = self.chains[server].get(&named.height).and_then(|id| self.blocks.get(id));
+        if let Some(there) = there.filter(|there| there.root != named.root) {
+            let detail = format!("server {server}, height {}: {}", named.height, there.root);
+            self.breaks("a final header names the right root", detail);
+        }
+    }
+
+    fn follows_its_parent(&mut self, block: &Block) {
+        let header = &block.header;
+        let Some(parent) = self.blocks.get(&header.parent) else { return };
+        // Under `pow` it is a median of whole seconds, which may stand still.
+        let time_rises = match self.words {
+            Words::Pow => parent.time <= header.time,
+            _ => parent.time < header.time,
+        };
+        if !time_rises || parent.slot >= header.slot {
+            let detail = format!("height {}: {}, then {}", header.height, parent.time, header.time);
+            self.breaks("time and slot rise", detail);
+        }
+    }
+
+    /// A server goes back to this height: what was final after it is undone.
+    pub fn rewinds(&mut self, server: usize, height: Height) {
+        if !self.may_rewind {
+            let detail = format!("server {server} goes back to height {height}");
+            self.breaks("nothing final changes", detail);
+        }
+        self.chains[server].split_off(&height.next());
+    }
+
+    /// What a server has applied, by rising height.
+    pub fn chain_of(&self, server: usize) -> Vec<BlockId> {
+        self.chains[server].values().copied().collect()
+    }
+
+    /// The block that a server has applied at a height.
+    pub fn block_at(&self, server: usize, height: Height) -> Option<BlockId> {
+        self.chains[server].get(&height).copied()
     }
 
     /// The highest slot and height that were applied.
     pub fn newest(&self) -> (Slot, Height) {
-        self.heights.last_key_value().map_or_else(Default::default, |(&h, at)| (at.slot, h))
+        let newest = self.heights.last_key_value();
+        newest.map_or_else(Default::default, |(&height, id)| {
+            (self.blocks.get(id).map_or(Slot(0), |block| block.slot), height)
+        })
     }
 }
 
@@ -228,79 +262,6 @@ pub fn time_is_near(time: Time, earliest: Time, latest: Time, late: Micros, ahea
     let behind = TIME_TOLERANCE_MS.saturating_add(late / 1_000);
     time.0.saturating_add(behind) >= earliest.0
         && time.0 <= latest.0.saturating_add(TIME_TOLERANCE_MS + ahead_ms)
-}
-
-/// Whether every write is as often in this server's database as its client was told.
-pub fn rows_are_as_told<'a>(
-    home: &Path,
-    fates: impl Iterator<Item = (&'a str, Fate)>,
-) -> Result<BTreeMap<String, u64>, String> {
-    let rows = ledger(home).map_err(|error| format!("reading ledger: {error}"))?;
-    for (key, fate) in fates {
-        let times = rows.get(key).copied().unwrap_or(0);
-        let right = match fate {
-            Fate::Applied => times == 1,
-            Fate::Failed => times == 0,
-            Fate::Unknown => times <= 1,
-        };
-        if !right {
-            return Err(format!(
-                "write {key} is there {times} times, its client was told {fate:?}"
-            ));
-        }
-    }
-    Ok(rows)
-}
-
-/// Whether the purses hold together what they held at first.
-pub fn no_money_is_made_or_lost(home: &Path) -> Result<(), String> {
-    let held = || -> rusqlite::Result<Option<i64>> {
-        let database =
-            Connection::open_with_flags(home.join("state.db"), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        let there = "SELECT count(*) FROM sqlite_schema WHERE name = 'purse'";
-        if database.query_row(there, [], |row| row.get::<_, i64>(0))? == 0 {
-            return Ok(None);
-        }
-        database.query_row("SELECT sum(v) FROM purse", [], |row| row.get(0))
-    };
-    let whole = i64::try_from(PURSES).unwrap_or(0) * PURSE;
-    match held().map_err(|error| format!("reading purses: {error}"))? {
-        Some(held) if held != whole => Err(format!("the purses hold {held}, not {whole}")),
-        _ => Ok(()),
-    }
-}
-
-/// Whether nothing was written in the name of a user that did not sign it.
-pub fn nothing_was_forged(home: &Path) -> Result<(), String> {
-    let count = || -> rusqlite::Result<i64> {
-        let database =
-            Connection::open_with_flags(home.join("state.db"), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        let there = "SELECT count(*) FROM sqlite_schema WHERE name = 'forged'";
-        if database.query_row(there, [], |row| row.get::<_, i64>(0))? == 0 {
-            return Ok(0);
-        }
-        database.query_row("SELECT count(*) FROM forged", [], |row| row.get(0))
-    };
-    match count().map_err(|error| format!("reading forged: {error}"))? {
-        0 => Ok(()),
-        rows => Err(format!("{rows} rows by a user that signed none of them")),
-    }
-}
-
-fn ledger(home: &Path) -> rusqlite::Result<BTreeMap<String, u64>> {
-    let database =
-        Connection::open_with_flags(home.join("state.db"), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let there: bool = database.query_row(
-        "SELECT count(*) FROM sqlite_schema WHERE name = 'ledger'",
-        [],
-        |row| row.get(0),
-    )?;
-    if !there {
-        return Ok(BTreeMap::new());
-    }
-    let mut counted = database.prepare("SELECT k, count(*) FROM ledger GROUP BY k")?;
-    let rows = counted.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))?;
-    rows.map(|row| row.map(|(key, times)| (key, times.unsigned_abs()))).collect()
 }
 
 /// A number that differs where two servers' answers do.
@@ -326,8 +287,4 @@ fn fingerprint(receipts: &[Receipt]) -> u64 {
         }
     }
     hash
-}
-
-fn is(server: usize, member: MemberIndex) -> bool {
-    member.position() == server
 }

@@ -60,6 +60,12 @@ pub fn keyed() -> SecretKey {
     SecretKey::from_bytes([200; 32])
 }
 
+/// Under `pow` a server signs in nobody's name but its own: whoever runs these servers signs with
+/// the administrator's key.
+pub fn operator() -> SecretKey {
+    SecretKey::from_bytes([201; 32])
+}
+
 /// What one client does.
 #[derive(Clone, Debug)]
 pub struct ClientPlan {
@@ -80,6 +86,9 @@ pub enum Fate {
     Applied,
     /// Answered with an error: its row must be nowhere.
     Failed,
+    /// Acknowledged with a bound, and undone by a deep reorganisation (`pow`): its row is there
+    /// once or not at all, the same everywhere.
+    Undone,
     /// No answer yet: its row is there once or not at all, the same everywhere.
     Unknown,
 }
@@ -106,6 +115,8 @@ pub struct Write {
 pub struct Over {
     /// The key of its row.
     pub key: String,
+    /// The transaction's id.
+    pub id: TransactionId,
     /// What became of it.
     pub fate: Fate,
     /// When it was first sent.
@@ -236,8 +247,15 @@ impl Clients {
         if let Some((_, write)) = self.all[number].waiting.take() {
             self.waiting.remove(&write.id);
             self.ready |= number == 0 && fate == Fate::Applied;
-            let Write { key, started, .. } = write;
-            self.finished.push(Over { key, fate, started, finished: at });
+            let Write { key, id, started, .. } = write;
+            self.finished.push(Over { key, id, fate, started, finished: at });
+        }
+    }
+
+    /// A write that was acknowledged has been undone, or one that was refused is open again.
+    pub fn undone(&mut self, id: TransactionId) {
+        for over in self.finished.iter_mut().filter(|over| over.id == id) {
+            over.fate = Fate::Undone;
         }
     }
 

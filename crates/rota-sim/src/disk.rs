@@ -7,14 +7,14 @@
 //! ```
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 
 use rota_core::block::Choice;
 use rota_core::error::Fault;
-use rota_core::journal::Record;
+use rota_core::journal::{Entry, HardState, Record};
 use rota_core::message::{Fetch, Message};
 use rota_core::types::{BlockId, ChainId, Height, Slot};
 use rota_store::chain_db::ChainDb;
@@ -70,6 +70,12 @@ pub struct Durable {
     pub proposals: BTreeSet<BlockId>,
     /// Its highest final block.
     pub height: Height,
+    /// That block's slot.
+    pub slot: Slot,
+    /// `raft`: its term and vote.
+    pub hard_state: HardState,
+    /// `raft`: its log, by index: terms and blocks.
+    pub log: BTreeMap<u64, (u64, Option<BlockId>)>,
 }
 
 impl Durable {
@@ -84,11 +90,25 @@ impl Durable {
                 self.proposals.insert(proposal.block.id(chain));
             }
             Record::Finalized { blocks, .. } => {
-                let highest = blocks.last().map_or(Height(0), |block| block.header.height);
-                self.height = self.height.max(highest);
+                if let Some(highest) = blocks.last().map(|block| &block.header) {
+                    self.height = self.height.max(highest.height);
+                    self.slot = self.slot.max(highest.slot);
+                }
             }
-            _ => {}
+            Record::HardState(state) => self.hard_state = *state,
+            Record::Entry(Entry { index, term, block }) => {
+                self.log.split_off(index);
+                self.log.insert(*index, (*term, block.as_ref().map(|block| block.id(chain))));
+            }
+            Record::Entered(_) | Record::Fetched(_) | Record::Connected { .. } => {}
         }
+    }
+
+    /// Whether a block that is to be executed would be found again after a crash: its finalization
+    /// is on disk, or (`raft`) its entry.
+    pub fn has(&self, height: Height, slot: Slot, id: BlockId) -> bool {
+        let entry = self.log.get(&slot.0);
+        self.height >= height || entry.is_some_and(|(_, block)| *block == Some(id))
     }
 }
 
@@ -104,6 +124,10 @@ pub struct SimJournal {
     pub fuse: Fuse,
     /// Which database this is.
     pub chain: ChainId,
+    /// Whether an append is counted on to be one: all of it or nothing.
+    pub atomic: bool,
+    /// Records noted since the last append.
+    pub noted: Vec<Record>,
     /// Whether a crash keeps the append in progress.
     pub random: Random,
     /// What was met.
@@ -118,10 +142,18 @@ impl SimJournal {
         self.chain_db.borrow_mut().append(records)?;
         self.appended.set(self.appended.get() + records.len() as u64);
         let mut durable = self.durable.borrow_mut();
-        for record in records {
+        for record in self.noted.drain(..).as_slice().iter().chain(records) {
             durable.remember(self.chain, record);
         }
         Ok(())
+    }
+}
+
+impl Drop for SimJournal {
+    /// What was only noted goes with the server.
+    fn drop(&mut self) {
+        let lost = self.noted.len() as u64;
+        self.met.borrow_mut().count_many(Kind::LostNote, lost);
     }
 }
 
@@ -131,7 +163,8 @@ impl Journal for SimJournal {
         if !self.fuse.is_out() {
             return self.write(records);
         }
-        let kept = self.random.choose(&[0, reached, records.len()]);
+        let part = if self.atomic { 0 } else { reached };
+        let kept = self.random.choose(&[0, part, records.len()]);
         let kind = if kept < records.len() { Kind::LostRecords } else { Kind::KeptRecords };
         self.met.borrow_mut().count(kind);
         self.write(&records[..kept])?;
@@ -139,6 +172,7 @@ impl Journal for SimJournal {
     }
 
     fn note(&mut self, record: Record) {
+        self.noted.push(record.clone());
         self.chain_db.borrow_mut().note(record);
     }
 
@@ -198,6 +232,16 @@ impl Copy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_replaces_all_from_its_place_on() {
+        let mut durable = Durable::default();
+        for (index, term) in [(1, 1), (2, 1), (3, 1), (2, 2)] {
+            let entry = Entry { index, term, block: None };
+            durable.remember(ChainId::default(), &Record::Entry(entry));
+        }
+        assert_eq!(durable.log.into_iter().collect::<Vec<_>>(), [(1, (1, None)), (2, (2, None))]);
+    }
 
     #[test]
     fn a_fuse_lets_so_many_outputs_pass() {

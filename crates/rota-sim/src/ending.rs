@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use rota_core::consensus::Standing;
 use rota_core::error::Fault as RealFault;
 use rota_core::types::Height;
 use rota_store::StateDb;
 
-use crate::check::{no_money_is_made_or_lost, nothing_was_forged, rows_are_as_told};
+use crate::check::{no_money_is_made_or_lost, nothing_was_forged, pow, rows_are_as_told};
 use crate::clients::Fate;
 use crate::network::Weather;
 use crate::scenario::Step;
@@ -53,7 +54,8 @@ impl World {
             heights.insert(status.height);
             heights.insert(status.applied.height);
         }
-        heights.len() == 1 && self.clients.are_done() && self.readers.are_done()
+        let is_high = heights.first().is_some_and(|&height| height >= self.plan.until);
+        heights.len() == 1 && is_high && self.clients.are_done() && self.readers.are_done()
     }
 
     fn where_all_are(&self) -> String {
@@ -98,6 +100,9 @@ impl World {
             if let Err(detail) = self.chain_is_as_applied(server) {
                 return self.monitor.breaks("the log holds what was applied", detail);
             }
+            if let Err(detail) = self.proofs_are_right(server) {
+                return self.monitor.breaks("what is final is proven by work", detail);
+            }
             if let Err(detail) = nothing_was_forged(&self.servers[server].home) {
                 self.monitor.breaks("nobody writes in another's name", detail);
             }
@@ -131,8 +136,28 @@ impl World {
         while height < running.state.applied().height {
             height = height.next();
             let block = chain_db.final_block(height).map_err(|fault| fault.to_string())?;
-            if block.map(|block| block.id(chain)) != self.monitor.block_at(height) {
+            let there = self.monitor.block_at(server, height);
+            if there.is_some() && block.map(|block| block.id(chain)) != there {
                 return Err(format!("server {server}, height {height}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// `pow`: the proofs of all final blocks, and the blocks' times, by the rules written anew.
+    fn proofs_are_right(&self, server: usize) -> Result<(), String> {
+        let Some(running) = &self.servers[server].running else { return Ok(()) };
+        let Some(pow) = &self.genesis.pow else { return Ok(()) };
+        let mut chain_db = running.chain_db.borrow_mut();
+        let recovered = chain_db.recover().map_err(|fault| fault.to_string())?;
+        pow::proofs_are_right(&self.genesis, pow, &recovered.proofs)
+            .map_err(|why| format!("server {server}, {why}"))?;
+        for (height, proof) in (1..).map(Height).zip(&recovered.proofs) {
+            let block = chain_db.final_block(height).map_err(|fault| fault.to_string())?;
+            let Some(block) = block else { continue };
+            let is_its = proof.block() == block.id(self.genesis.chain_id());
+            if !is_its || !pow::time_is_the_median(&self.genesis, &recovered.proofs, &block) {
+                return Err(format!("server {server}, height {height}: {proof:?}"));
             }
         }
         Ok(())
@@ -159,8 +184,17 @@ impl World {
         let (slot, height) = self.monitor.newest();
         let mut met = self.met.borrow().clone();
         let skipped = slot.0.saturating_sub(height.0);
-        for _ in 0..skipped {
-            met.count(Fault::SkippedSlot);
+        met.count_many(Fault::SkippedSlot, skipped);
+        let standings: Vec<(usize, Standing)> = (0..self.servers.len())
+            .filter_map(|server| {
+                let status = self.servers[server].status(self.now, &self.genesis)?;
+                Some((server, status.standing))
+            })
+            .collect();
+        for (_, standing) in &standings {
+            if let Standing::Mining(mining) = standing {
+                met.count_many(Fault::Reorganised, mining.reorganisations);
+            }
         }
         Outcome {
             scenario: self.plan.name,
@@ -175,6 +209,10 @@ impl World {
             writes: self.clients.finished.clone(),
             reads: self.readers.took.clone(),
             diverged: self.diverged.clone(),
+            chains: (0..self.servers.len()).map(|server| self.monitor.chain_of(server)).collect(),
+            found: self.found,
+            rewound: self.rewound,
+            standings,
             met,
         }
     }

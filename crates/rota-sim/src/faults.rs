@@ -2,8 +2,12 @@
 //! third are faulty at any time: liars, servers that are down, frozen or cut off, and those whose
 //! clocks are wrong.
 
+use rota_core::consensus::Standing;
+use rota_core::genesis::Method;
+use rota_core::replica::Status;
+
 use crate::random::Random;
-use crate::scenario::Step;
+use crate::scenario::{MOST_CLOCK_MS, Step};
 use crate::world::{Event, World};
 use crate::{Fault, Micros, SECOND};
 
@@ -35,6 +39,22 @@ impl World {
             Step::Freeze { server, length } => {
                 self.met(Fault::Freeze);
                 self.servers[server].busy_until = self.now + length;
+                self.freeze_search(server, self.now + length);
+            }
+            Step::FreezeLeader { length } => {
+                if let Some(server) = self.leader() {
+                    self.befall(Step::Freeze { server, length });
+                }
+            }
+            Step::CutOffLeader => {
+                if let Some(leader) = self.leader() {
+                    let side = (0..self.servers.len()).map(|server| server == leader).collect();
+                    self.befall(Step::Partition { side });
+                }
+            }
+            Step::HashRate { server, per_second } => {
+                self.met(Fault::HashRate);
+                self.set_hash_rate(server, per_second);
             }
             Step::SlowDisk { server, fsync } => {
                 self.met(Fault::SlowDisk);
@@ -65,6 +85,24 @@ impl World {
                 self.clocks_changed();
             }
             Step::FlipRow { server } => self.flip_row(server),
+        }
+    }
+
+    /// Whoever leads, by the word of the first server that runs; of several that say so of
+    /// themselves, the one of the newest term.
+    fn leader(&self) -> Option<usize> {
+        let all = (0..self.servers.len())
+            .filter_map(|i| Some((i, self.servers[i].status(self.now, &self.genesis)?)));
+        let leads = |(server, status): (usize, Status)| {
+            let is_leader = status.leader == Some(self.servers[server].node);
+            match status.standing {
+                Standing::Elected { term, .. } if is_leader => Some((term, server)),
+                _ => None,
+            }
+        };
+        match all.clone().filter_map(leads).max() {
+            Some((_, server)) => Some(server),
+            None => self.number_of(all.clone().next()?.1.leader?),
         }
     }
 
@@ -108,6 +146,16 @@ impl World {
                 Some(Step::SlowApply { server, apply: self.luck.between(100, slow) })
             }
             Fault::Partition | Fault::OneWay => self.drawn_cut(kind, server, down),
+            Fault::HashRate if self.servers[server].hash_rate > 0 => {
+                let at_first = self.plan.hash_rates[server];
+                let factor = self.luck.choose(&[500, 800, 1_250, 2_000]);
+                Some(Step::HashRate { server, per_second: (at_first * factor / 1_000).max(1) })
+            }
+            Fault::ClockJump if self.plan.method == Method::Pow => {
+                let most = i64::try_from(MOST_CLOCK_MS).ok()?;
+                let off = i64::try_from(self.luck.below(2 * MOST_CLOCK_MS)).ok()? - most;
+                Some(Step::Jump { server, by_ms: off - self.servers[server].clock_off })
+            }
             Fault::ClockJump => {
                 let far = self.luck.choose(&[1_000, 60_000, 600_000]);
                 let by_ms =

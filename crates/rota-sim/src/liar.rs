@@ -6,6 +6,8 @@
 //!   its replica ──► message ──► behaviour 1 ──► behaviour 2 ──► … ──► network
 //! ```
 
+mod work;
+
 use std::sync::Arc;
 
 use rota_core::block::{Block, Certificate, CertificateVote, Choice, Header, Proposal, Vote};
@@ -52,10 +54,26 @@ pub enum Behaviour {
     SignsForOthers,
     /// Flips a bit.
     Garbles,
+    /// Shows a proof with a hash above its target.
+    TooLittleWork,
+    /// Says that its block is of a far future.
+    FarFuture,
+    /// Says that its block is older than those before it.
+    OldTime,
+    /// Takes an easier target than the one that is due.
+    WrongTarget,
+    /// Claims another state root in a block that it has found.
+    WrongRootMined,
+    /// Breaks another rule of such a block's header.
+    SpoilsMined,
+    /// Shows proofs, and never their blocks.
+    WithholdsBodies,
+    /// Sends what no block will hold, and asks without end.
+    Spams,
 }
 
 impl Behaviour {
-    /// Every one.
+    /// Every one of a voting member.
     pub const ALL: [Self; 14] = [
         Self::TwoBlocks,
         Self::VotesTwice,
@@ -69,6 +87,22 @@ impl Behaviour {
         Self::SpoilsBlocks,
         Self::FalseHistory,
         Self::LiesAboutFinalizing,
+        Self::SignsForOthers,
+        Self::Garbles,
+    ];
+
+    /// Every one of a miner.
+    pub const POW: [Self; 12] = [
+        Self::TooLittleWork,
+        Self::FarFuture,
+        Self::OldTime,
+        Self::WrongTarget,
+        Self::WrongRootMined,
+        Self::SpoilsMined,
+        Self::WithholdsBodies,
+        Self::Spams,
+        Self::Withholds,
+        Self::RepeatsOld,
         Self::SignsForOthers,
         Self::Garbles,
     ];
@@ -159,6 +193,14 @@ impl Liar {
             Behaviour::LiesAboutFinalizing => self.lies_about_finalizing(to, message),
             Behaviour::SignsForOthers => self.signs_for_others(to, message),
             Behaviour::Garbles => self.garbles(to, message),
+            Behaviour::TooLittleWork => self.too_little_work(to, message),
+            Behaviour::FarFuture => self.far_future(to, message),
+            Behaviour::OldTime => self.old_time(to, message),
+            Behaviour::WrongTarget => self.wrong_target(to, message),
+            Behaviour::WrongRootMined => self.wrong_root_mined(to, message),
+            Behaviour::SpoilsMined => self.spoils_mined(to, message),
+            Behaviour::WithholdsBodies => self.withholds_bodies(to, message),
+            Behaviour::Spams => self.spams(to, message),
         }
     }
 

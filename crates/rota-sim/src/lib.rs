@@ -10,15 +10,24 @@
 //!
 //! A run is a [`scenario::Plan`] made from a name and a seed; the same plan gives the same events,
 //! byte by byte. What a crash loses is decided here: an append in progress is lost wholly, kept
-//! wholly, or cut between two records; `state.db` may come back as it was some blocks ago. Bytes
-//! and sectors are left to later versions.
+//! wholly, or (where the method does not count on it being one) cut between two records; what was
+//! only noted is lost with it; `state.db` may come back as it was some blocks ago. Bytes and
+//! sectors are left to later versions.
+//!
+//! Under `pow` nonces are really searched, at a low difficulty ([`mining`]): how many it took, over
+//! the server's hash rate, is how long it took.
 
+pub mod anew;
+mod beginning;
 pub mod check;
 pub mod clients;
+mod delivery;
 pub mod disk;
+mod doors;
 mod ending;
 mod faults;
 pub mod liar;
+pub mod mining;
 pub mod network;
 pub mod random;
 pub mod readers;
@@ -91,11 +100,29 @@ pub enum Fault {
     ReadRefused,
     /// A linearizable read waited for a transaction of its server's own.
     ReadByWrite,
+    /// A miner's hash rate changed.
+    HashRate,
+    /// A search was given up for another one.
+    NewSearch,
+    /// A block was found.
+    Found,
+    /// A peer was kept out for what it had sent.
+    Punished,
+    /// A message met a link that was closed as a punishment.
+    KeptOut,
+    /// A branch was left for a heavier one.
+    Reorganised,
+    /// Blocks that were final were undone.
+    Rewound,
+    /// A server took over a snapshot.
+    Restored,
+    /// A record that was only noted was lost by a crash.
+    LostNote,
 }
 
 impl Fault {
-    /// Every kind.
-    pub const ALL: [Self; 25] = [
+    /// Every kind that a swarm of `poa` must meet.
+    pub const POA: [Self; 25] = [
         Self::Crash,
         Self::CrashAtOutput,
         Self::CrashAll,
@@ -122,6 +149,51 @@ impl Fault {
         Self::ReadRefused,
         Self::ReadByWrite,
     ];
+
+    /// Every kind that a swarm of `raft` must meet.
+    pub const RAFT: [Self; 19] = [
+        Self::Crash,
+        Self::CrashAtOutput,
+        Self::CrashAll,
+        Self::Freeze,
+        Self::SlowDisk,
+        Self::SlowApply,
+        Self::Partition,
+        Self::OneWay,
+        Self::ClockJump,
+        Self::Cut,
+        Self::Loss,
+        Self::Duplicate,
+        Self::Hold,
+        Self::LostRecords,
+        Self::KeptRecords,
+        Self::OldState,
+        Self::Killed,
+        Self::Retry,
+        Self::ReadRefused,
+    ];
+
+    /// Every kind that a swarm of `pow` must meet.
+    pub const POW: [Self; 18] = [
+        Self::Crash,
+        Self::CrashAtOutput,
+        Self::Freeze,
+        Self::SlowDisk,
+        Self::Partition,
+        Self::ClockJump,
+        Self::Cut,
+        Self::Loss,
+        Self::Duplicate,
+        Self::Hold,
+        Self::LostRecords,
+        Self::Lie,
+        Self::Refused,
+        Self::HashRate,
+        Self::NewSearch,
+        Self::Found,
+        Self::Punished,
+        Self::KeptOut,
+    ];
 }
 
 /// How often each fault was met.
@@ -137,6 +209,13 @@ impl Counters {
     /// How often.
     pub fn of(&self, fault: Fault) -> u64 {
         self.0.get(&fault).copied().unwrap_or(0)
+    }
+
+    /// So many times more.
+    pub fn count_many(&mut self, fault: Fault, times: u64) {
+        if times > 0 {
+            *self.0.entry(fault).or_default() += times;
+        }
     }
 
     /// Adds another run's.

@@ -6,10 +6,10 @@ use std::time::Instant;
 use rota_sim::{Counters, Plan, SCENARIOS, SECOND, World};
 
 const USAGE: &str = "\
-Usage: rota-sim [--seed N] [--seeds COUNT] [--scenario NAME] [--quiet]
+Usage: rota-sim [--seed N] [--seeds COUNT] [--scenario NAME | --method poa|raft|pow] [--quiet]
 
-Runs COUNT seeds from N on (1 and 1 if not given). One seed prints every event; --quiet prints
-failures only.";
+Runs COUNT seeds from N on (1 and 1 if not given) of a scenario, or of the swarm of a method. One
+seed prints every event; --quiet prints failures only.";
 
 struct Arguments {
     seed: u64,
@@ -71,6 +71,12 @@ fn arguments() -> Result<Arguments, String> {
             "--seed" => found.seed = number(value()?)?,
             "--seeds" => found.seeds = number(value()?)?,
             "--scenario" => found.scenario = value()?,
+            "--method" => {
+                found.scenario = match value()?.as_str() {
+                    "poa" => "swarm".into(),
+                    method => format!("{method}-swarm"),
+                }
+            }
             "--quiet" => found.quiet = true,
             _ => return Err(format!("what is {word}?")),
         }

@@ -5,6 +5,8 @@
 //!   send(from, to) ──► link cut? lost? ──► 1 or 2 arrivals, each after its own delay
 //! ```
 
+use std::collections::BTreeMap;
+
 use crate::random::Random;
 use crate::{Counters, Fault, Micros};
 
@@ -37,17 +39,30 @@ pub struct Network {
     /// What happens to messages on links that are not cut.
     pub weather: Weather,
     cut: Vec<Vec<bool>>,
+    /// Until when two servers keep each other out.
+    barred: BTreeMap<(usize, usize), Micros>,
     random: Random,
 }
 
 impl Network {
     /// All links between so many servers, none cut.
     pub fn new(servers: usize, weather: Weather, random: Random) -> Self {
-        Self { weather, cut: vec![vec![false; servers]; servers], random }
+        let cut = vec![vec![false; servers]; servers];
+        Self { weather, cut, barred: BTreeMap::new(), random }
     }
 
-    /// How long until each copy of a message arrives; none if it is lost.
-    pub fn arrivals(&mut self, from: usize, to: usize, met: &mut Counters) -> Vec<Micros> {
+    /// How long until each copy of a message that is sent at `now` arrives; none if it is lost.
+    pub fn arrivals(
+        &mut self,
+        now: Micros,
+        from: usize,
+        to: usize,
+        met: &mut Counters,
+    ) -> Vec<Micros> {
+        if self.is_barred(now, from, to) {
+            met.count(Fault::KeptOut);
+            return Vec::new();
+        }
         if self.cut[from][to] {
             met.count(Fault::Cut);
             return Vec::new();
@@ -75,6 +90,18 @@ impl Network {
     /// Cuts one direction between two servers.
     pub fn cut_one_way(&mut self, from: usize, to: usize) {
         self.cut[from][to] = true;
+    }
+
+    /// Two servers hear nothing of each other until then, whatever is mended meanwhile.
+    pub fn bar(&mut self, one: usize, other: usize, until: Micros) {
+        let until_now = self.barred.entry((one.min(other), one.max(other))).or_default();
+        *until_now = until.max(*until_now);
+    }
+
+    /// Whether one of two servers keeps the other out.
+    pub fn is_barred(&self, now: Micros, one: usize, other: usize) -> bool {
+        let until = self.barred.get(&(one.min(other), one.max(other)));
+        until.is_some_and(|&until| now < until)
     }
 
     /// Mends all links; returns the pairs between which something was cut, each once.
@@ -116,10 +143,22 @@ mod tests {
         let mut network = Network::new(4, Weather::calm(), Random::new(1));
         let met = &mut Counters::default();
         network.partition(&[true, true, false, false]);
-        assert!(network.arrivals(0, 2, met).is_empty() && network.arrivals(2, 0, met).is_empty());
-        assert_eq!(network.arrivals(0, 1, met).len(), 1);
+        assert!(network.arrivals(0, 0, 2, met).is_empty());
+        assert!(network.arrivals(0, 2, 0, met).is_empty());
+        assert_eq!(network.arrivals(0, 0, 1, met).len(), 1);
         assert_eq!(network.heal(), [(0, 2), (0, 3), (1, 2), (1, 3)]);
-        assert_eq!(network.arrivals(0, 2, met).len(), 1);
+        assert_eq!(network.arrivals(0, 0, 2, met).len(), 1);
+    }
+
+    #[test]
+    fn who_is_kept_out_is_back_when_the_time_is_over() {
+        let mut network = Network::new(2, Weather::calm(), Random::new(1));
+        let met = &mut Counters::default();
+        network.bar(1, 0, 10);
+        network.heal();
+        assert!(network.arrivals(9, 0, 1, met).is_empty());
+        assert!(network.arrivals(9, 1, 0, met).is_empty());
+        assert_eq!(network.arrivals(10, 0, 1, met).len(), 1);
     }
 
     #[test]
@@ -127,7 +166,7 @@ mod tests {
         let mut network = Network::new(2, Weather::calm(), Random::new(1));
         let met = &mut Counters::default();
         network.cut_one_way(0, 1);
-        assert!(network.arrivals(0, 1, met).is_empty());
-        assert_eq!(network.arrivals(1, 0, met).len(), 1);
+        assert!(network.arrivals(0, 0, 1, met).is_empty());
+        assert_eq!(network.arrivals(0, 1, 0, met).len(), 1);
     }
 }

@@ -3,9 +3,15 @@
 //! draws all of it from the seed: a random subset of the kinds of fault, at random rates. The named
 //! scenarios fix what they are about.
 
-use rota_core::genesis::Parameters;
+mod pow;
+mod raft;
 
-use crate::clients::{ClientPlan, Mix};
+pub(crate) use pow::MOST_CLOCK_MS;
+
+use rota_core::genesis::{Method, Parameters, Pow};
+use rota_core::types::Height;
+
+use crate::clients::{ClientPlan, Mix, PATIENCE};
 use crate::liar::Behaviour;
 use crate::network::Weather;
 use crate::random::Random;
@@ -50,6 +56,20 @@ pub enum Step {
         server: usize,
         /// For how long.
         length: Micros,
+    },
+    /// Whoever leads now does nothing for a while.
+    FreezeLeader {
+        /// For how long.
+        length: Micros,
+    },
+    /// Whoever leads now hears and is heard of by nobody.
+    CutOffLeader,
+    /// It tries so many nonces in a second from now on (`pow`).
+    HashRate {
+        /// Which server.
+        server: usize,
+        /// How many.
+        per_second: u64,
     },
     /// Its disk takes so long for every append.
     SlowDisk {
@@ -109,8 +129,21 @@ pub struct Plan {
     pub name: &'static str,
     /// The seed, to replay it.
     pub seed: u64,
-    /// How many members.
+    /// How its servers agree.
+    pub method: Method,
+    /// How many servers.
     pub servers: usize,
+    /// How many of them, the last ones, are no members and follow (`poa`, `raft`).
+    pub followers: usize,
+    /// What `pow` needs.
+    pub pow: Option<Pow>,
+    /// How many nonces each server tries in a second (`pow`).
+    pub hash_rates: Vec<u64>,
+    /// Whether the scenario is stronger than the depth promises (`pow`): then blocks that are final
+    /// may be undone.
+    pub may_rewind: bool,
+    /// The run goes on until all have this final height.
+    pub until: Height,
     /// The genesis's knobs.
     pub parameters: Parameters,
     /// The network while faults go on.
@@ -140,9 +173,27 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// How many members may be faulty while the rest goes on: fewer than a third.
+    /// How many servers are members, or (`pow`) all.
+    pub fn members(&self) -> usize {
+        self.servers - self.followers
+    }
+
+    /// How many members may be faulty while the rest goes on: fewer than a third, of those that
+    /// trust each other fewer than half.
     pub fn tolerated(&self) -> usize {
-        (self.servers - 1) / 3
+        match self.method {
+            Method::Poa | Method::Pow => (self.members() - 1) / 3,
+            Method::Raft => (self.members() - 1) / 2,
+        }
+    }
+
+    /// How long a client waits for an answer before it asks another server.
+    pub fn patience(&self) -> Micros {
+        match &self.pow {
+            None => PATIENCE,
+            // Thrice as long as it takes to be so deep, and some blocks more.
+            Some(pow) => u64::from(pow.spacing_s) * (u64::from(pow.depth) + 4) * 3 * SECOND,
+        }
     }
 
     /// Whether messages come in time all the while: nobody is cut off, frozen or down, and nothing
@@ -163,7 +214,13 @@ impl Plan {
         Self {
             name,
             seed,
+            method: Method::Poa,
             servers: 4,
+            followers: 0,
+            pow: None,
+            hash_rates: Vec::new(),
+            may_rewind: false,
+            until: Height(0),
             parameters: knobs(),
             weather: Weather::calm(),
             liars: Vec::new(),
@@ -177,6 +234,15 @@ impl Plan {
             settle: 20 * SECOND,
             clients: writers(3, 10, SECOND / 4, Mix::Plain),
             readers: readers(2, 10, SECOND / 4),
+        }
+    }
+
+    /// The swarm of a method.
+    pub fn swarm_of(method: Method, seed: u64) -> Self {
+        match method {
+            Method::Poa => Self::swarm(seed),
+            Method::Raft => raft::swarm(seed),
+            Method::Pow => pow::swarm(seed),
         }
     }
 
@@ -245,6 +311,21 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("hostile-sql", hostile_sql),
     ("lied-to-readers", lied_to_readers),
     ("reads-alone", reads_alone),
+    ("followers", followers),
+    ("raft-swarm", raft::swarm),
+    ("raft-calm", raft::calm),
+    ("raft-frozen-leader", raft::frozen_leader),
+    ("raft-leader-alone", raft::leader_alone),
+    ("raft-killed-leaders", raft::killed_leaders),
+    ("raft-all-crash", raft::all_crash),
+    ("raft-followers", raft::followers),
+    ("pow-swarm", pow::swarm),
+    ("pow-calm", pow::calm),
+    ("pow-six", pow::six_servers),
+    ("pow-heals", pow::heals),
+    ("pow-deep", pow::deep),
+    ("pow-late", pow::late),
+    ("pow-lone-liar", pow::lone_liar),
 ];
 
 /// The kinds of fault that a swarm draws from.
@@ -391,6 +472,20 @@ fn reads_alone(seed: u64) -> Plan {
     let mut plan = Plan::calm("reads-alone", seed);
     plan.clients = Vec::new();
     plan.readers = readers(3, 20, SECOND / 4);
+    plan
+}
+
+/// Two servers that are no members follow; one of them is down for a while, and a member too.
+fn followers(seed: u64) -> Plan {
+    let mut plan = Plan::calm("followers", seed);
+    plan.servers = 6;
+    plan.followers = 2;
+    plan.clocks = vec![0; 6];
+    plan.true_clocks = vec![true; 6];
+    plan.script = vec![
+        (SECOND, Step::Crash { server: 5, down: 2 * SECOND }),
+        (2 * SECOND, Step::Crash { server: 1, down: SECOND }),
+    ];
     plan
 }
 

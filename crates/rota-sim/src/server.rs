@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rota_core::block::Block;
 use rota_core::crypto::SecretKey;
 use rota_core::error::{Fault, Invalid, Refusal};
-use rota_core::genesis::Genesis;
+use rota_core::genesis::{Genesis, Method};
 use rota_core::message::{Message, Offer, Recipient};
 use rota_core::replica::{Input, Replica, Status};
 use rota_core::time::{Instant, Now, Time};
@@ -22,6 +22,7 @@ use rota_store::host::{Host, Io};
 use rota_store::{AppliedBlock, StateDb};
 
 use crate::disk::{Copy, Durable, Fuse, SimJournal};
+use crate::mining::Searching;
 use crate::random::Random;
 use crate::{Counters, Micros};
 
@@ -39,6 +40,16 @@ pub enum Effect {
     Barrier(u64, Result<Height, Refusal>),
     /// Clients are told that these will not happen.
     Dropped(Vec<TransactionId>, Refusal),
+    /// This is searched for from now on, or nothing.
+    Search(Option<SearchJob>),
+    /// A peer is kept out.
+    Punish(NodeId, Invalid),
+    /// A piece of a snapshot is kept.
+    Chunk(Height, u32, Vec<u8>),
+    /// A snapshot is taken over, and the server starts anew from it.
+    Restore(Box<Offer>, NodeId),
+    /// Final blocks above this height are removed, and the server starts anew without them.
+    Rewind(Height),
     /// A line in the log.
     Report(String),
     /// The state is not the cluster's.
@@ -85,6 +96,8 @@ pub struct Server {
     pub fsync: Micros,
     /// How long executing a block takes.
     pub apply: Micros,
+    /// How many nonces it tries in a second (`pow`); with 0 it does not mine.
+    pub hash_rate: u64,
     /// Whether it found its own state to be wrong and serves no more.
     pub quarantined: bool,
     /// Older copies of `state.db`, newest last.
@@ -118,6 +131,12 @@ pub struct Running {
     pub timer: u64,
     /// Records appended by the turn in progress.
     pub appended: Rc<Cell<u64>>,
+    /// What is being searched for (`pow`).
+    pub searching: Option<Searching>,
+    /// Counts searches: only the newest counts.
+    pub searches: u64,
+    /// The last block that was handed to the executor.
+    pub handed: Height,
 }
 
 /// Collects effects until the fuse is out.
@@ -162,17 +181,25 @@ impl Io for Outbox {
         self.push(Effect::Dropped(transactions, why));
     }
 
-    fn search(&mut self, _: Option<SearchJob>) {}
-
-    fn punish(&mut self, peer: NodeId, why: Invalid) {
-        self.push(Effect::Report(format!("{peer:?} is kept out: {why}")));
+    fn search(&mut self, job: Option<SearchJob>) {
+        self.push(Effect::Search(job));
     }
 
-    fn chunk(&mut self, _: Height, _: u32, _: Vec<u8>) {}
+    fn punish(&mut self, peer: NodeId, why: Invalid) {
+        self.push(Effect::Punish(peer, why));
+    }
 
-    fn restore(&mut self, _: Offer) {}
+    fn chunk(&mut self, height: Height, number: u32, bytes: Vec<u8>) {
+        self.push(Effect::Chunk(height, number, bytes));
+    }
 
-    fn rewind(&mut self, _: Height) {}
+    fn restore(&mut self, offer: Offer, from: NodeId) {
+        self.push(Effect::Restore(Box::new(offer), from));
+    }
+
+    fn rewind(&mut self, height: Height) {
+        self.push(Effect::Rewind(height));
+    }
 
     fn report(&mut self, line: String) {
         self.push(Effect::Report(line));
@@ -203,6 +230,7 @@ impl Server {
             busy_until: 0,
             fsync: random.between(100, 600),
             apply: random.between(100, 600),
+            hash_rate: 0,
             quarantined: false,
             old_states: Vec::new(),
             key,
@@ -263,6 +291,8 @@ impl Server {
             appended: appended.clone(),
             fuse: self.fuse.clone(),
             chain: genesis.chain_id(),
+            atomic: genesis.method == Method::Raft,
+            noted: Vec::new(),
             random: self.random.fork(),
             met: self.met.clone(),
         };
@@ -280,6 +310,9 @@ impl Server {
             scheduled: false,
             timer: 0,
             appended,
+            searching: None,
+            searches: 0,
+            handed: height,
         });
         Ok((replayed, outbox.effects))
     }
@@ -329,6 +362,29 @@ impl Server {
             Some((state, fault)) => state.restore(&self.home).map(|()| Some(fault)),
             None => Ok(killed.map(|_| crate::Fault::Killed)),
         }
+    }
+
+    /// Keeps a piece of a snapshot that is being fetched.
+    pub fn keep_chunk(&mut self, height: Height, _: u32, _: &[u8]) -> Result<(), Fault> {
+        Err(Fault::WrongFiles(format!("no snapshot of height {height} can be taken over here")))
+    }
+
+    /// Stops, and puts a snapshot in place of its files.
+    pub fn take_over(&mut self, _: &Genesis, offer: &Offer, _: NodeId) -> Result<(), Fault> {
+        self.running = None;
+        let height = offer.applied.height;
+        Err(Fault::WrongFiles(format!("no snapshot of height {height} can be taken over here")))
+    }
+
+    /// Stops, and removes its final blocks above a height: how many there were, and what was in
+    /// them.
+    pub fn go_back(
+        &mut self,
+        _: &Genesis,
+        height: Height,
+    ) -> Result<(u64, Vec<TransactionId>), Fault> {
+        self.running = None;
+        Err(Fault::WrongFiles(format!("nothing can be undone above height {height} here")))
     }
 
     /// Now and then keeps a copy of `state.db`, for a crash to bring back.

@@ -1,46 +1,42 @@
 //! A run: the queue of events, and what each does. One thread; virtual time jumps from event to
 //! event.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use rota_core::block::Block;
-use rota_core::crypto::SecretKey;
+use rota_core::consensus::Standing;
 use rota_core::error::Fault as RealFault;
-use rota_core::genesis::{Administrator, FORMAT, Genesis, Method};
-use rota_core::members::Member;
-use rota_core::message::{Message, Recipient};
+use rota_core::genesis::{Genesis, Method};
+use rota_core::message::Message;
 use rota_core::replica::Input;
 use rota_core::time::Time;
 use rota_core::transaction::Envelope;
-use rota_core::types::{ChainId, Digest, Height, MemberIndex, NodeId, TransactionId};
+use rota_core::types::{BlockId, Height, TransactionId};
 use rota_core::verify::Verifier;
-use rota_store::sqlite::identity;
 use rota_store::{AppliedBlock, DifferingRow};
 
 use rusqlite::config::DbConfig;
 use tempfile::TempDir;
 
+use crate::anew::Rewound;
 use crate::check::{Broken, MOST_BACK_OFF, Monitor, time_is_near};
-use crate::clients::{Clients, Fate, Over, PATIENCE, Write};
+use crate::clients::{Clients, Fate, Over};
 use crate::liar::{Behaviour, Liar};
+use crate::mining::FoundBlock;
 use crate::network::Network;
 use crate::random::Random;
 use crate::readers::Readers;
 use crate::scenario::{LiarPlan, Plan, Step};
 use crate::server::{Effect, Sent, Server, Work};
 use crate::trace::{Brief, Trace};
-use crate::{Counters, Fault, Micros, SECOND};
+use crate::{Counters, Fault, Micros};
 
 /// More events than this in one run: something feeds itself.
-const MAX_EVENTS: u64 = 3_000_000;
-
-/// The date at which all runs begin: 2026-01-01.
-const BEGINNING_MS: u64 = 1_767_225_600_000;
+const MAX_EVENTS: u64 = 10_000_000;
 
 /// Something that is to happen.
 #[derive(Debug)]
@@ -57,6 +53,10 @@ pub(crate) enum Event {
     DrawFault,
     FaultsEnd,
     Check,
+    /// A search has come to its end.
+    Found { server: usize, life: u64, number: u64 },
+    /// A punishment is over.
+    Reopened { one: usize, other: usize },
 }
 
 /// What came of a run.
@@ -86,8 +86,25 @@ pub struct Outcome {
     pub reads: Vec<Micros>,
     /// Servers that found their own state to be wrong, and the rows.
     pub diverged: Vec<(usize, Vec<DifferingRow>)>,
+    /// Blocks that were found, in that order (`pow`).
+    pub found: Vec<FoundBlock>,
+    /// What deep reorganisations undid (`pow`).
+    pub rewound: Vec<Rewound>,
+    /// Every server's final blocks, by rising height from 1 on.
+    pub chains: Vec<Vec<BlockId>>,
+    /// Where the servers that were up at the end stood.
+    pub standings: Vec<(usize, Standing)>,
     /// How often each fault was met.
     pub met: Counters,
+}
+
+/// What became of a transaction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Became {
+    pub height: Height,
+    pub block: BlockId,
+    /// Whether it did anything.
+    pub did: bool,
 }
 
 /// A run in progress.
@@ -109,9 +126,13 @@ pub struct World {
     pub(crate) verifier: Verifier,
     pub(crate) trace: Trace,
     pub(crate) met: Rc<RefCell<Counters>>,
-    /// What became of each transaction: its block's height, and whether it did anything.
-    pub(crate) became: BTreeMap<TransactionId, (Height, bool)>,
+    /// What became of each transaction; more than once only where branches differ.
+    pub(crate) became: BTreeMap<TransactionId, Vec<Became>>,
     pub(crate) diverged: Vec<(usize, Vec<DifferingRow>)>,
+    /// Blocks that were found (`pow`).
+    pub(crate) found: Vec<FoundBlock>,
+    /// What deep reorganisations undid (`pow`).
+    pub(crate) rewound: Vec<Rewound>,
     /// The least and the most that a clock of the majority, or the genesis, has been off.
     pub(crate) clock_range: (i64, i64),
     pub(crate) over: bool,
@@ -138,82 +159,6 @@ impl World {
             world.final_checks();
         }
         world.outcome()
-    }
-
-    fn new(plan: Plan, loud: bool) -> Self {
-        let mut luck = Random::new(plan.seed);
-        let keys: Vec<SecretKey> =
-            (0..plan.servers).map(|_| SecretKey::from_bytes(luck.bytes())).collect();
-        let genesis = genesis(&plan, &keys);
-        let chain = genesis.chain_id();
-        let members = genesis.check().expect("a plan makes a good genesis");
-        let met: Rc<RefCell<Counters>> = Rc::default();
-        let homes = homes();
-        let servers = keys
-            .iter()
-            .enumerate()
-            .map(|(i, key)| {
-                let home = homes.path().join(format!("server-{i}"));
-                std::fs::create_dir(&home).expect("a fresh folder");
-                Server::new(key.clone(), home, plan.clocks[i], luck.fork(), met.clone())
-            })
-            .collect();
-        let honest: Vec<bool> = (0..plan.servers).map(|i| !plan.is_liar(i)).collect();
-        let signers: Vec<SecretKey> = keys
-            .iter()
-            .zip(&honest)
-            .filter(|&(_, &honest)| honest)
-            .map(|(k, _)| k.clone())
-            .collect();
-        let clients = Clients::new(chain, &plan.clients, &signers, &mut luck);
-        let readers = Readers::new(&plan.readers, &mut luck);
-        let mut world = Self {
-            now: 0,
-            network: Network::new(plan.servers, plan.weather.clone(), luck.fork()),
-            liars: liars(&plan, chain, &keys, &mut luck),
-            cut_off: vec![false; plan.servers],
-            down_for: vec![SECOND; plan.servers],
-            queue: BTreeMap::new(),
-            scheduled: 0,
-            clients,
-            readers,
-            monitor: Monitor::new(chain, honest),
-            verifier: Verifier::new(&genesis, members),
-            trace: Trace::new(loud),
-            met,
-            became: BTreeMap::new(),
-            diverged: Vec::new(),
-            clock_range: (i64::MAX, 0),
-            over: false,
-            homes,
-            servers,
-            genesis,
-            luck,
-            plan,
-        };
-        world.clocks_changed();
-        world
-    }
-
-    fn begin(&mut self) {
-        for server in 0..self.servers.len() {
-            self.start(server);
-        }
-        for number in 0..self.clients.all.len() {
-            let at = self.clients.all[number].plan.start + self.luck.below(1_000);
-            self.schedule(at, Event::Client { number, tries: 0 });
-        }
-        for number in 0..self.readers.len() {
-            let at = self.luck.below(SECOND);
-            self.schedule(at, Event::Read { number, tries: 0 });
-        }
-        for (at, step) in self.plan.script.clone() {
-            self.schedule(at, Event::Befall(step));
-        }
-        if !self.plan.faults.is_empty() {
-            self.schedule(self.plan.fault_every, Event::DrawFault);
-        }
-        self.schedule(self.plan.faults_end, Event::FaultsEnd);
     }
 
     fn happen(&mut self, event: Event) {
@@ -243,10 +188,19 @@ impl World {
             Event::Restart { server, life } if self.servers[server].life == life => {
                 self.start(server);
             }
+            Event::Found { server, life, number } if self.servers[server].life == life => {
+                self.found(server, number);
+            }
             Event::Turn { .. }
             | Event::Woken { .. }
             | Event::Execute { .. }
-            | Event::Restart { .. } => {}
+            | Event::Restart { .. }
+            | Event::Found { .. } => {}
+            Event::Reopened { one, other } => {
+                if self.are_linked(one, other) {
+                    self.connect(one, other);
+                }
+            }
             Event::Client { number, tries } => self.client(number, tries),
             Event::Read { number, tries } => self.read(number, tries),
             Event::Befall(step) => self.befall(step),
@@ -271,9 +225,12 @@ impl World {
                 }
                 self.carry_out(server, effects);
                 for other in 0..self.servers.len() {
-                    if other != server && self.network.is_open(server, other) {
+                    if other != server && self.are_linked(server, other) {
                         self.connect(server, other);
                     }
+                }
+                if self.servers[server].hash_rate > 0 {
+                    self.give(server, Work::Input(Input::Mine(true)));
                 }
             }
         }
@@ -358,6 +315,9 @@ impl World {
                     Some(Err(invalid)) if self.plan.is_liar(from) => {
                         self.note(format_args!("server {server} refuses {from}: {invalid}"));
                         self.met(Fault::Refused);
+                        if self.plan.method == Method::Pow {
+                            self.punish(server, self.servers[from].node, &invalid.to_string());
+                        }
                     }
                     answer => {
                         let detail = format!("from {from}: {} {answer:?}", Brief(&sent.message));
@@ -392,6 +352,11 @@ impl World {
                 }
                 Effect::Barrier(id, reached) => self.barrier(server, id, reached),
                 Effect::Dropped(transactions, why) => self.dropped(server, &transactions, &why),
+                Effect::Search(job) => self.search(server, leaves, job),
+                Effect::Punish(peer, why) => self.punish(server, peer, &why.to_string()),
+                Effect::Chunk(height, number, bytes) => self.chunk(server, height, number, &bytes),
+                Effect::Restore(offer, from) => self.restore(server, &offer, from),
+                Effect::Rewind(height) => self.rewind(server, height),
                 Effect::Report(line) => self.note(format_args!("server {server} says: {line}")),
                 Effect::Diverged(height, agreed, ours) => {
                     let what = format!("height {height}: {agreed:?} agreed, {ours:?} here");
@@ -401,67 +366,23 @@ impl World {
         }
     }
 
-    // ---- network ----
-
-    fn send(&mut self, from: usize, leaves: Micros, to: Recipient, message: Message) {
-        let durable = self.servers[from].durable.clone();
-        self.monitor.sends(from, &message, &durable.borrow());
-        let outgoing = match self.liars.get_mut(&from) {
-            None => vec![(to, message)],
-            Some(liar) => {
-                let outgoing = liar.twist(to.clone(), message.clone());
-                if outgoing.len() != 1 || outgoing[0] != (to, message) {
-                    self.met(Fault::Lie);
-                }
-                outgoing
-            }
-        };
-        for (to, message) in outgoing {
-            self.note(format_args!("{from} sends {to:?} {}", Brief(&message)));
-            self.monitor.leaves(self.now, &message);
-            let message = Rc::new(Sent { message, verdict: OnceCell::new() });
-            let recipients: Vec<usize> = match to {
-                Recipient::Members => (0..self.servers.len()).filter(|&to| to != from).collect(),
-                Recipient::One(node) => self.number_of(node).into_iter().collect(),
-                Recipient::MembersBut(node) => {
-                    let but = self.number_of(node);
-                    let others = (0..self.servers.len()).filter(|&to| to != from);
-                    others.filter(|&to| Some(to) != but).collect()
-                }
-            };
-            for to in recipients {
-                let arrivals = self.network.arrivals(from, to, &mut self.met.borrow_mut());
-                for delay in arrivals {
-                    let message = message.clone();
-                    self.schedule(leaves + delay, Event::Arrive { from, to, message });
-                }
-            }
-        }
-    }
-
-    /// Two servers have a stream to each other (again).
-    pub(crate) fn connect(&mut self, one: usize, other: usize) {
-        for (server, peer) in [(one, other), (other, one)] {
-            let delay = self.luck.between(500, 20_000);
-            self.schedule(self.now + delay, Event::Connected { server, peer });
-        }
-    }
-
-    fn number_of(&self, node: NodeId) -> Option<usize> {
-        self.servers.iter().position(|server| server.node == node)
-    }
-
     // ---- executor ----
 
     fn hand_over(&mut self, server: usize, leaves: Micros, block: Arc<Block>) {
-        let height = block.header.height;
-        if self.servers[server].durable.borrow().height < height {
+        let (height, slot) = (block.header.height, block.header.slot);
+        let id = block.id(self.genesis.chain_id());
+        if !self.servers[server].durable.borrow().has(height, slot, id) {
             let detail = format!("server {server}: block {height}");
             self.monitor.breaks("durable before applying", detail);
         }
         let there = &mut self.servers[server];
         let (life, apply) = (there.life, there.apply);
         let Some(running) = &mut there.running else { return };
+        let handed = std::mem::replace(&mut running.handed, height);
+        if height != handed.next() {
+            let detail = format!("server {server}: height {height} after {handed}");
+            self.monitor.breaks("each block once, parents first", detail);
+        }
         running.to_apply.push_back(block);
         if running.to_apply.len() == 1 {
             self.schedule(leaves + apply, Event::Execute { server, life });
@@ -503,11 +424,18 @@ impl World {
         if block.body.envelopes.iter().any(|envelope| is_barrier(envelope)) {
             self.met(Fault::ReadByWrite);
         }
+        let paused = self.is_paused(server);
+        let id = block.id(self.genesis.chain_id());
         for receipt in &applied.receipts {
             let did = receipt.outcome.is_ok();
-            self.became.entry(receipt.id).or_insert((height, did));
+            let became = self.became.entry(receipt.id).or_default();
+            if became.is_empty() || self.plan.may_rewind {
+                became.push(Became { height, block: id, did });
+            }
             let Some(&number) = self.clients.waiting.get(&receipt.id) else { continue };
-            if self.clients.all[number].waiting.as_ref().is_some_and(|(at, _)| *at == server) {
+            let is_here = |(at, _): &(usize, _)| *at == server;
+            // A client that is not told asks again when its patience is over.
+            if !paused && self.clients.all[number].waiting.as_ref().is_some_and(is_here) {
                 if let Err(refusal) = &receipt.outcome {
                     self.note(format_args!("client {number} is told: {refusal}"));
                     self.must_not_fail(number, &refusal.to_string());
@@ -517,16 +445,12 @@ impl World {
         }
     }
 
-    fn must_not_fail(&mut self, number: usize, why: &str) {
-        let must = self.clients.all[number].waiting.as_ref().filter(|(_, write)| write.must_apply);
-        if let Some((_, write)) = must {
-            let detail = format!("{}: {why}", write.key);
-            self.monitor.breaks("a plain insert succeeds", detail);
-        }
-    }
-
     /// A block's time was near the clocks of the majority when it was proposed.
     fn check_time(&mut self, block: &Block) {
+        if self.plan.method != Method::Poa {
+            // `raft`: its leader's clock, whatever that says. `pow`: checked with the proofs.
+            return;
+        }
         let id = block.id(self.genesis.chain_id());
         let Some(proposed) = self.monitor.proposed_at(id) else { return };
         let lies = |liar: &LiarPlan| liar.behaviours.contains(&Behaviour::LiesAboutClock);
@@ -595,109 +519,6 @@ impl World {
         }
     }
 
-    // ---- clients ----
-
-    fn client(&mut self, number: usize, tries: u32) {
-        let waiting = self.clients.all[number].waiting.take();
-        let tried = waiting.as_ref().map_or(0, |(_, write)| write.tries);
-        if tried != tries {
-            self.clients.all[number].waiting = waiting;
-            return;
-        }
-        if number != 0 && !self.clients.ready {
-            self.schedule(self.now + 20_000, Event::Client { number, tries });
-            return;
-        }
-        let before = waiting.as_ref().map(|(server, _)| *server);
-        let Some(server) = self.door(before) else {
-            self.clients.all[number].waiting = waiting;
-            self.schedule(self.now + 100_000, Event::Client { number, tries });
-            return;
-        };
-        let write = match waiting {
-            Some((_, write)) => Some(write),
-            None => {
-                let status = self.servers[server].status(self.now, &self.genesis);
-                let Some(status) = status else { return };
-                let drafts = self.servers[server].running.as_ref().map(|running| &running.drafts);
-                self.clients.next_write(number, self.now, &status, drafts)
-            }
-        };
-        if let Some(write) = write {
-            self.submit(number, server, write);
-        }
-    }
-
-    fn submit(&mut self, number: usize, server: usize, write: Write) {
-        let Write { id, ref key, ref envelope, tries, .. } = write;
-        let envelope = envelope.clone();
-        self.note(format_args!("client {number} sends {key} to {server}, try {}", tries + 1));
-        if tries > 0 {
-            self.met(Fault::Retry);
-        }
-        self.clients.sent(number, server, write);
-        let known = self.became.get(&id).copied();
-        let reached = self.servers[server].running.as_ref().map(|r| r.state.applied().height);
-        if let (Some((height, did)), Some(reached)) = (known, reached)
-            && height <= reached
-        {
-            if !did {
-                self.must_not_fail(number, "(asked later)");
-            }
-            self.answer(number, if did { Fate::Applied } else { Fate::Failed });
-            return;
-        }
-        if self.has_expired_unseen(server, envelope.expiry.time) {
-            self.note(format_args!("client {number} learns that it was never done"));
-            self.answer(number, Fate::Failed);
-            return;
-        }
-        self.give(server, Work::Input(Input::Submit(envelope)));
-        self.schedule(self.now + PATIENCE, Event::Client { number, tries: tries + 1 });
-    }
-
-    /// Whether a transaction that this server has not seen can no longer happen: all it knows is
-    /// executed, and later than the expiry.
-    fn has_expired_unseen(&self, server: usize, expiry: Time) -> bool {
-        self.servers[server]
-            .status(self.now, &self.genesis)
-            .is_some_and(|at| at.applied.height == at.height && at.block_time > expiry)
-    }
-
-    fn answer(&mut self, number: usize, fate: Fate) {
-        self.clients.answered(number, fate, self.now);
-        let next = self.now + 100 + self.clients.think(number);
-        self.schedule(next, Event::Client { number, tries: 0 });
-    }
-
-    /// An honest server that runs, another than the one tried before if there is one.
-    pub(crate) fn door(&mut self, before: Option<usize>) -> Option<usize> {
-        let open: Vec<usize> = (0..self.servers.len())
-            .filter(|&i| self.servers[i].running.is_some() && !self.plan.is_liar(i))
-            .collect();
-        let other: Vec<usize> = open.iter().copied().filter(|&i| Some(i) != before).collect();
-        let from = if other.is_empty() { open } else { other };
-        (!from.is_empty()).then(|| self.luck.choose(&from))
-    }
-
-    fn dropped(
-        &mut self,
-        server: usize,
-        transactions: &[TransactionId],
-        why: &rota_core::error::Refusal,
-    ) {
-        self.note(format_args!("server {server} drops {}: {why}", transactions.len()));
-        for id in transactions {
-            let Some(&number) = self.clients.waiting.get(id) else { continue };
-            let Some((at, write)) = &self.clients.all[number].waiting else { continue };
-            if *at == server {
-                let tries = write.tries;
-                self.schedule(self.now + 50_000, Event::Client { number, tries });
-                self.met(Fault::Dropped);
-            }
-        }
-    }
-
     // ---- small things ----
 
     pub(crate) fn schedule(&mut self, at: Micros, event: Event) {
@@ -713,12 +534,6 @@ impl World {
         self.met.borrow_mut().count(fault);
     }
 
-    /// Whoever leads, by the word of the first server that runs.
-    pub(crate) fn leader(&self) -> Option<usize> {
-        let status = (0..self.servers.len())
-            .find_map(|server| self.servers[server].status(self.now, &self.genesis))?;
-        self.number_of(status.leader?)
-    }
 }
 
 impl fmt::Display for Outcome {
@@ -739,46 +554,4 @@ impl fmt::Display for Outcome {
 fn is_barrier(envelope: &Envelope) -> bool {
     let mut statements = envelope.transactions.iter().flat_map(|t| &t.statements);
     statements.any(|statement| statement.sql == "SELECT 1")
-}
-
-fn genesis(plan: &Plan, keys: &[SecretKey]) -> Genesis {
-    Genesis {
-        format: FORMAT,
-        name: "simulated".into(),
-        time_ms: BEGINNING_MS,
-        method: Method::Poa,
-        pow: None,
-        seed: Digest::default(),
-        trusted_servers: true,
-        administrators: vec![Administrator::open("rota")],
-        sqlite: identity(),
-        parameters: plan.parameters.clone(),
-        members: keys.iter().map(|key| Member { key: key.public(), weight: 1 }).collect(),
-    }
-}
-
-fn liars(
-    plan: &Plan,
-    chain: ChainId,
-    keys: &[SecretKey],
-    luck: &mut Random,
-) -> BTreeMap<usize, Liar> {
-    let mut liars = BTreeMap::new();
-    for liar in &plan.liars {
-        let key = keys[liar.server].clone();
-        let member = MemberIndex(u16::try_from(liar.server).expect("few servers"));
-        let others = keys.iter().map(SecretKey::public).filter(|&k| k != key.public()).collect();
-        let behaviours = liar.behaviours.clone();
-        let liar_there = Liar::new(chain, key, member, others, behaviours, luck.fork());
-        liars.insert(liar.server, liar_there);
-    }
-    liars
-}
-
-/// A folder for the servers' homes, in memory where the system offers that: these disks lose what
-/// we say they lose.
-fn homes() -> TempDir {
-    let memory = PathBuf::from("/dev/shm");
-    let builder = |at: &Path| tempfile::Builder::new().prefix("rota-sim-").tempdir_in(at);
-    builder(&memory).or_else(|_| tempfile::tempdir()).expect("room for temporary files")
 }

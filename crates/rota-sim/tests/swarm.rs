@@ -37,7 +37,7 @@ fn swarms_of_faults_break_no_rule() {
     let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "{} of {SEEDS}:\n{}", failures.len(), failures.join("\n\n"));
     let met = met.into_inner().unwrap();
-    for fault in Fault::ALL {
+    for fault in Fault::POA {
         assert!(met.of(fault) > 0, "no run met {fault:?}: {met:?}");
     }
 }
