@@ -102,9 +102,11 @@ impl Log {
         gone
     }
 
-    /// The log begins anew after this place, which is final; returns the blocks that were in it.
+    /// The log begins anew after this place, which is final; returns the blocks that were in it and
+    /// not final.
     pub fn restore(&mut self, at: Place) -> Vec<Arc<Block>> {
-        let gone = self.truncate(0);
+        let gone = self.truncate(self.last_final.index.max(self.base.index) + 1);
+        self.truncate(0);
         self.base = at;
         self.last_final = at;
         gone

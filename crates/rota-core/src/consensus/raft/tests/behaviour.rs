@@ -1,0 +1,336 @@
+//! Elections, the log, reads, hand-over.
+
+use super::cluster::Cluster;
+use crate::consensus::{Consensus, Event, Standing};
+use crate::message::RaftKind;
+
+#[test]
+fn one_member_is_elected_and_its_blocks_are_final_on_all() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    cluster.write(leader, "a");
+    cluster.write(leader, "b");
+    cluster.deliver();
+    for who in 0..3 {
+        assert_eq!(cluster.finals(who), "a b");
+        assert!(cluster.raft(who).is_live());
+        assert_eq!(cluster.raft(who).leader(0), Some(cluster.key(leader)));
+    }
+    assert_eq!(
+        cluster.raft(leader).standing(cluster.now),
+        Standing::Elected { term: 1, role: "leader" }
+    );
+}
+
+#[test]
+fn a_single_member_leads_at_once() {
+    let mut cluster = Cluster::new(1);
+    cluster.write(0, "a");
+    assert_eq!(cluster.finals(0), "a");
+    cluster.step(0, Event::Read { nonce: 7 });
+    assert_eq!(cluster.servers[0].readable, [(7, cluster.height(0) as u64)]);
+}
+
+#[test]
+fn members_stand_for_election_one_after_the_other() {
+    let cluster = Cluster::new(5);
+    let mut timeouts: Vec<usize> =
+        (0..5).map(|who| cluster.raft(who).node.raft.randomized_election_timeout()).collect();
+    timeouts.sort_unstable();
+    assert_eq!(timeouts, [10, 12, 14, 16, 18]);
+}
+
+#[test]
+fn a_dead_leader_is_replaced_within_a_third_of_a_second() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    cluster.write(leader, "a");
+    cluster.deliver();
+    cluster.crash(leader);
+    cluster.pass(330);
+    let next = cluster.leader().unwrap();
+    assert_ne!(next, leader);
+    cluster.write(next, "b");
+    cluster.deliver();
+    assert_eq!(cluster.finals(next), "a b");
+    cluster.start(leader);
+    cluster.pass(100);
+    assert_eq!(cluster.finals(leader), "a b");
+    assert_eq!(cluster.leader(), Some(next), "who comes back follows");
+}
+
+#[test]
+fn who_hears_nobody_does_not_raise_the_term() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    let alone = (leader + 1) % 3;
+    cluster.isolate(alone);
+    cluster.pass(10_000);
+    assert_eq!(cluster.term(alone), 1, "pre-votes are answered by nobody");
+    cluster.heal();
+    cluster.pass(500);
+    assert_eq!(cluster.leader(), Some(leader), "its coming back disturbs nobody");
+    assert_eq!(cluster.term(leader), 1);
+}
+
+#[test]
+fn a_leader_without_a_majority_steps_down() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    cluster.isolate(leader);
+    cluster.pass(450);
+    assert!(!cluster.raft(leader).is_leader());
+    assert_eq!(cluster.raft(leader).leader(0), None);
+}
+
+#[test]
+fn what_a_majority_has_not_is_replaced_and_waits_again() {
+    let (mut cluster, old) = Cluster::with_leader(3);
+    cluster.write(old, "a");
+    cluster.deliver();
+    cluster.isolate(old);
+    cluster.write(old, "lost");
+    cluster.deliver();
+    assert_eq!(cluster.tail(old), "lost");
+    cluster.pass(600);
+    let new = cluster.leader().unwrap();
+    assert_ne!(new, old);
+    cluster.write(new, "b");
+    cluster.deliver();
+    cluster.heal();
+    cluster.pass(600);
+    for who in 0..3 {
+        assert_eq!(cluster.finals(who), "a b");
+    }
+    assert_eq!(cluster.servers[old].abandoned, ["lost"]);
+    assert!(cluster.tail(old).is_empty());
+    assert!(!cluster.servers[old].disk.tail.iter().any(|entry| entry.term == 1));
+}
+
+#[test]
+fn a_leaders_entries_travel_while_it_writes_them() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    cluster.fuse = Some(leader);
+    cluster.servers[leader].waiting.push_back("a".into());
+    cluster.step(leader, Event::Load(crate::consensus::Load { pending: true, unconfirmed: false }));
+    let said = cluster.flying.iter().filter(|flying| flying.from == leader).count();
+    assert_eq!(said, 2, "it has crashed before its append, its entries have left");
+    let on_disk = cluster.servers[leader].disk.tail.len();
+    // The members have the entry, the leader has not: it is final all the same, by their majority.
+    let flying = std::mem::take(&mut cluster.flying);
+    cluster.crash(leader);
+    cluster.fuse = None;
+    cluster.flying = flying;
+    cluster.pass(1_000);
+    let next = cluster.leader().unwrap();
+    assert_eq!(cluster.finals(next), "a");
+    assert_eq!(cluster.servers[leader].disk.tail.len(), on_disk);
+    cluster.start(leader);
+    cluster.pass(200);
+    assert_eq!(cluster.finals(leader), "a");
+}
+
+#[test]
+fn a_restart_decides_nothing_anew() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    cluster.write(leader, "a");
+    cluster.deliver();
+    for who in 0..3 {
+        let before = (cluster.term(who), cluster.servers[who].disk.hard_state.vote);
+        cluster.crash(who);
+        cluster.start(who);
+        let after = (cluster.term(who), cluster.servers[who].disk.hard_state.vote);
+        assert_eq!(before, after);
+        assert!(cluster.flying.is_empty(), "it says nothing by itself");
+        assert_eq!(cluster.finals(who), "a");
+    }
+    cluster.pass(1_000);
+    let leader = cluster.leader().unwrap();
+    cluster.write(leader, "b");
+    cluster.deliver();
+    for who in 0..3 {
+        assert_eq!(cluster.finals(who), "a b");
+    }
+}
+
+#[test]
+fn a_vote_outlives_a_crash() {
+    let mut cluster = Cluster::new(3);
+    // Members 1 and 2 answer the first candidate; then they crash before it hears them.
+    let first = (0..3)
+        .min_by_key(|&who| cluster.raft(who).node.raft.randomized_election_timeout())
+        .unwrap();
+    while !cluster.servers.iter().any(|server| {
+        server.disk.hard_state.vote.is_some() && server.disk.hard_state.term == 1
+    }) {
+        let at = cluster.raft(first).wake().unwrap();
+        cluster.set_time(at);
+        cluster.step(first, Event::Timer);
+        while let Some(flying) = cluster.flying.pop_front() {
+            cluster.arrive(flying);
+            if cluster.servers.iter().filter(|s| s.disk.hard_state.vote.is_some()).count() == 3 {
+                break;
+            }
+        }
+    }
+    cluster.flying.clear();
+    for who in 0..3 {
+        let vote = cluster.servers[who].disk.hard_state;
+        assert_eq!(vote.vote, Some(cluster.key(first)));
+        cluster.crash(who);
+        cluster.start(who);
+        assert_eq!(cluster.raft(who).node.raft.vote, first as u64 + 1);
+    }
+}
+
+#[test]
+fn a_read_is_answered_by_any_member_and_sees_what_was_acknowledged() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    cluster.write(leader, "a");
+    cluster.deliver();
+    let height = cluster.height(leader) as u64;
+    for who in 0..3 {
+        cluster.step(who, Event::Read { nonce: 10 + who as u64 });
+        cluster.deliver();
+        assert_eq!(cluster.servers[who].readable, [(10 + who as u64, height)]);
+    }
+}
+
+#[test]
+fn a_read_waits_until_this_server_has_what_it_must_see() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    let reader = (leader + 1) % 3;
+    // It learns that "a" is in the log, and not yet that it is final.
+    cluster.write(leader, "a");
+    while cluster.finals(leader).is_empty() {
+        let flying = cluster.flying.pop_front().unwrap();
+        cluster.arrive(flying);
+    }
+    cluster.flying.retain(|flying| flying.to != reader);
+    assert_eq!(cluster.finals(reader), "");
+    cluster.step(reader, Event::Read { nonce: 1 });
+    cluster.deliver();
+    assert_eq!(cluster.finals(reader), "a", "the answer says so");
+    assert_eq!(cluster.servers[reader].readable, [(1, cluster.height(leader) as u64)]);
+}
+
+#[test]
+fn a_deposed_leader_answers_no_read() {
+    let (mut cluster, old) = Cluster::with_leader(3);
+    cluster.isolate(old);
+    cluster.step(old, Event::Read { nonce: 1 });
+    // It is stopped while the others elect another leader, and does not know of it.
+    let stopped = cluster.servers[old].raft.take();
+    cluster.pass(1_000);
+    let new = cluster.leader().unwrap();
+    cluster.write(new, "b");
+    cluster.deliver();
+    cluster.heal();
+    cluster.servers[old].raft = stopped;
+    assert!(cluster.raft(old).is_leader(), "it still thinks so");
+    cluster.step(old, Event::Read { nonce: 2 });
+    assert!(cluster.servers[old].readable.is_empty());
+    cluster.deliver();
+    assert!(cluster.servers[old].readable.is_empty(), "{:?}", cluster.servers[old].readable);
+    assert!(!cluster.raft(old).is_leader());
+    cluster.pass(200);
+    let height = cluster.height(new) as u64;
+    assert!(cluster.servers[old].readable.iter().all(|(_, seen)| *seen == height));
+}
+
+#[test]
+fn a_server_that_was_stopped_hears_what_waits_for_it_before_it_does_anything() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    let stopped = (leader + 1) % 3;
+    let raft = cluster.servers[stopped].raft.take();
+    cluster.pass(10_000);
+    cluster.servers[stopped].raft = raft;
+    // The newest heartbeat waits for it.
+    cluster.step(leader, Event::Timer);
+    cluster.set_time(cluster.now.instant.plus(std::time::Duration::from_millis(50)));
+    cluster.step(leader, Event::Timer);
+    cluster.deliver();
+    cluster.messages.clear();
+    cluster.step(stopped, Event::Timer);
+    cluster.deliver();
+    assert!(!cluster.messages.contains_key("PreVote"), "{:?}", cluster.messages);
+}
+
+#[test]
+fn a_leader_that_stops_hands_over_at_once() {
+    let (mut cluster, old) = Cluster::with_leader(3);
+    cluster.write(old, "a");
+    cluster.step(old, Event::Yield);
+    cluster.deliver();
+    let new = cluster.leader().unwrap();
+    assert_ne!(new, old, "without any time passing");
+    assert_eq!(cluster.term(new), 2);
+    cluster.write(new, "b");
+    cluster.deliver();
+    assert_eq!(cluster.finals(old), "a b");
+    cluster.crash(new);
+    cluster.pass(5_000);
+    assert_ne!(cluster.leader(), Some(old), "it stands aside");
+}
+
+#[test]
+fn writes_that_come_together_share_few_blocks_on_their_way() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    let before = cluster.height(leader);
+    for number in 0..5 {
+        cluster.write(leader, &number.to_string());
+    }
+    let log = cluster.raft(leader).node.store().last().index;
+    assert_eq!(cluster.tail(leader), "0 1", "of these log entries up to {log}");
+    cluster.deliver();
+    assert_eq!(cluster.finals(leader), "0 1 2 3 4");
+    assert_eq!(cluster.height(leader), before + 5);
+}
+
+#[test]
+fn another_root_is_not_named() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    cluster.write(leader, "a");
+    cluster.pass(100);
+    cluster.write(leader, "b");
+    cluster.pass(100);
+    let reached = cluster.servers[leader].named.unwrap();
+    assert!(reached.0 > 0, "all have the same");
+    for who in others {
+        cluster.servers[who].damage = 100;
+    }
+    for name in ["c", "d", "e"] {
+        cluster.write(leader, name);
+        cluster.pass(100);
+    }
+    let named = cluster.servers[leader].named.unwrap();
+    assert!(named.0 <= reached.0 + 1, "{named} after {reached}");
+    let reports = cluster.servers[leader].reports.join("\n");
+    assert!(reports.contains("another state than this server"), "{reports}");
+    assert!(reports.contains("MOST MEMBERS"), "{reports}");
+}
+
+#[test]
+fn an_idle_cluster_says_little_and_writes_nothing() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    cluster.pass(1_000);
+    let height = cluster.height(leader);
+    cluster.messages.clear();
+    cluster.pass(10_000);
+    assert_eq!(cluster.height(leader), height);
+    let heartbeats = cluster.messages["Heartbeat"];
+    assert!(heartbeats <= 2 * 200, "{heartbeats} in ten seconds to two members");
+    assert_eq!(cluster.messages.keys().collect::<Vec<_>>(), ["Heartbeat", "HeartbeatResponse"]);
+    cluster.pass(60_000);
+    assert_eq!(cluster.height(leader), height + 1, "a block now and then tells the date");
+}
+
+#[test]
+fn lost_messages_delay_and_nothing_else() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    cluster.write(leader, "a");
+    cluster.drop_kind(RaftKind::Append);
+    cluster.deliver();
+    assert_eq!(cluster.finals(leader), "");
+    cluster.pass(200);
+    for who in 0..3 {
+        assert_eq!(cluster.finals(who), "a");
+    }
+}

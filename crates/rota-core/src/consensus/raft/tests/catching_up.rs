@@ -1,0 +1,131 @@
+//! Members that are far behind.
+
+use super::cluster::Cluster;
+use crate::consensus::raft::log::KEPT_ENTRIES;
+use crate::consensus::Consensus;
+
+fn many(cluster: &mut Cluster, leader: usize, count: usize) {
+    for number in 0..count {
+        cluster.write(leader, &number.to_string());
+        cluster.deliver();
+    }
+}
+
+#[test]
+fn the_log_in_memory_is_bounded() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    many(&mut cluster, leader, KEPT_ENTRIES + 100);
+    for who in 0..3 {
+        let log = cluster.raft(who).node.store();
+        let kept = (1..=log.last().index).filter(|&index| log.get(index).is_some()).count();
+        assert!(kept <= KEPT_ENTRIES + 1, "{kept}");
+    }
+}
+
+#[test]
+fn who_is_behind_the_leaders_log_fetches_final_blocks_and_goes_on() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    let late = (leader + 1) % 3;
+    cluster.write(leader, "first");
+    cluster.deliver();
+    cluster.isolate(late);
+    many(&mut cluster, leader, KEPT_ENTRIES + 500);
+    cluster.heal();
+    cluster.pass(2_000);
+    assert_eq!(cluster.height(late), cluster.height(leader));
+    cluster.write(leader, "last");
+    cluster.deliver();
+    assert!(cluster.finals(late).ends_with("last"));
+    assert_eq!(cluster.leader(), Some(leader));
+}
+
+#[test]
+fn what_was_fetched_outlives_a_restart_without_the_old_tail() {
+    let (mut cluster, old) = Cluster::with_leader(3);
+    cluster.write(old, "first");
+    cluster.deliver();
+    cluster.isolate(old);
+    cluster.write(old, "lost");
+    cluster.write(old, "lost too");
+    cluster.pass(600);
+    let new = cluster.leader().unwrap();
+    many(&mut cluster, new, KEPT_ENTRIES + 500);
+    cluster.heal();
+    cluster.pass(2_000);
+    assert_eq!(cluster.height(old), cluster.height(new));
+    cluster.crash(old);
+    cluster.start(old);
+    assert_eq!(cluster.tail(old), "");
+    cluster.write(new, "last");
+    cluster.pass(200);
+    assert!(cluster.finals(old).ends_with("last"));
+    assert_eq!(cluster.servers[old].abandoned, ["lost", "lost too"]);
+}
+
+#[test]
+fn entries_of_an_older_term_after_a_fetched_block_are_not_recovered() {
+    let (mut cluster, old) = Cluster::with_leader(3);
+    cluster.isolate(old);
+    let before = cluster.servers[old].disk.clone();
+    for name in ["x", "y"] {
+        cluster.write(old, name);
+    }
+    let stale = cluster.servers[old].disk.tail.clone();
+    assert!(stale.len() > before.tail.len());
+    cluster.pass(600);
+    let new = cluster.leader().unwrap();
+    cluster.write(new, "b");
+    cluster.heal();
+    cluster.pass(300);
+    // On disk the old entries stand after a final block of a later term: as if it had been fetched.
+    cluster.crash(old);
+    let mut entries = stale;
+    let last = cluster.servers[old].disk.finals.last().unwrap().header.slot.0;
+    for (entry, index) in entries.iter_mut().zip(last + 1..) {
+        entry.index = index;
+    }
+    cluster.servers[old].disk.tail = entries;
+    cluster.start(old);
+    assert_eq!(cluster.raft(old).node.store().last().index, last);
+    assert_eq!(cluster.raft(old).node.raft.raft_log.last_term(), 2);
+}
+
+#[test]
+fn a_word_that_is_lost_is_said_again() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    let late = (leader + 1) % 3;
+    cluster.isolate(late);
+    many(&mut cluster, leader, KEPT_ENTRIES + 500);
+    cluster.heal();
+    // The first word that the log has no entries for it is lost.
+    for _ in 0..40 {
+        let wake = cluster.raft(leader).wake().unwrap();
+        cluster.set_time(wake.max(cluster.now.instant));
+        cluster.step(leader, crate::consensus::Event::Timer);
+        while let Some(flying) = cluster.flying.pop_front() {
+            cluster.drop_kind(crate::message::RaftKind::Snapshot);
+            cluster.arrive(flying);
+        }
+        if cluster.messages.contains_key("Snapshot") {
+            break;
+        }
+    }
+    assert!(cluster.messages.contains_key("Snapshot"));
+    cluster.drop_kind(crate::message::RaftKind::Snapshot);
+    cluster.pass(3_000);
+    assert_eq!(cluster.height(late), cluster.height(leader));
+}
+
+#[test]
+fn nothing_is_fetched_that_the_executor_could_not_keep_up_with() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    let late = (leader + 1) % 3;
+    cluster.isolate(late);
+    many(&mut cluster, leader, 2 * KEPT_ENTRIES);
+    cluster.servers[late].stalled = true;
+    cluster.heal();
+    cluster.pass(10_000);
+    let height = cluster.height(late);
+    assert!(height < cluster.height(leader), "it fetched all {height} blocks");
+    assert!(height > 0);
+}
