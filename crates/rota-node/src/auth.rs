@@ -31,7 +31,7 @@ use base64::engine::general_purpose::STANDARD;
 use rota_core::error::{Refusal, sqlstate};
 use rota_core::genesis::Genesis;
 use rota_core::types::PublicKey;
-use rota_store::access::{User, Verifier, View};
+use rota_store::access::{Access, User, Verifier, View};
 
 use crate::tls::Tls;
 use hashing::Hashing;
@@ -55,6 +55,20 @@ pub struct Login {
     pub administrator: bool,
     /// What it is known by.
     pub proof: Proof,
+}
+
+impl Login {
+    /// Who has a name now: a user that may log in, or, where there are accounts, an account. Nobody
+    /// else.
+    pub fn of(access: &Access, name: &str) -> Option<Self> {
+        match access.user(name) {
+            Some(user) => user.login.then(|| login(user)),
+            None if access.is_account(name) => {
+                Some(Self { user: name.into(), administrator: false, proof: Proof::default() })
+            }
+            None => None,
+        }
+    }
 }
 
 /// What a user is known by: another one of the same name has another. Who has logged in stays who
@@ -121,6 +135,8 @@ pub struct Entrance {
 pub struct Credentials {
     view: View,
     open: bool,
+    /// This server's own, if that matters (`pow`).
+    server: Option<PublicKey>,
     /// What made-up verifiers are made of.
     secret: [u8; 32],
     known: Arc<Known>,
@@ -146,16 +162,27 @@ impl Credentials {
             let verifier = administrator.verifier.as_deref().unwrap_or_default();
             secret = scram::hmac(&secret, &[verifier.as_bytes()]);
         }
-        Self { view, open, secret, known: Arc::new(Known::new()), hashing: Hashing::new() }
+        let (known, hashing) = (Arc::new(Known::new()), Hashing::new());
+        Self { view, open, server: None, secret, known, hashing }
+    }
+
+    /// The same for the server with this key: under `pow` it signs whatever its clients write as
+    /// its operator, so that is who they are.
+    #[must_use]
+    pub fn of_server(self, key: PublicKey) -> Self {
+        Self { server: Some(key), ..self }
     }
 
     /// Lets a user in that has neither password nor key and comes from this machine, where the
-    /// server's settings say so.
+    /// server's settings say so. Under `pow` that is the server's operator, whatever name is given.
     pub fn open_login(&self, from: IpAddr, user: &str) -> Option<Login> {
         if !self.open || !from.to_canonical().is_loopback() {
             return None;
         }
         let access = self.view.current();
+        if let Some(operator) = self.server.and_then(|key| access.operator(&key)) {
+            return Login::of(&access, &operator);
+        }
         let found = access.user(user).filter(|user| user.login)?;
         (found.verifier.is_none() && found.key.is_none()).then(|| login(found))
     }

@@ -427,7 +427,8 @@ impl Parts<'_> {
         let pg = local("PostgreSQL", self.config.pg, &self.doors.pg)?;
         let http = local("HTTP", self.config.http, &self.doors.http)?;
         let (tls, open) = (self.doors.tls.is_some(), is_open(&self.config, [pg, http]));
-        let credentials = Credentials::new(access, open, &self.genesis);
+        let credentials =
+            Credentials::new(access, open, &self.genesis).of_server(self.key.public());
         let doors = self.doors.open([pg, http], &driver, credentials, &faults);
         tracing::info!(name = self.config.name, %pg, %http, tls, %peer, "serving");
         Ok(Server {

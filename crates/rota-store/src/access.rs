@@ -135,6 +135,11 @@ impl Access {
         self.terms.is_some() && accounts::key_of_account(name).is_some()
     }
 
+    /// The account of a key, where there are accounts.
+    pub fn account(&self, key: &PublicKey) -> Option<String> {
+        self.terms.map(|_| accounts::account_of(key))
+    }
+
     /// In whose name a server signs whatever its clients write, where it signs for nobody but its
     /// operator (`pow`): the user whose key it has, or else its account.
     pub fn operator(&self, server: &PublicKey) -> Option<String> {

@@ -230,9 +230,15 @@ fn answer_of(id: TransactionId, outcome: Outcome) -> Answer {
     }
 }
 
-/// Whether all in it is in the name of the user whose key has signed it.
+/// Whether all in it is in the name of the user whose key has signed it, or of the key's account,
+/// where there are accounts.
 fn check_user(access: &Access, envelope: &Envelope) -> Result<(), Refusal> {
     let no = |message| Err(Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, message));
+    if let Some(account) = access.account(&envelope.signer)
+        && envelope.transactions.iter().all(|transaction| transaction.user == account)
+    {
+        return Ok(());
+    }
     let Some(user) = access.user_of_key(&envelope.signer) else {
         let key = text_of(&envelope.signer);
         return no(format!("no user here has the key {key}: CREATE USER … KEY '{key}'"));

@@ -118,8 +118,8 @@ pub(super) async fn backup(
 /// Whether a user may have everything.
 fn may(door: &Door, login: &Login) -> bool {
     let access = door.driver.access();
-    let user = access.user(&login.user);
-    user.is_some_and(|user| user.rights.may_everywhere(Privilege::Select))
+    let rights = access.rights_of(&login.user);
+    rights.is_some_and(|rights| rights.may_everywhere(Privilege::Select))
 }
 
 /// Calls a backup off when its request is dropped: the client is gone.

@@ -97,6 +97,7 @@ async fn about(State(door): State<Door>, Query(options): Query<Vec<(String, Stri
             return refuse(&Refusal::new(sqlstate::PROTOCOL_VIOLATION, reason));
         };
         let user = access.user_of_key(&key).map(|user| user.name.clone());
+        let user = user.or_else(|| access.account(&key));
         if let Some(about) = about.as_object_mut() {
             about.insert("user".into(), user.into());
         }

@@ -107,9 +107,8 @@ fn may(door: &Door, login: &Login) -> bool {
         Privilege::Create,
     ];
     let access = door.driver.access();
-    access
-        .user(&login.user)
-        .is_some_and(|user| all.into_iter().all(|one| user.rights.may_everywhere(one)))
+    let rights = access.rights_of(&login.user);
+    rights.is_some_and(|rights| all.into_iter().all(|one| rights.may_everywhere(one)))
 }
 
 /// Why nothing was loaded.

@@ -23,7 +23,7 @@ use super::encode::{self, Type, types_of};
 use super::grants::{self, Warning};
 use super::statement::{Plan, Prepared, Shared, Statements, announced, prepare};
 use super::variables::{Identity, Variables};
-use crate::auth::Proof;
+use crate::auth::{Login, Proof};
 use crate::driver::{
     BeginOptions, Cancel, Driver, ReadOptions, RunOptions, Wait, WriteError, WriteOptions, Written,
 };
@@ -131,15 +131,14 @@ impl Context {
     pub(crate) fn recognize(&mut self) -> Result<(), Refusal> {
         let access = self.driver.access();
         let user = self.variables.user();
-        let known = access.user(user).filter(|user| user.login).ok_or_else(|| no_user(user))?;
-        let proof = Proof::of(known);
-        if proof != self.proof {
+        let known = Login::of(&access, user).ok_or_else(|| no_user(user))?;
+        if known.proof != self.proof {
             if self.own != Own::Sent {
                 return Err(no_longer(user));
             }
-            (self.proof, self.own) = (proof, Own::Nothing);
+            (self.proof, self.own) = (known.proof, Own::Nothing);
         }
-        self.variables.set_administrator(known.rights.administrator);
+        self.variables.set_administrator(known.administrator);
         Ok(())
     }
 
@@ -300,7 +299,8 @@ impl Context {
             self.driver.describe(user, sql, Settings::default()).await?;
         }
         let options = self.write_options();
-        if options.wait != Wait::Final && prepared.returning {
+        let asks = prepared.returning && prepared.kind != StatementKind::Select;
+        if options.wait != Wait::Final && asks {
             return Err(Refusal::new(
                 sqlstate::FEATURE_NOT_SUPPORTED,
                 "RETURNING needs rota.wait = final: what a write gives is known when it is done",

@@ -145,7 +145,8 @@ pub(crate) fn prepare(text: &str, types: Vec<Oid>) -> Result<Prepared, Refusal> 
         }
     }
     prepared.kind = classified.kind;
-    prepared.returning = translated.returning;
+    // A SELECT that is a write calls `rota_transfer`.
+    prepared.returning = translated.returning || classified.kind == StatementKind::Select;
     prepared.before = translated.statements;
     prepared.sql = sql;
     prepared.tag = translated.tag;

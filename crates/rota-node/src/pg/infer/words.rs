@@ -52,7 +52,7 @@ pub(super) fn number(text: &str) -> Guess {
 pub(super) fn result(name: &str) -> Option<Oid> {
     Some(match name {
         "count" | "rank" | "dense_rank" | "row_number" | "changes" | "last_insert_rowid"
-        | "random" | "unixepoch" | "rota_nextval" => oid::INT8,
+        | "random" | "unixepoch" | "rota_nextval" | "rota_transfer" => oid::INT8,
         "length" | "char_length" | "character_length" | "octet_length" | "bit_length"
         | "strpos" | "ascii" | "ntile" | "instr" | "unicode" | "sign" | "json_array_length"
         | "width_bucket" | "pg_backend_pid" => oid::INT4,
