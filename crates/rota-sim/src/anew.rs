@@ -2,9 +2,11 @@
 //! or (`pow`) from before a deep reorganisation.
 
 use rota_core::message::Offer;
+use rota_core::replica::Input;
 use rota_core::types::{Height, NodeId, TransactionId};
 
 use crate::Fault;
+use crate::server::{Undone, Work};
 use crate::world::World;
 
 /// What a deep reorganisation undid on one server.
@@ -34,7 +36,13 @@ impl World {
         self.note(format_args!("server {server} starts anew from a snapshot of h{height}"));
         self.met(Fault::Restored);
         match self.servers[server].take_over(&self.genesis, offer, from) {
-            Ok(()) => self.start(server),
+            Ok(taken) => {
+                if !taken && !self.number_of(from).is_some_and(|from| self.plan.is_liar(from)) {
+                    let detail = format!("server {server}: height {height}");
+                    self.monitor.breaks("an honest server's snapshot is what it offers", detail);
+                }
+                self.start(server);
+            }
             Err(fault) => self.stopped_by(server, &fault),
         }
     }
@@ -45,10 +53,17 @@ impl World {
         self.met(Fault::Rewound);
         self.monitor.rewinds(server, height);
         match self.servers[server].go_back(&self.genesis, height) {
-            Ok((blocks, undone)) => {
-                self.undo(server, &undone);
-                self.rewound.push(Rewound { server, height, blocks, undone });
+            Ok(Undone { blocks, gone, listed, envelopes }) => {
+                if !listed.ends_with(&gone) {
+                    let detail = format!("server {server}: {} listed, {gone:?}", listed.len());
+                    self.monitor.breaks("what was undone is listed", detail);
+                }
+                self.undo(server, &gone);
+                self.rewound.push(Rewound { server, height, blocks, undone: gone });
                 self.start(server);
+                for envelope in envelopes {
+                    self.give(server, Work::Input(Input::Submit(envelope)));
+                }
             }
             Err(fault) => self.stopped_by(server, &fault),
         }

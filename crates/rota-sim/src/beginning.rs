@@ -46,6 +46,7 @@ impl World {
                 std::fs::create_dir(&home).expect("a fresh folder");
                 let clock = plan.clocks[i];
                 let mut server = Server::new(key.clone(), home, clock, luck.fork(), met.clone());
+                server.keep_blocks = plan.keep_blocks;
                 server.hash_rate = plan.hash_rates.get(i).copied().unwrap_or(0);
                 server
             })

@@ -15,8 +15,6 @@ use crate::{Fault, Micros};
 
 impl World {
     pub(crate) fn send(&mut self, from: usize, leaves: Micros, to: Recipient, message: Message) {
-        let durable = self.servers[from].durable.clone();
-        self.monitor.sends(from, &to, &message, &durable.borrow());
         let outgoing = match self.liars.get_mut(&from) {
             None => vec![(to, message)],
             Some(liar) => {

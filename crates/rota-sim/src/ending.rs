@@ -7,6 +7,7 @@ use rota_core::consensus::Standing;
 use rota_core::error::Fault as RealFault;
 use rota_core::types::Height;
 use rota_store::StateDb;
+use rota_store::host::Journal;
 
 use crate::check::{no_money_is_made_or_lost, nothing_was_forged, pow, rows_are_as_told};
 use crate::clients::Fate;
@@ -89,6 +90,11 @@ impl World {
             let Some(running) = &mut self.servers[server].running else { continue };
             let applied = running.state.applied();
             tops.insert((applied.height, applied.root));
+            // What was only noted is written when a server is idle.
+            let written = running.chain_db.borrow_mut().append(&[]);
+            if let Err(fault) = written {
+                return self.stopped_by(server, &fault);
+            }
             match running.state.rescan() {
                 Err(fault) => return self.stopped_by(server, &fault),
                 Ok(rescan) if rescan.root != applied.root || !rescan.differing.is_empty() => {

@@ -139,6 +139,8 @@ pub struct Plan {
     pub pow: Option<Pow>,
     /// How many nonces each server tries in a second (`pow`).
     pub hash_rates: Vec<u64>,
+    /// How many blocks each server keeps; with 0 all.
+    pub keep_blocks: u64,
     /// Whether the scenario is stronger than the depth promises (`pow`): then blocks that are final
     /// may be undone.
     pub may_rewind: bool,
@@ -219,6 +221,7 @@ impl Plan {
             followers: 0,
             pow: None,
             hash_rates: Vec::new(),
+            keep_blocks: 0,
             may_rewind: false,
             until: Height(0),
             parameters: knobs(),

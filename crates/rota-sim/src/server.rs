@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,16 +10,21 @@ use rota_core::block::Block;
 use rota_core::crypto::SecretKey;
 use rota_core::error::{Fault, Invalid, Refusal};
 use rota_core::genesis::{Genesis, Method};
+use rota_core::journal::Recovered;
 use rota_core::message::{Message, Offer, Recipient};
 use rota_core::replica::{Input, Replica, Status};
 use rota_core::time::{Instant, Now, Time};
-use rota_core::transaction::Envelope;
+use rota_core::transaction::{Envelope, Transaction};
 use rota_core::types::{Height, NodeId, StateRoot, TransactionId};
 use rota_core::work::SearchJob;
 use rota_store::chain_db::ChainDb;
 use rota_store::draft::Drafts;
+use rota_store::files::{self, Files};
 use rota_store::host::{Host, Io};
+use rota_store::snapshot::Snapshots;
+use rota_store::snapshot::swap::{self, Incoming, Outcome};
 use rota_store::{AppliedBlock, StateDb};
+use rusqlite::{Connection, OpenFlags};
 
 use crate::disk::{Copy, Durable, Fuse, SimJournal};
 use crate::mining::Searching;
@@ -55,6 +60,12 @@ pub enum Effect {
     /// The state is not the cluster's.
     Diverged(Height, StateRoot, StateRoot),
 }
+
+/// An effect, and whether it came before the turn's append: then it does not wait for the disk.
+pub type Timed = (bool, Effect);
+
+/// Hears what a server says, with what is on its disk at that moment.
+pub type Ears<'a> = &'a mut dyn FnMut(&Recipient, &Message, &Durable);
 
 /// A message on its way. Whoever receives it first checks it for all: the same bytes give the same
 /// answer.
@@ -102,6 +113,10 @@ pub struct Server {
     pub quarantined: bool,
     /// Older copies of `state.db`, newest last.
     pub old_states: Vec<Copy>,
+    /// How many blocks it keeps; with 0 all.
+    pub keep_blocks: u64,
+    /// Whose snapshots were not what they were offered as.
+    distrusted: Vec<NodeId>,
     key: SecretKey,
     origin: u64,
     random: Random,
@@ -137,24 +152,32 @@ pub struct Running {
     pub searches: u64,
     /// The last block that was handed to the executor.
     pub handed: Height,
+    snapshots: Arc<Snapshots>,
+    incoming: Incoming,
 }
 
 /// Collects effects until the fuse is out.
-struct Outbox {
-    effects: Vec<Effect>,
+struct Outbox<'a> {
+    effects: Vec<Timed>,
     fuse: Fuse,
+    appended: Rc<Cell<u64>>,
+    durable: Rc<RefCell<Durable>>,
+    ears: Ears<'a>,
 }
 
-impl Outbox {
+impl Outbox<'_> {
     fn push(&mut self, effect: Effect) {
         if self.fuse.burn() {
-            self.effects.push(effect);
+            self.effects.push((self.appended.get() == 0, effect));
         }
     }
 }
 
-impl Io for Outbox {
+impl Io for Outbox<'_> {
     fn send(&mut self, to: Recipient, message: Message) {
+        if !self.fuse.is_out() {
+            (self.ears)(&to, &message, &self.durable.borrow());
+        }
         self.push(Effect::Send(to, message));
     }
 
@@ -210,6 +233,27 @@ impl Io for Outbox {
     }
 }
 
+/// What going back undid.
+pub struct Undone {
+    /// How many final blocks.
+    pub blocks: u64,
+    /// The transactions in them, in order.
+    pub gone: Vec<TransactionId>,
+    /// All that the log ever listed as undone, in order.
+    pub listed: Vec<TransactionId>,
+    /// What waits again.
+    pub envelopes: Vec<Arc<Envelope>>,
+}
+
+/// What a log lists as undone.
+fn undone(home: &Path) -> rusqlite::Result<Vec<TransactionId>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let log = Connection::open_with_flags(home.join("chain.db"), flags)?;
+    let mut listed = log.prepare("SELECT key FROM undone ORDER BY rowid")?;
+    let rows = listed.query_map([], |row| Ok(TransactionId(row.get(0)?)))?;
+    rows.collect()
+}
+
 impl Server {
     /// A server that is down, with an empty home.
     pub fn new(
@@ -233,6 +277,8 @@ impl Server {
             hash_rate: 0,
             quarantined: false,
             old_states: Vec::new(),
+            keep_blocks: 0,
+            distrusted: Vec::new(),
             key,
             origin: 0,
             random,
@@ -258,15 +304,22 @@ impl Server {
         &mut self,
         at: Micros,
         genesis: &Genesis,
-    ) -> Result<(Vec<Replayed>, Vec<Effect>), Fault> {
+        ears: Ears<'_>,
+    ) -> Result<(Vec<Replayed>, Vec<Timed>), Fault> {
         self.life += 1;
         self.fuse.put_out();
         self.busy_until = at;
         // A monotonic clock begins anew with the machine.
         self.origin = self.random.below(1 << 40);
-        let mut chain_db = ChainDb::open(&self.home, genesis)?;
-        let mut state = StateDb::open(&self.home, genesis)?;
-        let recovered = chain_db.recover()?;
+        if self.life == 1 {
+            // The home is made: from now on a log that is missing was lost.
+            drop(ChainDb::open(&self.home, genesis)?);
+        }
+        let files = Files::open(&self.home, genesis)?;
+        let Files { mut state, chain: mut chain_db, snapshots, incoming } = files;
+        chain_db.keep_blocks(self.keep_blocks);
+        let distrusted = self.distrusted.clone();
+        let recovered = Recovered { distrusted, ..chain_db.recover()? };
         let height = recovered.last.as_ref().map_or(Height(0), |(block, _)| block.header.height);
         if state.applied().height > height {
             return Err(Fault::WrongFiles("state.db is ahead of chain.db".into()));
@@ -296,7 +349,13 @@ impl Server {
             random: self.random.fork(),
             met: self.met.clone(),
         };
-        let mut outbox = Outbox { effects: Vec::new(), fuse: self.fuse.clone() };
+        let mut outbox = Outbox {
+            effects: Vec::new(),
+            fuse: self.fuse.clone(),
+            appended: appended.clone(),
+            durable: self.durable.clone(),
+            ears,
+        };
         let mut host = Host::new(replica, journal);
         host.carry_out(outputs, &mut outbox)?;
         let drafts = Drafts::new(&self.home, genesis, state.access());
@@ -313,7 +372,11 @@ impl Server {
             searching: None,
             searches: 0,
             handed: height,
+            snapshots,
+            incoming,
         });
+        // Where the log begins with a snapshot, this is what is left when `state.db` is lost.
+        self.make_snapshot(height)?;
         Ok((replayed, outbox.effects))
     }
 
@@ -324,11 +387,18 @@ impl Server {
         at: Micros,
         genesis: &Genesis,
         inputs: Vec<Input>,
-    ) -> Result<Vec<Effect>, Fault> {
+        ears: Ears<'_>,
+    ) -> Result<Vec<Timed>, Fault> {
         let now = self.now(at, genesis);
-        let mut outbox = Outbox { effects: Vec::new(), fuse: self.fuse.clone() };
         let Some(running) = &mut self.running else { return Ok(Vec::new()) };
         running.appended.set(0);
+        let mut outbox = Outbox {
+            effects: Vec::new(),
+            fuse: self.fuse.clone(),
+            appended: running.appended.clone(),
+            durable: self.durable.clone(),
+            ears,
+        };
         match running.host.handle(now, inputs, &mut outbox) {
             Err(fault) if !self.fuse.is_out() => Err(fault),
             _ => Ok(outbox.effects),
@@ -364,27 +434,70 @@ impl Server {
         }
     }
 
+    /// Makes a snapshot, if one is due.
+    pub fn make_snapshot(&self, height: Height) -> Result<(), Fault> {
+        match &self.running {
+            Some(running) if running.snapshots.is_due(height) => {
+                running.snapshots.make(running.snapshots.pin()?, || false)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps a piece of a snapshot that is being fetched.
-    pub fn keep_chunk(&mut self, height: Height, _: u32, _: &[u8]) -> Result<(), Fault> {
-        Err(Fault::WrongFiles(format!("no snapshot of height {height} can be taken over here")))
+    pub fn keep_chunk(&mut self, height: Height, number: u32, bytes: &[u8]) -> Result<(), Fault> {
+        match &mut self.running {
+            Some(running) => running.incoming.keep(height, number, bytes),
+            None => Ok(()),
+        }
     }
 
-    /// Stops, and puts a snapshot in place of its files.
-    pub fn take_over(&mut self, _: &Genesis, offer: &Offer, _: NodeId) -> Result<(), Fault> {
-        self.running = None;
-        let height = offer.applied.height;
-        Err(Fault::WrongFiles(format!("no snapshot of height {height} can be taken over here")))
-    }
-
-    /// Stops, and removes its final blocks above a height: how many there were, and what was in
-    /// them.
-    pub fn go_back(
+    /// Stops, and puts a snapshot in place of its files; false if it is not what was offered.
+    pub fn take_over(
         &mut self,
-        _: &Genesis,
-        height: Height,
-    ) -> Result<(u64, Vec<TransactionId>), Fault> {
+        genesis: &Genesis,
+        offer: &Offer,
+        from: NodeId,
+    ) -> Result<bool, Fault> {
         self.running = None;
-        Err(Fault::WrongFiles(format!("nothing can be undone above height {height} here")))
+        self.old_states.clear();
+        match swap::take_over(&self.home, genesis, offer)? {
+            Outcome::Taken => {
+                self.distrusted.clear();
+                let mut durable = self.durable.borrow_mut();
+                durable.height = durable.height.max(offer.applied.height);
+                durable.slot = durable.slot.max(offer.block.header.slot);
+                Ok(true)
+            }
+            Outcome::Refused(_) => {
+                self.distrusted.push(from);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Stops, and removes its final blocks above a height. Gives back what was in them, by the log
+    /// before, by what it lists as undone, and as envelopes that wait again.
+    pub fn go_back(&mut self, genesis: &Genesis, height: Height) -> Result<Undone, Fault> {
+        let mut gone = Vec::new();
+        let mut blocks = 0;
+        if let Some(running) = self.running.take() {
+            let mut chain_db = running.chain_db.borrow_mut();
+            let mut next = height.next();
+            while let Some(block) = chain_db.final_block(next)? {
+                gone.extend(block.body.envelopes.iter().flat_map(|envelope| {
+                    let id = |t: &Transaction| t.id(genesis.chain_id(), envelope.signer);
+                    envelope.transactions.iter().map(id)
+                }));
+                blocks += 1;
+                next = next.next();
+            }
+        }
+        self.old_states.clear();
+        let envelopes = files::undo(&self.home, genesis, height)?.envelopes;
+        self.durable.borrow_mut().height = height;
+        let listed = undone(&self.home).map_err(|error| Fault::storage("reading undone", error))?;
+        Ok(Undone { blocks, gone, listed, envelopes })
     }
 
     /// Now and then keeps a copy of `state.db`, for a crash to bring back.

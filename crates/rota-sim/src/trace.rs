@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use rota_core::block::Choice;
-use rota_core::codec::encode;
-use rota_core::message::{Fetch, Message};
+use rota_core::message::{Fetch, Message, RaftMessage};
 
 use crate::Micros;
 
@@ -92,8 +91,26 @@ impl fmt::Display for Brief<'_> {
             Message::Pending(block) => write!(f, "pending s{}", block.header.slot),
             Message::FinalizingWhat { nonce } => write!(f, "finalizing what? {nonce:x}"),
             Message::Finalizing { nonce, slot } => write!(f, "finalizing s{slot} {nonce:x}"),
-            #[allow(unreachable_patterns)]
-            other => write!(f, "{} bytes", encode(other).len()),
+            Message::Raft(message) => {
+                let RaftMessage { kind, term, index, log_term, commit, reject, .. } = &**message;
+                let no = if *reject { " refused" } else { "" };
+                write!(f, "{kind:?}{no} t{term} i{index}/t{log_term} c{commit}")?;
+                for entry in &message.entries {
+                    let height = entry.block.as_ref().map_or(0, |block| block.header.height.0);
+                    write!(f, " [i{} t{} h{height}]", entry.index, entry.term)?;
+                }
+                Ok(())
+            }
+            Message::Mined(mined) => {
+                write!(f, "mined h{} {:?}", mined.block.header.height, mined.proof.hash())
+            }
+            Message::Proofs(proofs) => {
+                let last = proofs.last().map(|proof| proof.hash());
+                write!(f, "{} proofs up to {last:?}", proofs.len())
+            }
+            Message::Fetch(fetch) => write!(f, "fetch {fetch:?}"),
+            Message::Offer(offer) => write!(f, "offer h{}", offer.applied.height),
+            Message::Chunk { height, number, .. } => write!(f, "chunk {number} of h{height}"),
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::network::Network;
 use crate::random::Random;
 use crate::readers::Readers;
 use crate::scenario::{LiarPlan, Plan, Step};
-use crate::server::{Effect, Sent, Server, Work};
+use crate::server::{Ears, Effect, Sent, Server, Timed, Work};
 use crate::trace::{Brief, Trace};
 use crate::{Counters, Fault, Micros};
 
@@ -216,7 +216,10 @@ impl World {
         if self.servers[server].running.is_some() || self.servers[server].quarantined {
             return;
         }
-        match self.servers[server].start(self.now, &self.genesis) {
+        let monitor = &mut self.monitor;
+        let ears: Ears<'_> =
+            &mut |to, message, durable| monitor.sends(server, to, message, durable);
+        match self.servers[server].start(self.now, &self.genesis, ears) {
             Err(fault) => self.stopped_by(server, &fault),
             Ok((replayed, effects)) => {
                 self.note(format_args!("server {server} starts, {} replayed", replayed.len()));
@@ -278,8 +281,10 @@ impl World {
         running.scheduled = false;
         let work = std::mem::take(&mut running.inbox);
         let inputs = self.checked(server, work);
-        let (now, genesis) = (self.now, &self.genesis);
-        match self.servers[server].take(now, genesis, inputs) {
+        let (now, genesis, monitor) = (self.now, &self.genesis, &mut self.monitor);
+        let ears: Ears<'_> =
+            &mut |to, message, durable| monitor.sends(server, to, message, durable);
+        match self.servers[server].take(now, genesis, inputs, ears) {
             Ok(effects) => self.carry_out(server, effects),
             Err(fault) => self.stopped_by(server, &fault),
         }
@@ -329,14 +334,15 @@ impl World {
         inputs
     }
 
-    fn carry_out(&mut self, server: usize, effects: Vec<Effect>) {
+    fn carry_out(&mut self, server: usize, effects: Vec<Timed>) {
         let there = &self.servers[server];
         let life = there.life;
         let appended = there.running.as_ref().is_some_and(|running| running.appended.get() > 0);
         let cost = if appended { there.fsync } else { 0 } + 10;
-        let leaves = self.now + cost;
-        self.servers[server].busy_until = leaves.max(there.busy_until);
-        for effect in effects {
+        let after = self.now + cost;
+        self.servers[server].busy_until = after.max(there.busy_until);
+        for (early, effect) in effects {
+            let leaves = if early { self.now + 10 } else { after };
             match effect {
                 Effect::Send(to, message) => self.send(server, leaves, to, message),
                 Effect::Apply(block) => self.hand_over(server, leaves, block),
@@ -355,8 +361,8 @@ impl World {
                 Effect::Search(job) => self.search(server, leaves, job),
                 Effect::Punish(peer, why) => self.punish(server, peer, &why.to_string()),
                 Effect::Chunk(height, number, bytes) => self.chunk(server, height, number, &bytes),
-                Effect::Restore(offer, from) => self.restore(server, &offer, from),
-                Effect::Rewind(height) => self.rewind(server, height),
+                Effect::Restore(offer, from) => return self.restore(server, &offer, from),
+                Effect::Rewind(height) => return self.rewind(server, height),
                 Effect::Report(line) => self.note(format_args!("server {server} says: {line}")),
                 Effect::Diverged(height, agreed, ours) => {
                     let what = format!("height {height}: {agreed:?} agreed, {ours:?} here");
@@ -401,6 +407,10 @@ impl World {
             Ok(applied) => {
                 running.chain_db.borrow_mut().save_receipts(applied.receipts.clone());
                 there.keep_state();
+                if let Err(fault) = there.make_snapshot(applied.applied.height) {
+                    self.stopped_by(server, &fault);
+                    return;
+                }
                 let reached = applied.applied;
                 self.applied(server, &block, applied);
                 self.give(server, Work::Input(Input::Applied(reached)));
