@@ -18,6 +18,7 @@
 //! proposal, our vote for it and its finalization refer to it by id.
 
 mod anew;
+mod entries;
 mod offers;
 mod prune;
 mod writing;
@@ -149,6 +150,8 @@ pub struct ChainDb {
     last: (Height, Slot),
     /// The bodies that are not final yet, with their slots.
     pending: BTreeMap<BlockId, Slot>,
+    /// The slot of the newest entry in the tail, or a later one (`raft`).
+    tail_end: Slot,
     /// Waiting for the next append.
     receipts: Vec<Receipt>,
     /// The same: records on which nothing depends that is sent.
@@ -202,6 +205,7 @@ impl ChainDb {
             members,
             last: (Height(0), Slot(0)),
             pending: BTreeMap::new(),
+            tail_end: Slot(0),
             receipts: Vec::new(),
             notes: Vec::new(),
             unsorted: None,
@@ -303,6 +307,7 @@ impl Journal for ChainDb {
         self.notes.clear();
         self.unsorted = written.unsorted;
         self.last = written.last;
+        self.tail_end = written.tail_end;
         self.pending.extend(written.new);
         for id in written.gone {
             self.pending.remove(&id);
@@ -317,7 +322,10 @@ impl Journal for ChainDb {
 
     fn serve(&mut self, fetch: &Fetch) -> Result<Option<Message>, Fault> {
         match fetch {
-            Fetch::FinalAfter(height) => self.blocks_or_offer(*height),
+            Fetch::FinalAfter(height) => match self.noted_after(*height) {
+                Some(blocks) => Ok(Some(Message::Final(blocks))),
+                None => self.blocks_or_offer(*height),
+            },
             Fetch::Block(id) => Ok(self.body(*id)?.map(Message::Pending)),
             Fetch::Chunk { height, number } => Ok(self.chunk(*height, *number)),
             // Core keeps certificates of slots that are not final, and all proofs.
@@ -331,6 +339,7 @@ struct Written {
     last: (Height, Slot),
     new: BTreeMap<BlockId, Slot>,
     gone: Vec<BlockId>,
+    tail_end: Slot,
     unsorted: Option<i64>,
     /// What the headers of new final blocks say of executed states.
     named: Vec<Named>,
@@ -358,11 +367,15 @@ impl ChainDb {
             pending: &self.pending,
             new: BTreeMap::new(),
             finalized: BTreeSet::new(),
+            tail_end: self.tail_end,
+            cut: BTreeSet::new(),
         };
         for record in records {
             writing.record(record)?;
         }
-        let gone = writing.empty_tail(last.1).map_err(write_fault)?;
+        let mut gone = writing.empty_tail(last.1).map_err(write_fault)?;
+        gone.extend(writing.cut.iter().filter(|id| !writing.new.contains_key(id)));
+        let tail_end = writing.tail_end;
         let unsorted = writing.receipts(&self.receipts, self.unsorted).map_err(write_fault)?;
         if self.undone {
             writing.applied_again(&self.receipts).map_err(write_fault)?;
@@ -372,7 +385,7 @@ impl ChainDb {
         }
         let Writing { transaction, new, .. } = writing;
         transaction.commit().map_err(write_fault)?;
-        Ok(Written { last, new, gone, unsorted, named: named_by(records) })
+        Ok(Written { last, new, gone, tail_end, unsorted, named: named_by(records) })
     }
 
     fn check_or_create(&mut self, path: &Path, is_wiped: bool) -> Result<(), Fault> {
@@ -440,6 +453,8 @@ impl ChainDb {
         self.pending = bodies
             .query_map([], |row| Ok((BlockId(row.get(0)?), Slot(count(row, 1)?))))?
             .collect::<rusqlite::Result<_>>()?;
+        let sql = "SELECT ifnull(max(slot), 0) FROM rota_tail";
+        self.tail_end = self.connection.query_row(sql, [], |row| count(row, 0).map(Slot))?;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rota_core::block::{Block, Finality, Proposal, Turn};
 use rota_core::codec::encode;
 use rota_core::error::Fault;
-use rota_core::journal::{Entry, HardState, Record};
+use rota_core::journal::{HardState, Record};
 use rota_core::members::Members;
 use rota_core::types::{BlockId, ChainId, Height, Slot};
 use rota_core::work::WorkProof;
@@ -28,6 +28,10 @@ pub(super) struct Writing<'a> {
     pub pending: &'a BTreeMap<BlockId, Slot>,
     pub new: BTreeMap<BlockId, Slot>,
     pub finalized: BTreeSet<BlockId>,
+    /// The slot of the newest entry, or a later one (`raft`).
+    pub tail_end: Slot,
+    /// Bodies of entries that others have replaced.
+    pub cut: BTreeSet<BlockId>,
 }
 
 impl Writing<'_> {
@@ -71,10 +75,9 @@ impl Writing<'_> {
                 let id = block.id(self.chain);
                 (Stored::Fetched { block: id }, Some((id, block)))
             }
-            Record::Entry(Entry { index, term, block }) => {
-                let block = block.as_ref().map(|block| (block.id(self.chain), block));
-                let id = block.map(|(id, _)| id);
-                (Stored::Entry { index: *index, term: *term, block: id }, block)
+            Record::Entry(entry) => {
+                let stored = self.entry(entry)?;
+                (stored, entry.block.as_ref().map(|block| (block.id(self.chain), block)))
             }
             Record::Connected { proof, block } => {
                 (Stored::Connected { proof: *proof }, Some((proof.block(), block)))
@@ -103,7 +106,8 @@ impl Writing<'_> {
 
     /// Writes a body unless it is written, and says how long it is.
     fn body(&mut self, id: BlockId, block: &Arc<Block>) -> rusqlite::Result<()> {
-        if self.pending.contains_key(&id) || self.new.contains_key(&id) {
+        let is_pending = self.pending.contains_key(&id) && !self.cut.contains(&id);
+        if is_pending || self.new.contains_key(&id) {
             return Ok(());
         }
         self.transaction
