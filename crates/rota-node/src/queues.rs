@@ -41,6 +41,10 @@ pub const INPUTS: usize = 1_024;
 /// filling blocks.
 pub const EXECUTION: usize = 128;
 
+/// States that wait to be copied, beside the one that is: while one waits, the write-ahead log
+/// grows.
+pub const SNAPSHOTS: usize = 1;
+
 /// Executed blocks whose receipts wait for the replica to write them down.
 pub const RESULTS: usize = 128;
 
@@ -64,3 +68,7 @@ pub const OUTBOX_BLOCKS: usize = 256;
 
 /// Bytes to one peer that wait for one of its streams: two of the largest messages.
 pub const OUTBOX_BYTES: usize = 48 << 20;
+
+/// The same where anybody may connect and there are 32 of them: some answers of the usual size, and
+/// always the newest message, however large.
+pub const OPEN_OUTBOX_BYTES: usize = 8 << 20;

@@ -8,35 +8,42 @@
 //!
 //! Any trouble with a stream closes its connection, and a new one is made.
 //!
-//! A server's identity is its Ed25519 key, and only members may connect. Between two servers there
+//! A server's identity is its Ed25519 key. Where membership is closed only members may connect, and
+//! this file has the task that sees to it; where it is open, `open` has. Between two servers there
 //! is one connection; if a second one appears the older is closed, since a peer that connects again
 //! has lost the other. Of two servers the one with the lower key dials at once and the other a
 //! little later, so that they rarely dial each other at the same time.
 
 pub mod frames;
 pub mod links;
+pub mod open;
 pub mod outbox;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::core::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, Swarm, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, SwarmBuilder, connection_limits, identity};
+use libp2p::{Multiaddr, PeerId, SwarmBuilder, connection_limits, identify, identity};
 use rota_core::crypto::SecretKey;
 use rota_core::error::Invalid;
-use rota_core::message::{Message, Recipient};
-use rota_core::types::NodeId;
+use rota_core::message::{MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, Message, Recipient};
+use rota_core::types::{ChainId, NodeId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use frames::End;
 use links::{Direction, Kind, Links, StreamEvent};
+use open::discovery::Discovery;
+use open::gate::Gate;
+use open::groups::Groups;
+use open::{Open, OpenNetwork};
 use outbox::Outbox;
 
 use crate::queues;
@@ -84,6 +91,20 @@ const MAX_CONNECTIONS_PER_PEER: u32 = 4;
 /// negotiated.
 const MAX_STREAMS: u32 = 8;
 
+/// Where anybody may connect: streams for what identify and Kademlia say, beside our own.
+const MAX_OPEN_STREAMS: u32 = 32;
+
+/// There, a connection makes us hold so many bytes that were not read yet, at most: 32 neighbours
+/// fill 128 MB. On a path of 100 ms it still allows 40 MB a second.
+const OPEN_WINDOW: u32 = 4 << 20;
+
+/// There, a message that has begun is here, or has left, within this time: the largest at half a
+/// megabit a second. Whoever is slower only holds memory.
+const MESSAGE_WITHIN: Duration = Duration::from_secs(120);
+
+/// What a message is longer than the blocks in it.
+const FRAMING: usize = 64 << 10;
+
 /// Orders to the transport that wait: one for each peer and reason at most, as a rule.
 const ORDERS: usize = 256;
 
@@ -94,6 +115,8 @@ pub struct Peer {
     pub key: NodeId,
     /// Where.
     pub address: String,
+    /// Whether it only follows: it hears what it asks for, and nothing else.
+    pub follows: bool,
 }
 
 /// What comes in.
@@ -165,24 +188,57 @@ pub trait Observer: Send + Sync + 'static {
 /// The transport, as the replica's thread and the checkers see it.
 #[derive(Clone)]
 pub struct Transport {
-    peers: Arc<BTreeMap<NodeId, Outboxes>>,
+    peers: Arc<RwLock<BTreeMap<NodeId, Arc<Outboxes>>>>,
     observer: Arc<dyn Observer>,
     orders: mpsc::Sender<Order>,
+    limits: Limits,
     /// Where it listens; the port is the real one.
     pub address: SocketAddr,
+}
+
+/// What a peer may make this server hold.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// The largest message on a blocks stream.
+    message: usize,
+    /// How long one may take.
+    within: Option<Duration>,
+}
+
+impl Limits {
+    /// Members do not do such things on purpose.
+    const MEMBERS: Self = Self { message: MAX_MESSAGE_BYTES, within: None };
+
+    /// An answer holds whole blocks up to a size, and at least one.
+    fn of_anybody(block_bytes: u32) -> Self {
+        let block = usize::try_from(block_bytes).unwrap_or(MAX_MESSAGE_BYTES);
+        let message = MAX_ANSWER_BYTES.saturating_add(block).saturating_add(FRAMING);
+        Self { message: message.min(MAX_MESSAGE_BYTES), within: Some(MESSAGE_WITHIN) }
+    }
+
+    fn of(&self, kind: Kind) -> usize {
+        self.message.min(frames::limit(kind))
+    }
 }
 
 struct Outboxes {
     votes: Arc<Outbox>,
     blocks: Arc<Outbox>,
+    /// Whether it is nobody's member: what is said to all is not for it.
+    follows: bool,
 }
 
 impl Outboxes {
-    fn new() -> Self {
+    fn new(most_bytes: usize, follows: bool) -> Self {
         Self {
-            votes: Arc::new(Outbox::new(Kind::Votes)),
-            blocks: Arc::new(Outbox::new(Kind::Blocks)),
+            follows,
+            votes: Arc::new(Outbox::new(Kind::Votes, most_bytes)),
+            blocks: Arc::new(Outbox::new(Kind::Blocks, most_bytes)),
         }
+    }
+
+    fn of_anybody() -> Self {
+        Self::new(queues::OPEN_OUTBOX_BYTES, false)
     }
 
     fn of(&self, kind: Kind) -> &Arc<Outbox> {
@@ -200,6 +256,10 @@ enum Order {
     Ended(NodeId, ConnectionId, End),
     /// A peer's address was looked up.
     Dial(NodeId, Vec<Multiaddr>),
+    /// The addresses of an entrance were looked up.
+    DialEntrance(usize, Vec<SocketAddr>),
+    /// A peer was the first to tell of a block that became the head.
+    News(NodeId),
     /// Say goodbye to all.
     Stop(oneshot::Sender<()>),
 }
@@ -225,16 +285,19 @@ impl Transport {
         observer: Arc<dyn Observer>,
     ) -> Result<Self, TransportError> {
         let own = key.public();
-        let mut connections = BTreeMap::new();
+        let (mut connections, mut outboxes) = (BTreeMap::new(), BTreeMap::new());
         for peer in peers.into_iter().filter(|peer| peer.key != own) {
             let id = peer_id(&peer.key)?;
+            let own_boxes = Outboxes::new(queues::OUTBOX_BYTES, peer.follows);
+            outboxes.insert(peer.key, Arc::new(own_boxes));
             connections.insert(peer.key, Connection::new(id, peer.address, own < peer.key));
         }
-        let mut swarm = swarm(key, connections.values().map(|peer| peer.id))?;
+        let links = Links::new(connections.values().map(|peer| peer.id));
+        let mut swarm = closed_swarm(key, links)?;
         let address = listening(&mut swarm, listen).await?;
-        let outboxes = connections.keys().map(|key| (*key, Outboxes::new())).collect();
         let (orders, incoming_orders) = mpsc::channel(ORDERS);
-        let transport = Self { peers: Arc::new(outboxes), observer, orders, address };
+        let peers = Arc::new(RwLock::new(outboxes));
+        let transport = Self { peers, observer, orders, limits: Limits::MEMBERS, address };
         let network = Network {
             names: connections.iter().map(|(key, peer)| (peer.id, *key)).collect(),
             connections,
@@ -246,6 +309,28 @@ impl Transport {
         Ok(transport)
     }
 
+    /// Listens for whoever has the same database, and looks for others. Must be called within a
+    /// tokio runtime.
+    pub async fn start_open(
+        key: &SecretKey,
+        listen: SocketAddr,
+        open: Open,
+        inboxes: Inboxes,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, TransportError> {
+        let gate = Gate::new(Groups::new(listen.ip()));
+        let mut swarm = open_swarm(key, open.chain, Links::open(open.chain, gate))?;
+        let address = listening(&mut swarm, listen).await?;
+        // What identify tells others: of this, they believe the port.
+        swarm.add_external_address(multiaddr(address));
+        let (orders, incoming_orders) = mpsc::channel(ORDERS);
+        let limits = Limits::of_anybody(open.block_bytes);
+        let transport = Self { peers: Arc::default(), observer, orders, limits, address };
+        let network = OpenNetwork::new(key, open, swarm, transport.clone(), inboxes);
+        tokio::spawn(network.run(incoming_orders));
+        Ok(transport)
+    }
+
     /// Sends a message, best effort: never waits.
     pub fn send(&self, to: &Recipient, message: &Message) {
         let Some(frame) = frames::frame(message) else {
@@ -253,15 +338,22 @@ impl Transport {
             return;
         };
         let kind = frames::kind(message);
-        let push = |outboxes: &Outboxes| outboxes.of(kind).push(frame.clone());
+        let push = |outboxes: &Arc<Outboxes>| outboxes.of(kind).push(frame.clone());
+        let hears = |outboxes: &&Arc<Outboxes>| !outboxes.follows;
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
         let dropped = match to {
-            Recipient::One(peer) => self.peers.get(peer).map_or(0, push),
-            Recipient::Members => self.peers.values().map(push).sum(),
+            Recipient::One(peer) => peers.get(peer).map_or(0, push),
+            Recipient::Members => peers.values().filter(hears).map(push).sum(),
             Recipient::MembersBut(peer) => {
-                let others = self.peers.iter().filter(|(key, _)| *key != peer);
-                others.map(|(_, outboxes)| push(outboxes)).sum()
+                let others = peers.iter().filter(|(key, _)| *key != peer);
+                others.map(|(_, outboxes)| outboxes).filter(hears).map(push).sum()
             }
         };
+        drop(peers);
+        if let (Recipient::MembersBut(peer), Message::Mined(_)) = (to, message) {
+            // The replica tells everybody else of a head that it found right: this peer was first.
+            let _ = self.orders.try_send(Order::News(*peer));
+        }
         if dropped > 0 {
             self.observer.dropped(dropped);
         }
@@ -271,6 +363,15 @@ impl Transport {
     pub fn punish(&self, peer: NodeId, why: Invalid) {
         // When so many orders wait, this peer is being dealt with already.
         let _ = self.orders.try_send(Order::Punish(peer, why));
+    }
+
+    fn outbox(&self, key: &NodeId, kind: Kind) -> Option<Arc<Outbox>> {
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        peers.get(key).map(|outboxes| Arc::clone(outboxes.of(kind)))
+    }
+
+    fn peers_mut(&self, change: impl FnOnce(&mut BTreeMap<NodeId, Arc<Outboxes>>)) {
+        change(&mut self.peers.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Closes all connections, so that peers know at once that this server is gone.
@@ -291,21 +392,53 @@ pub fn peer_id(key: &NodeId) -> Result<PeerId, TransportError> {
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
+    // Before `links`, which refuses what this one only listens to.
+    discovery: Toggle<Discovery>,
     limits: connection_limits::Behaviour,
     links: Links,
+    identify: Toggle<identify::Behaviour>,
+}
+
+fn keypair(key: &SecretKey) -> Result<identity::Keypair, TransportError> {
+    identity::Keypair::ed25519_from_bytes(key.to_bytes())
+        .map_err(|_| TransportError::Key(key.public()))
+}
+
+fn closed_swarm(key: &SecretKey, links: Links) -> Result<Swarm<Behaviour>, TransportError> {
+    Ok(swarm(keypair(key)?, links, MAX_STREAMS, None, None))
+}
+
+fn open_swarm(
+    key: &SecretKey,
+    chain: ChainId,
+    links: Links,
+) -> Result<Swarm<Behaviour>, TransportError> {
+    let keypair = keypair(key)?;
+    let (own, family) = (keypair.public(), links::family(chain));
+    // Not where it listens: strangers need not know the addresses of a house.
+    let told = identify::Config::new(format!("{family}/1"), own.clone())
+        .with_agent_version(concat!("rota/", env!("CARGO_PKG_VERSION")).into())
+        .with_hide_listen_addrs(true)
+        .with_cache_size(0);
+    let discovery = Discovery::new(own.to_peer_id(), links::name(&format!("{family}/kad/1")));
+    let identify = identify::Behaviour::new(told);
+    Ok(swarm(keypair, links, MAX_OPEN_STREAMS, Some(discovery), Some(identify)))
 }
 
 fn swarm(
-    key: &SecretKey,
-    members: impl Iterator<Item = PeerId>,
-) -> Result<Swarm<Behaviour>, TransportError> {
-    let keypair = identity::Keypair::ed25519_from_bytes(key.to_bytes())
-        .map_err(|_| TransportError::Key(key.public()))?;
+    keypair: identity::Keypair,
+    links: Links,
+    streams: u32,
+    discovery: Option<Discovery>,
+    identify: Option<identify::Behaviour>,
+) -> Swarm<Behaviour> {
+    let is_open = discovery.is_some();
     let limits = connection_limits::ConnectionLimits::default()
         .with_max_pending_incoming(Some(MAX_HANDSHAKES))
         .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER));
     let limits = connection_limits::Behaviour::new(limits);
-    let links = Links::new(members);
+    let (discovery, identify) = (discovery.into(), identify.into());
+    let behaviour = Behaviour { discovery, limits, links, identify };
     let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
     let built = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
@@ -313,17 +446,21 @@ fn swarm(
             quic.keep_alive_interval = KEEP_ALIVE;
             quic.max_idle_timeout = millis(IDLE_TIMEOUT);
             quic.handshake_timeout = HANDSHAKE_TIMEOUT;
-            quic.max_concurrent_stream_limit = MAX_STREAMS;
+            quic.max_concurrent_stream_limit = streams;
+            if is_open {
+                quic.max_stream_data = OPEN_WINDOW;
+                quic.max_connection_data = OPEN_WINDOW;
+            }
             quic
         })
-        .with_behaviour(|_| Behaviour { limits, links });
+        .with_behaviour(|_| behaviour);
     let Ok(built) = built;
     let swarm = built.with_swarm_config(|config| {
         config
             .with_idle_connection_timeout(NO_STREAMS)
-            .with_max_negotiating_inbound_streams(usize::try_from(MAX_STREAMS).unwrap_or(8))
+            .with_max_negotiating_inbound_streams(usize::try_from(streams).unwrap_or(8))
     });
-    Ok(swarm.build())
+    swarm.build()
 }
 
 /// Starts listening; returns where, with the port that the system chose if `listen` says 0.
@@ -525,9 +662,10 @@ impl Network {
         for task in &gone.tasks {
             task.abort();
         }
-        if let Some(outboxes) = self.transport.peers.get(&key) {
-            outboxes.votes.close();
-            outboxes.blocks.close();
+        for kind in Kind::ALL {
+            if let Some(outbox) = self.transport.outbox(&key, kind) {
+                outbox.close();
+            }
         }
         self.transport.observer.peer_is(&key, false);
     }
@@ -545,7 +683,7 @@ impl Network {
                 }
             }
             Order::Dial(peer, addresses) => self.dial(peer, addresses),
-            Order::Stop(_) => {}
+            Order::DialEntrance(..) | Order::News(_) | Order::Stop(_) => {}
         }
     }
 
@@ -615,22 +753,22 @@ impl Transport {
         mut stream: libp2p::Stream,
         inboxes: &Inboxes,
     ) -> AbortHandle {
-        let orders = self.orders.clone();
+        let (orders, limits) = (self.orders.clone(), self.limits);
         let task = match direction {
             Direction::Incoming => {
                 let inbox = inboxes.of(kind).clone();
                 tokio::spawn(async move {
-                    let end = receive(&mut stream, kind, key, &inbox).await;
+                    let end = receive(&mut stream, kind, limits, key, &inbox).await;
                     let _ = orders.send(Order::Ended(key, id, end)).await;
                 })
             }
             Direction::Outgoing => {
-                let Some(outbox) = self.peers.get(&key).map(|all| Arc::clone(all.of(kind))) else {
+                let Some(outbox) = self.outbox(&key, kind) else {
                     return tokio::spawn(async {}).abort_handle();
                 };
                 outbox.open();
                 tokio::spawn(async move {
-                    let end = frames::write_all(&mut stream, &outbox).await;
+                    let end = frames::write_all(&mut stream, &outbox, limits.within).await;
                     let _ = orders.send(Order::Ended(key, id, end)).await;
                 })
             }
@@ -641,10 +779,16 @@ impl Transport {
 
 /// Passes a stream's messages on. When the inbox is full this waits, and through QUIC's flow
 /// control so does the peer.
-async fn receive(stream: &mut libp2p::Stream, kind: Kind, from: NodeId, inbox: &Inbox) -> End {
+async fn receive(
+    stream: &mut libp2p::Stream,
+    kind: Kind,
+    limits: Limits,
+    from: NodeId,
+    inbox: &Inbox,
+) -> End {
     let mut stream = futures::io::BufReader::new(stream);
     loop {
-        match frames::read(&mut stream, kind).await {
+        match frames::read(&mut stream, kind, limits.of(kind), limits.within).await {
             Err(end) => return end,
             Ok((message, bytes)) => {
                 if !inbox.put(from, message, bytes).await {

@@ -1,6 +1,8 @@
 //! Messages as bytes on a stream: a length of four bytes, little-endian, and the canonical encoding
 //! of the message.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use rota_core::codec::{decode, encode};
@@ -46,7 +48,8 @@ pub fn kind(message: &Message) -> Kind {
     }
 }
 
-fn limit(kind: Kind) -> usize {
+/// The largest message on a stream of this kind.
+pub fn limit(kind: Kind) -> usize {
     match kind {
         Kind::Votes => MAX_VOTES_BYTES,
         Kind::Blocks => MAX_MESSAGE_BYTES,
@@ -64,40 +67,71 @@ pub fn frame(message: &Message) -> Option<Bytes> {
 }
 
 /// The next message of a stream and its size. The length is checked before anything is read; memory
-/// grows with what has come, not with what was announced.
-pub async fn read(stream: &mut (impl AsyncRead + Unpin), on: Kind) -> Result<(Message, u32), End> {
+/// grows with what has come, not with what was announced. Between two messages any time may pass;
+/// one that has begun is here `within` a time, if one is given.
+pub async fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+    on: Kind,
+    most: usize,
+    within: Option<Duration>,
+) -> Result<(Message, u32), End> {
     let mut length = [0; 4];
     stream.read_exact(&mut length).await.map_err(|_| End::Closed)?;
     let length = u32::from_le_bytes(length);
-    if usize::try_from(length).map_or(true, |length| length > limit(on)) {
-        let wrong = format!("a message of {length} bytes, {} allowed", limit(on));
+    if usize::try_from(length).map_or(true, |length| length > most) {
+        let wrong = format!("a message of {length} bytes, {most} allowed");
         return Err(End::Invalid(Invalid::Encoding(wrong)));
     }
     let mut body = Vec::new();
-    stream.take(length.into()).read_to_end(&mut body).await.map_err(|_| End::Closed)?;
+    let mut rest = stream.take(length.into());
+    timely(rest.read_to_end(&mut body), within).await?;
     if u32::try_from(body.len()).ok() != Some(length) {
         return Err(End::Closed);
     }
-    let message: Message = decode(&body, limit(on)).map_err(End::Invalid)?;
+    let message: Message = decode(&body, most).map_err(End::Invalid)?;
     if kind(&message) != on {
         return Err(End::Invalid(Invalid::Rule("a message on the wrong stream")));
     }
     Ok((message, length))
 }
 
-/// Writes what comes into an outbox until the stream breaks.
-pub async fn write_all(stream: &mut (impl AsyncWrite + Unpin), outbox: &Outbox) -> End {
+/// Writes what comes into an outbox until the stream breaks, or the other side does not take what
+/// is there `within` a time.
+pub async fn write_all(
+    stream: &mut (impl AsyncWrite + Unpin),
+    outbox: &Outbox,
+    within: Option<Duration>,
+) -> End {
     loop {
         let bytes = outbox.next().await;
-        if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
-            return End::Closed;
+        let writing = async {
+            stream.write_all(&bytes).await?;
+            stream.flush().await
+        };
+        if let Err(end) = timely(writing, within).await {
+            return end;
         }
     }
+}
+
+/// What takes too long is as good as broken.
+async fn timely<T>(
+    work: impl Future<Output = std::io::Result<T>>,
+    within: Option<Duration>,
+) -> Result<T, End> {
+    let done = match within {
+        None => work.await,
+        Some(within) => tokio::time::timeout(within, work).await.map_err(|_| End::Closed)?,
+    };
+    done.map_err(|_| End::Closed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use rota_core::message::Fetch;
     use rota_core::types::Height;
 
@@ -106,7 +140,8 @@ mod tests {
     }
 
     async fn check(bytes: &[u8], on: Kind) -> Result<Message, End> {
-        read(&mut futures::io::Cursor::new(bytes), on).await.map(|(message, _)| message)
+        let mut bytes = futures::io::Cursor::new(bytes);
+        read(&mut bytes, on, limit(on), None).await.map(|(message, _)| message)
     }
 
     #[tokio::test]
@@ -133,6 +168,56 @@ mod tests {
         let bytes = frame(&fetch()).unwrap();
         let end = check(&bytes[..bytes.len() - 1], Kind::Votes).await.unwrap_err();
         assert!(matches!(end, End::Closed), "{end:?}");
+    }
+
+    #[tokio::test]
+    async fn a_message_that_trickles_in_is_given_up() {
+        let bytes = frame(&fetch()).unwrap();
+        let begun = futures::io::Cursor::new(bytes[..bytes.len() - 1].to_vec());
+        let mut silent = futures::AsyncReadExt::chain(begun, Silent);
+        let within = Some(Duration::from_millis(20));
+        let end = read(&mut silent, Kind::Votes, 100, within).await.unwrap_err();
+        assert!(matches!(end, End::Closed), "{end:?}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_reads_nothing_is_given_up() {
+        let outbox = Outbox::new(Kind::Votes, 100);
+        outbox.open();
+        outbox.push(frame(&fetch()).unwrap());
+        let end = write_all(&mut Silent, &outbox, Some(Duration::from_millis(20))).await;
+        assert!(matches!(end, End::Closed), "{end:?}");
+    }
+
+    /// Somebody who neither says nor takes anything.
+    struct Silent;
+
+    impl AsyncRead for Silent {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut [u8],
+        ) -> Poll<std::io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Silent {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<std::io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Pending
+        }
     }
 
     #[tokio::test]

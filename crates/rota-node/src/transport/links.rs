@@ -9,6 +9,8 @@
 //! ```
 //!
 //! Whoever is not on the list is denied when its key is known and before any stream is accepted.
+//! Where anybody may come, the gate says who has no place; and the streams' names say which
+//! database they are for, so that servers of different ones part at once.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
@@ -27,6 +29,13 @@ use libp2p::swarm::{
     THandlerOutEvent, ToSwarm,
 };
 use libp2p::{PeerId, swarm};
+use rota_core::types::ChainId;
+
+use super::open::gate::Gate;
+
+/// So many hex digits of the chain's id are in names: no two databases have them in common by
+/// chance, and by design only those that want to be refused a little later.
+const NAME_DIGITS: usize = 16;
 
 /// What travels on a stream: votes never wait behind a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +50,52 @@ impl Kind {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Votes, Self::Blocks];
 
-    /// Its name on the wire.
-    pub fn protocol(self) -> StreamProtocol {
+    fn word(self) -> &'static str {
         match self {
-            Self::Votes => StreamProtocol::new("/rota/votes/1"),
-            Self::Blocks => StreamProtocol::new("/rota/blocks/1"),
+            Self::Votes => "votes",
+            Self::Blocks => "blocks",
         }
     }
+}
+
+/// What our protocols are called on the wire.
+#[derive(Clone, Debug)]
+pub struct Names {
+    votes: StreamProtocol,
+    blocks: StreamProtocol,
+}
+
+impl Names {
+    /// Among members, who know each other.
+    pub fn closed() -> Self {
+        let [votes, blocks] = Kind::ALL.map(|kind| name(&format!("/rota/{}/1", kind.word())));
+        Self { votes, blocks }
+    }
+
+    /// Of one database among many.
+    pub fn open(chain: ChainId) -> Self {
+        let family = family(chain);
+        let [votes, blocks] = Kind::ALL.map(|kind| name(&format!("{family}/{}/1", kind.word())));
+        Self { votes, blocks }
+    }
+
+    fn of(&self, kind: Kind) -> StreamProtocol {
+        match kind {
+            Kind::Votes => self.votes.clone(),
+            Kind::Blocks => self.blocks.clone(),
+        }
+    }
+}
+
+/// What the names of all of a database's protocols begin with.
+pub fn family(chain: ChainId) -> String {
+    let id = chain.to_string();
+    format!("/rota/{}", id.get(..NAME_DIGITS).unwrap_or(&id))
+}
+
+/// A protocol's name from what is known to begin with a slash.
+pub fn name(name: &str) -> StreamProtocol {
+    StreamProtocol::try_from_owned(name.into()).expect("our names begin with a slash")
 }
 
 /// Who writes to a stream.
@@ -73,35 +121,59 @@ pub enum StreamEvent {
 #[error("{0} is not a member, or is cooling down")]
 struct NotAllowed(PeerId);
 
-/// The allow-list, and what the connections' streams report.
-#[derive(Default)]
+/// Who may come in.
+enum Door {
+    /// These and nobody else.
+    Members(BTreeSet<PeerId>),
+    /// Whoever the gate lets in.
+    Anybody(Box<Gate>),
+}
+
+/// The door, and what the connections' streams report.
 pub struct Links {
-    allowed: BTreeSet<PeerId>,
+    door: Door,
+    names: Names,
     events: VecDeque<(PeerId, ConnectionId, StreamEvent)>,
 }
 
 impl Links {
     /// Only these may connect.
     pub fn new(allowed: impl IntoIterator<Item = PeerId>) -> Self {
-        Self { allowed: allowed.into_iter().collect(), events: VecDeque::new() }
+        let door = Door::Members(allowed.into_iter().collect());
+        Self { door, names: Names::closed(), events: VecDeque::new() }
+    }
+
+    /// Anybody may connect who has the same database, as far as there are places.
+    pub fn open(chain: ChainId, gate: Gate) -> Self {
+        let door = Door::Anybody(Box::new(gate));
+        Self { door, names: Names::open(chain), events: VecDeque::new() }
+    }
+
+    /// Who is in, where anybody may come.
+    pub fn gate(&mut self) -> Option<&mut Gate> {
+        match &mut self.door {
+            Door::Anybody(gate) => Some(gate),
+            Door::Members(_) => None,
+        }
     }
 
     /// Lets a peer connect again.
     pub fn allow(&mut self, peer: PeerId) {
-        self.allowed.insert(peer);
+        if let Door::Members(allowed) = &mut self.door {
+            allowed.insert(peer);
+        }
     }
 
     /// Lets a peer connect no more. Its connections are the caller's to close.
     pub fn deny(&mut self, peer: &PeerId) {
-        self.allowed.remove(peer);
+        if let Door::Members(allowed) = &mut self.door {
+            allowed.remove(peer);
+        }
     }
 
-    fn link(&self, peer: PeerId) -> Result<Link, ConnectionDenied> {
-        if self.allowed.contains(&peer) {
-            Ok(Link { to_open: Kind::ALL.into(), events: VecDeque::new() })
-        } else {
-            Err(ConnectionDenied::new(NotAllowed(peer)))
-        }
+    fn link(&self) -> Link {
+        let names = self.names.clone();
+        Link { names, to_open: Kind::ALL.into(), events: VecDeque::new() }
     }
 }
 
@@ -109,28 +181,74 @@ impl NetworkBehaviour for Links {
     type ConnectionHandler = Link;
     type ToSwarm = (PeerId, ConnectionId, StreamEvent);
 
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        _: &Multiaddr,
+        from: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        match &mut self.door {
+            Door::Members(_) => Ok(()),
+            Door::Anybody(gate) => gate.knock(id, from).map_err(ConnectionDenied::new),
+        }
+    }
+
     fn handle_established_inbound_connection(
         &mut self,
         _: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
-        _: &Multiaddr,
+        from: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.link(peer)
+        match &self.door {
+            Door::Members(allowed) if allowed.contains(&peer) => Ok(self.link()),
+            Door::Members(_) => Err(ConnectionDenied::new(NotAllowed(peer))),
+            Door::Anybody(gate) => {
+                gate.enter(&peer, from).map(|()| self.link()).map_err(ConnectionDenied::new)
+            }
+        }
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        _: Option<PeerId>,
+        _: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        match &self.door {
+            Door::Members(_) => Ok(Vec::new()),
+            Door::Anybody(gate) => {
+                gate.leave(id).map(|()| Vec::new()).map_err(ConnectionDenied::new)
+            }
+        }
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        id: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.link(peer)
+        match &self.door {
+            Door::Members(allowed) if allowed.contains(&peer) => Ok(self.link()),
+            Door::Members(_) => Err(ConnectionDenied::new(NotAllowed(peer))),
+            Door::Anybody(gate) => {
+                gate.arrive(id, &peer).map(|()| self.link()).map_err(ConnectionDenied::new)
+            }
+        }
     }
 
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        let Door::Anybody(gate) = &mut self.door else { return };
+        match event {
+            FromSwarm::ConnectionEstablished(event) => gate.settled(event.connection_id),
+            FromSwarm::ListenFailure(event) => gate.settled(event.connection_id),
+            _ => {}
+        }
+    }
 
     fn on_connection_handler_event(
         &mut self,
@@ -152,6 +270,7 @@ impl NetworkBehaviour for Links {
 
 /// One connection: opens its two outgoing streams, and reports each stream that is open.
 pub struct Link {
+    names: Names,
     to_open: VecDeque<Kind>,
     events: VecDeque<StreamEvent>,
 }
@@ -165,7 +284,7 @@ impl ConnectionHandler for Link {
     type OutboundOpenInfo = Kind;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Offer> {
-        SubstreamProtocol::new(Offer(Kind::ALL.into()), ())
+        SubstreamProtocol::new(Offer(self.names.clone(), Kind::ALL.into()), ())
     }
 
     fn poll(
@@ -173,7 +292,7 @@ impl ConnectionHandler for Link {
         _: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Offer, Kind, StreamEvent>> {
         if let Some(kind) = self.to_open.pop_front() {
-            let protocol = SubstreamProtocol::new(Offer(vec![kind]), kind);
+            let protocol = SubstreamProtocol::new(Offer(self.names.clone(), vec![kind]), kind);
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }
         match self.events.pop_front() {
@@ -206,7 +325,7 @@ impl ConnectionHandler for Link {
 }
 
 /// The kinds of stream that one side offers; the plain stream is what both get.
-pub struct Offer(Vec<Kind>);
+pub struct Offer(Names, Vec<Kind>);
 
 /// A kind by its name on the wire.
 #[derive(Clone)]
@@ -223,7 +342,7 @@ impl UpgradeInfo for Offer {
     type InfoIter = std::vec::IntoIter<KindName>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        let names: Vec<_> = self.0.iter().map(|kind| KindName(*kind, kind.protocol())).collect();
+        let names: Vec<_> = self.1.iter().map(|kind| KindName(*kind, self.0.of(*kind))).collect();
         names.into_iter()
     }
 }

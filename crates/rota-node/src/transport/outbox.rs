@@ -20,6 +20,7 @@ pub struct Outbox {
     frames: Mutex<Frames>,
     more: Notify,
     most_frames: usize,
+    most_bytes: usize,
 }
 
 #[derive(Default)]
@@ -31,12 +32,12 @@ struct Frames {
 
 impl Outbox {
     /// Empty and closed: nothing is kept for a stream that does not exist.
-    pub fn new(kind: Kind) -> Self {
+    pub fn new(kind: Kind, most_bytes: usize) -> Self {
         let most_frames = match kind {
             Kind::Votes => queues::OUTBOX_VOTES,
             Kind::Blocks => queues::OUTBOX_BLOCKS,
         };
-        Self { frames: Mutex::default(), more: Notify::new(), most_frames }
+        Self { frames: Mutex::default(), more: Notify::new(), most_frames, most_bytes }
     }
 
     /// A stream is there: from now on frames are kept for it.
@@ -59,7 +60,7 @@ impl Outbox {
         frames.bytes += frame.len();
         frames.queue.push_back(frame);
         while frames.queue.len() > self.most_frames
-            || (frames.bytes > queues::OUTBOX_BYTES && frames.queue.len() > 1)
+            || (frames.bytes > self.most_bytes && frames.queue.len() > 1)
         {
             let oldest = frames.queue.pop_front().map_or(0, |frame| frame.len());
             frames.bytes -= oldest;
@@ -122,7 +123,7 @@ mod tests {
 
     #[tokio::test]
     async fn small_frames_go_out_together_and_a_large_one_alone() {
-        let outbox = Outbox::new(Kind::Blocks);
+        let outbox = Outbox::new(Kind::Blocks, queues::OUTBOX_BYTES);
         outbox.open();
         for (byte, len) in [(1, 10), (2, 20), (3, WRITE_BYTES), (4, 5)] {
             assert_eq!(outbox.push(frame(byte, len)), 0);
@@ -134,7 +135,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_oldest_goes_when_it_is_full() {
-        let outbox = Outbox::new(Kind::Votes);
+        let outbox = Outbox::new(Kind::Votes, queues::OUTBOX_BYTES);
         outbox.open();
         let dropped: usize = (0..queues::OUTBOX_VOTES + 3).map(|_| outbox.push(frame(0, 1))).sum();
         assert_eq!(dropped, 3);
@@ -143,7 +144,7 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_too_but_the_newest_always_stays() {
-        let outbox = Outbox::new(Kind::Blocks);
+        let outbox = Outbox::new(Kind::Blocks, queues::OUTBOX_BYTES);
         outbox.open();
         outbox.push(frame(1, queues::OUTBOX_BYTES));
         assert_eq!(outbox.push(frame(2, queues::OUTBOX_BYTES + 1)), 1);
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_for_a_stream_that_is_gone() {
-        let outbox = Outbox::new(Kind::Votes);
+        let outbox = Outbox::new(Kind::Votes, queues::OUTBOX_BYTES);
         outbox.push(frame(1, 1));
         outbox.open();
         outbox.push(frame(2, 1));
