@@ -82,13 +82,15 @@ pub trait Io {
 pub struct Host<J: Journal> {
     replica: Replica,
     journal: J,
+    /// Whether the server is to start anew from other files: the replica is not stepped again.
+    ended: bool,
 }
 
 impl<J: Journal> Host<J> {
     /// Puts a replica and its journal together. The outputs that `Replica::new` returned go to
     /// [`Host::carry_out`].
     pub fn new(replica: Replica, journal: J) -> Self {
-        Self { replica, journal }
+        Self { replica, journal, ended: false }
     }
 
     /// The same, with the outputs of `Replica::new` carried out.
@@ -113,9 +115,16 @@ impl<J: Journal> Host<J> {
     ) -> Result<(), Fault> {
         let mut outputs = Vec::new();
         for input in inputs {
-            outputs.extend(self.replica.step(now, input));
+            if self.ended {
+                break;
+            }
+            let more = self.replica.step(now, input);
+            self.ended |= more.iter().any(ends);
+            outputs.extend(more);
         }
-        outputs.extend(self.replica.drained(now));
+        if !self.ended {
+            outputs.extend(self.replica.drained(now));
+        }
         self.carry_out(outputs, io)
     }
 
@@ -148,9 +157,12 @@ impl<J: Journal> Host<J> {
 /// Carries out outputs in the order above. After a fault nothing may be carried out again.
 fn carry_out(
     journal: &mut impl Journal,
-    outputs: Vec<Output>,
+    mut outputs: Vec<Output>,
     io: &mut dyn Io,
 ) -> Result<(), Fault> {
+    if let Some(last) = outputs.iter().position(ends) {
+        outputs.truncate(last + 1);
+    }
     let (mut records, mut others) = (Vec::new(), Vec::new());
     for output in outputs {
         match output {
@@ -165,6 +177,11 @@ fn carry_out(
         journal.append(&records)?;
     }
     others.into_iter().try_for_each(|output| carry_out_one(journal, output, io))
+}
+
+/// Whether nothing is carried out after this output.
+fn ends(output: &Output) -> bool {
+    matches!(output, Output::Restore { .. } | Output::Rewind { .. })
 }
 
 /// Carries out what is no record.
@@ -351,6 +368,13 @@ mod tests {
     fn answers_are_looked_up_after_the_append_and_only_what_exists_is_sent() {
         let (_, events) = run(false, vec![persist(1), serve(0), serve(7)]);
         assert_eq!(events, ["disk [2]", "look up", "answer", "look up"]);
+    }
+
+    #[test]
+    fn nothing_leaves_once_the_server_is_to_start_anew() {
+        let rewind = Output::Rewind { height: Height(7) };
+        let (_, events) = run(false, vec![persist(1), send(1), rewind, send(2), persist(3)]);
+        assert_eq!(events, ["disk [2]", "send 1", "rewind 7"]);
     }
 
     #[test]

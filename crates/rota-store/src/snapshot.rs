@@ -242,6 +242,13 @@ impl Snapshots {
         known.doomed.insert(height);
     }
 
+    /// Deletes those of heights that are no more.
+    pub(crate) fn remove_above(&self, height: Height) -> Result<(), Fault> {
+        let undone = self.all().into_iter().map(|own| own.applied.height);
+        undone.filter(|own| *own > height).for_each(|own| self.forget(own));
+        self.sweep()
+    }
+
     /// Deletes what was given up.
     fn sweep(&self) -> Result<(), Fault> {
         let doomed = std::mem::take(&mut self.known().doomed);

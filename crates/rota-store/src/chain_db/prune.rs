@@ -55,6 +55,11 @@ impl ChainDb {
         self.prune.lowest
     }
 
+    /// The block of the snapshot that this log was begun with, if it was.
+    pub fn begins_with_snapshot(&self) -> Option<Height> {
+        self.prune.base
+    }
+
     /// Where the blocks begin.
     pub(super) fn load_beginning(&mut self) -> rusqlite::Result<()> {
         let sql = "SELECT height FROM blocks ORDER BY height LIMIT 1";
