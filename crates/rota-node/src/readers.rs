@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use rota_core::error::{Fault, Refusal};
 use rota_core::transaction::{Settings, Statement};
-use rota_core::types::TransactionId;
+use rota_core::types::{Height, TransactionId};
 use rota_store::Rows;
 use rota_store::access::View;
-use rota_store::query::{Description, ReadLimits, Reader};
+use rota_store::query::{Beyond, Description, ReadLimits, Reader};
 use tokio::sync::oneshot;
 
+use crate::board::Board;
 use crate::driver::ReadOptions;
 use crate::unfinal::Unfinal;
 
@@ -58,14 +59,13 @@ pub(crate) enum ReadJob {
 pub(crate) fn start(
     home: &Path,
     jobs: &Receiver<ReadJob>,
-    unfinal: &Arc<Unfinal>,
+    (unfinal, board): (&Arc<Unfinal>, &Arc<Board>),
     access: &View,
 ) -> Result<Vec<JoinHandle<()>>, Fault> {
     (0..READERS)
         .map(|number| {
-            let unfinal = Arc::clone(unfinal);
-            let on_its_way = Arc::new(move |id: &TransactionId| unfinal.knows(id));
-            let mut reader = Reader::informed(home, on_its_way, access.clone())?;
+            let known = Known { unfinal: Arc::clone(unfinal), board: Arc::clone(board) };
+            let mut reader = Reader::informed(home, Arc::new(known), access.clone())?;
             let jobs = jobs.clone();
             std::thread::Builder::new()
                 .name(format!("reader-{number}"))
@@ -73,6 +73,22 @@ pub(crate) fn start(
                 .map_err(|error| Fault::storage("starting a reader's thread", error))
         })
         .collect()
+}
+
+/// What this server knows of transactions and blocks, and its files do not tell.
+struct Known {
+    unfinal: Arc<Unfinal>,
+    board: Arc<Board>,
+}
+
+impl Beyond for Known {
+    fn knows(&self, id: &TransactionId) -> bool {
+        self.unfinal.knows(id)
+    }
+
+    fn depth(&self, height: Height) -> Option<String> {
+        Some(self.board.depth(height)?.to_string())
+    }
 }
 
 fn run(reader: &mut Reader, job: ReadJob) {

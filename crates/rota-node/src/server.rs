@@ -401,7 +401,7 @@ impl Parts<'_> {
             results: executed,
             stop: stop.clone(),
         };
-        readers::start(self.home, &reader_jobs, &unfinal, &access)?;
+        readers::start(self.home, &reader_jobs, (&unfinal, &board), &access)?;
         for (name, inbox) in [("check-votes", votes), ("check-blocks", blocks)] {
             let verifier = Verifier::new(&self.genesis, self.members.clone());
             let (inputs, transport) = (inputs.clone(), transport.clone());

@@ -163,6 +163,17 @@ impl Depth {
     }
 }
 
+impl Depth {
+    /// As JSON has it beside a position: `depth` and `reversal`.
+    pub(crate) fn members(self) -> serde_json::Map<String, serde_json::Value> {
+        let members = serde_json::json!({ "depth": self.blocks, "reversal": self.reversal() });
+        match members {
+            serde_json::Value::Object(members) => members,
+            _ => serde_json::Map::new(),
+        }
+    }
+}
+
 impl std::fmt::Display for Depth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "depth {} reversal", self.blocks)?;

@@ -139,7 +139,7 @@ pub struct Parameter {
 }
 
 pub(crate) use functions::register_user;
-pub use functions::{Fate, OnItsWay, Outcome};
+pub use functions::{Beyond, Fate, Outcome};
 
 /// Read-only connections to one server's files. One per thread.
 pub struct Reader {
@@ -148,7 +148,7 @@ pub struct Reader {
     /// Another connection, for clients that put strings in double quotes: a prepared statement
     /// keeps the meaning that the setting had, and takes on another when the schema changes.
     quoting: Option<Session>,
-    on_its_way: OnItsWay,
+    beyond: Arc<dyn Beyond>,
     access: View,
     lookup: functions::Lookup,
 }
@@ -157,14 +157,14 @@ impl Reader {
     /// Opens the files that the executor and the log have created in `home`. `access`: who there is
     /// and who may read what.
     pub fn open(home: &Path, access: View) -> Result<Self, Fault> {
-        Self::informed(home, functions::nothing_known(), access)
+        Self::informed(home, Arc::new(functions::Files), access)
     }
 
-    /// The same for a server that knows of transactions which are not final.
-    pub fn informed(home: &Path, on_its_way: OnItsWay, access: View) -> Result<Self, Fault> {
-        let plain = Session::open(home, false, &on_its_way)?;
-        let lookup = functions::Lookup::new(home, Arc::clone(&on_its_way));
-        Ok(Self { home: home.into(), plain, quoting: None, on_its_way, access, lookup })
+    /// The same for a server that knows more than its files tell.
+    pub fn informed(home: &Path, beyond: Arc<dyn Beyond>, access: View) -> Result<Self, Fault> {
+        let plain = Session::open(home, false, &beyond)?;
+        let lookup = functions::Lookup::new(home, Arc::clone(&beyond));
+        Ok(Self { home: home.into(), plain, quoting: None, beyond, access, lookup })
     }
 
     /// Runs one statement that only reads, in the name of a user. Refuses writes (25006), what is
@@ -214,7 +214,7 @@ impl Reader {
             return Ok(&mut self.plain);
         }
         if self.quoting.is_none() {
-            let opened = Session::open(&self.home, true, &self.on_its_way);
+            let opened = Session::open(&self.home, true, &self.beyond);
             let opened = opened.map_err(|fault| internal(fault.to_string()))?;
             self.quoting = Some(opened);
         }
@@ -277,13 +277,13 @@ impl Session {
     fn open(
         home: &Path,
         double_quoted_strings: bool,
-        on_its_way: &OnItsWay,
+        beyond: &Arc<dyn Beyond>,
     ) -> Result<Self, Fault> {
         let fault =
             |error| Fault::storage(format!("reading the files in {}", home.display()), error);
         let mut connection = open_files(home).map_err(fault)?;
         let caller = Caller::default();
-        functions::register(&connection, home, on_its_way, &caller).map_err(fault)?;
+        functions::register(&connection, home, beyond, &caller).map_err(fault)?;
         catalog::register(&connection).map_err(fault)?;
         told::register(&connection, home, &caller).map_err(fault)?;
         for setting in [DbConfig::SQLITE_DBCONFIG_DQS_DML, DbConfig::SQLITE_DBCONFIG_DQS_DDL] {
@@ -544,7 +544,8 @@ pub(crate) fn prepare_draft(
     home: &Path,
     caller: &Caller,
 ) -> rusqlite::Result<()> {
-    functions::register(connection, home, &functions::nothing_known(), caller)?;
+    let files: Arc<dyn Beyond> = Arc::new(functions::Files);
+    functions::register(connection, home, &files, caller)?;
     catalog::register(connection)
 }
 

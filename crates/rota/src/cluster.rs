@@ -32,6 +32,9 @@ pub struct Founding<'a> {
     pub trusted_servers: bool,
     /// Whether users without password need none, from the same machine.
     pub open: bool,
+    /// Whether the servers themselves may do everything too: under `pow`, where a server's clients
+    /// are whoever operates it.
+    pub servers_may: bool,
     /// With how many threads each server mines (`pow`), and with how many percent of a core each.
     pub mines: (u32, u8),
 }
@@ -84,7 +87,15 @@ pub fn create(
     let closed = founding.method.is_closed();
     let members = keys.iter().filter(|_| closed);
     let members = members.map(|key| Member { key: key.public(), weight: 1 }).collect();
-    let genesis = genesis(founding, members)?;
+    let mut administrators = vec![founding.administrator.clone()];
+    if founding.servers_may {
+        let servers = places.iter().zip(&keys).map(|(place, key)| Administrator {
+            key: Some(key.public()),
+            ..Administrator::open(&place.name)
+        });
+        administrators.extend(servers);
+    }
+    let genesis = genesis(founding, members, administrators)?;
     let peers: Vec<PeerConfig> = places
         .iter()
         .zip(&keys)
@@ -114,7 +125,11 @@ fn config_of(place: &Place, peers: &[PeerConfig], founding: &Founding<'_>) -> Se
     }
 }
 
-fn genesis(founding: &Founding<'_>, members: Vec<Member>) -> Result<Genesis, Failure> {
+fn genesis(
+    founding: &Founding<'_>,
+    members: Vec<Member>,
+    administrators: Vec<Administrator>,
+) -> Result<Genesis, Failure> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(Failure::doing("asking for randomness"))?;
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -126,7 +141,7 @@ fn genesis(founding: &Founding<'_>, members: Vec<Member>) -> Result<Genesis, Fai
         pow: founding.pow.clone(),
         seed: Digest(seed),
         trusted_servers: founding.trusted_servers,
-        administrators: vec![founding.administrator.clone()],
+        administrators,
         sqlite: rota_store::sqlite::identity(),
         parameters: parameters(founding.pow.as_ref()),
         members,

@@ -37,8 +37,8 @@ use serde_json::{Map, Number, Value as JsonValue, json};
 
 use super::{Door, MAX_BODY_BYTES};
 use crate::auth::Login;
-use crate::driver::{ReadOptions, WriteError, Written};
-use crate::status::{Leaders, Led};
+use crate::driver::{Driver, ReadOptions, WriteError, Written};
+use crate::status::{Depth, Leaders, Led};
 
 /// One block, as `chain.blocks` has it.
 const BLOCK: &str = "SELECT height, slot, epoch, leader, turn, time, time_ms, bytes, id,
@@ -132,7 +132,7 @@ async fn answer(
     let envelope = envelope_of(headers, &body)?;
     let answers =
         door.driver.submit_envelope(envelope, Instant::now() + door.driver.write_timeout()).await?;
-    Ok(answers.into_iter().map(told).collect())
+    Ok(answers.into_iter().map(|answer| told(&door.driver, answer)).collect())
 }
 
 fn envelope_of(headers: &HeaderMap, body: &[u8]) -> Result<Envelope, Refusal> {
@@ -154,7 +154,7 @@ fn bytes_of(text: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 /// What became of one transaction.
-fn told(answer: Result<Written, WriteError>) -> JsonValue {
+fn told(driver: &Driver, answer: Result<Written, WriteError>) -> JsonValue {
     match answer {
         Ok(Written { id, height, index, results }) => {
             let mut told = json!({
@@ -163,11 +163,12 @@ fn told(answer: Result<Written, WriteError>) -> JsonValue {
                 "height": height.0,
                 "index": index,
             });
-            // There is one for each statement, unless it was executed before.
-            if !results.is_empty()
-                && let Some(told) = told.as_object_mut()
-            {
-                told.insert("results".into(), results.iter().map(result).collect());
+            if let Some(told) = told.as_object_mut() {
+                told.extend(driver.depth(height).map(Depth::members).unwrap_or_default());
+                // There is one for each statement, unless it was executed before.
+                if !results.is_empty() {
+                    told.insert("results".into(), results.iter().map(result).collect());
+                }
             }
             told
         }
@@ -239,11 +240,13 @@ async fn fate(
             "height": outcome.height.0,
             "index": outcome.index,
         });
+        let depth = door.driver.depth(outcome.height);
         let rows = objects(&read(&door, &login, TOLD, at).await?);
         if let (Some(told), Some(row)) = (told.as_object_mut(), rows.into_iter().next()) {
             if let Some(refusal) = &outcome.refusal {
                 told.insert("sqlstate".into(), refusal.code().into());
             }
+            told.extend(depth.map(Depth::members).unwrap_or_default());
             told.extend(row.into_iter().filter(|(_, value)| !value.is_null()));
         }
         Ok(told)

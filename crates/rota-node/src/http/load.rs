@@ -35,7 +35,10 @@ use super::levels::given;
 use super::scratch::Temporary;
 use super::{Door, go, refuse};
 use crate::auth::Login;
-use crate::driver::{BeginOptions, RunOptions, Transaction, WriteError, WriteOptions, Written};
+use crate::driver::{
+    BeginOptions, Driver, RunOptions, Transaction, WriteError, WriteOptions, Written,
+};
+use crate::status::Depth;
 
 /// The largest body. A SQLite file has its indexes and free pages with it, so it may be a few times
 /// larger than the largest transaction.
@@ -93,7 +96,7 @@ pub(super) async fn load(
         Err(failure) => Err(failure),
     };
     match loaded {
-        Ok(loaded) => loaded.response(&options, started),
+        Ok(loaded) => loaded.response(&door.driver, &options, started),
         Err(failure) => failure.response(),
     }
 }
@@ -233,7 +236,7 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn response(self, options: &[(String, String)], started: Instant) -> Response {
+    fn response(self, driver: &Driver, options: &[(String, String)], started: Instant) -> Response {
         let mut results = Vec::new();
         if let Some(result) = self.result {
             let mut one = Map::new();
@@ -252,12 +255,13 @@ impl Loaded {
         }
         let written = self.written.filter(|_| given(options, "rota").is_some());
         if let Some(written) = written {
-            let position = json!({
-                "height": written.height.0,
-                "index": written.index,
-                "id": written.id.to_string(),
-            });
-            body.insert("rota".into(), position);
+            let mut position = Map::new();
+            position.insert("height".into(), written.height.0.into());
+            position.insert("index".into(), written.index.into());
+            position.insert("id".into(), written.id.to_string().into());
+            let depth = driver.depth(written.height);
+            position.extend(depth.map(Depth::members).unwrap_or_default());
+            body.insert("rota".into(), position.into());
         }
         let text = serde_json::Value::Object(body).to_string();
         let text = if given(options, "pretty").is_some() { go::indented(&text) } else { text };

@@ -23,6 +23,7 @@ use super::levels::{Freshness, Levels};
 use crate::driver::{
     BeginOptions, Driver, ReadOptions, RunOptions, Wait, WriteError, WriteOptions, Written,
 };
+use crate::status::Depth;
 
 /// Of how many users it is remembered what they last inserted; then all is forgotten.
 const MOST_USERS: usize = 1024;
@@ -432,7 +433,7 @@ impl<'a> Run<'a> {
         self.position = (height, Some(written.id));
         let place = (wait != Wait::None).then_some((written.height, written.index));
         let more = if self.shows.more || wait != Wait::Final {
-            position_json(place, written.id)
+            position_json(place, written.id, self.driver.depth(written.height))
         } else {
             String::new()
         };
@@ -507,7 +508,7 @@ impl<'a> Run<'a> {
             more = format!("\"sqlstate\":\"{}\"", refusal.code());
             if let Some(id) = error.id {
                 more.push(',');
-                more.push_str(&position_json(None, id));
+                more.push_str(&position_json(None, id, None));
             }
         }
         Answer { outcome: Outcome::Failed(message), time: None, more }
@@ -549,13 +550,18 @@ fn last_sql(statements: &[Statement]) -> Option<&str> {
     statements.last().map(|statement| statement.sql.as_str())
 }
 
-fn position_json(place: Option<(Height, u32)>, id: TransactionId) -> String {
-    match place {
-        Some((Height(height), index)) => {
-            format!("\"rota\":{{\"height\":{height},\"index\":{index},\"id\":\"{id}\"}}")
-        }
-        None => format!("\"rota\":{{\"id\":\"{id}\"}}"),
+/// A write's position, where it has one, and how deep that is, where depth makes it final.
+fn position_json(place: Option<(Height, u32)>, id: TransactionId, depth: Option<Depth>) -> String {
+    let mut position = serde_json::Map::new();
+    if let Some((Height(height), index)) = place {
+        position.insert("height".into(), height.into());
+        position.insert("index".into(), index.into());
     }
+    position.insert("id".into(), id.to_string().into());
+    if place.is_some() {
+        position.extend(depth.map(Depth::members).unwrap_or_default());
+    }
+    format!("\"rota\":{}", serde_json::Value::Object(position))
 }
 
 /// `near "word": syntax error`, of the last word.

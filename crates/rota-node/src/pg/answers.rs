@@ -193,7 +193,8 @@ impl Context {
             "rota.transaction" => Ok(self.block.id().map(|id| id.to_string()).unwrap_or_default()),
             "rota.last" => {
                 Ok(self.last.map_or_else(String::new, |Position { height, index, id }| {
-                    format!("{height} {index} {id}")
+                    let depth = self.driver.depth(height).map(|depth| format!(" {depth}"));
+                    format!("{height} {index} {id}{}", depth.unwrap_or_default())
                 }))
             }
             // The other door, where `/status` is.

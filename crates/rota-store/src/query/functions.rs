@@ -30,18 +30,32 @@ const FIND_TRANSACTION: &str =
 /// As where statements are executed: not for views and triggers.
 const SPENDS: FunctionFlags = FunctionFlags::SQLITE_UTF8.union(FunctionFlags::SQLITE_DIRECTONLY);
 
-/// Whether a server knows of a transaction that is not executed yet.
-pub type OnItsWay = Arc<dyn Fn(&TransactionId) -> bool + Send + Sync>;
+/// What a server knows beyond its files.
+pub trait Beyond: Send + Sync {
+    /// Whether it knows of a transaction that is not executed yet.
+    fn knows(&self, id: &TransactionId) -> bool;
 
-/// Where nobody knows of such transactions.
-pub(super) fn nothing_known() -> OnItsWay {
-    Arc::new(|_| false)
+    /// How deep a final block is, and what that is worth, where its depth is what makes it final.
+    fn depth(&self, height: Height) -> Option<String>;
+}
+
+/// Nothing.
+pub(super) struct Files;
+
+impl Beyond for Files {
+    fn knows(&self, _: &TransactionId) -> bool {
+        false
+    }
+
+    fn depth(&self, _: Height) -> Option<String> {
+        None
+    }
 }
 
 pub(super) fn register(
     connection: &Connection,
     home: &Path,
-    on_its_way: &OnItsWay,
+    beyond: &Arc<dyn Beyond>,
     caller: &Caller,
 ) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
@@ -65,9 +79,9 @@ pub(super) fn register(
     }
     register_user(connection, caller)?;
     connection.create_scalar_function(c"pg_backend_pid", 0, fixed, |_| Ok(std::process::id()))?;
-    let on_its_way = Arc::clone(on_its_way);
+    let beyond = Arc::clone(beyond);
     let (caller, blocks) = (caller.clone(), Blocks::new(home));
-    let lookup = Lookup::new(home, on_its_way);
+    let lookup = Lookup::new(home, beyond);
     connection.create_scalar_function(c"rota_transaction", 1, flags, move |call| {
         let id = call.get_raw(0);
         let id = id.as_str_or_null().map_err(|error| Error::UserFunctionError(error.into()))?;
@@ -76,7 +90,9 @@ pub(super) fn register(
             let message = "rota_transaction() takes the 64 hex digits of a transaction's id";
             return Err(Error::UserFunctionError(message.into()));
         };
-        lookup.fate(&id)?.text(|height, index| blocks.message_for(&caller, height, index)).map(Some)
+        let depth = |height| lookup.beyond.depth(height);
+        let message = |height, index| blocks.message_for(&caller, height, index);
+        lookup.fate(&id)?.text(depth, message).map(Some)
     })
 }
 
@@ -115,9 +131,11 @@ pub struct Outcome {
 }
 
 impl Fate {
-    /// As `rota_transaction` says it, with a message where there is one for who asks.
+    /// As `rota_transaction` says it, with a message where there is one for who asks, and with the
+    /// depth where that is what makes it final.
     fn text(
         &self,
+        depth: impl FnOnce(Height) -> Option<String>,
         message: impl FnOnce(i64, i64) -> rusqlite::Result<Option<String>>,
     ) -> rusqlite::Result<String> {
         let outcome = match self {
@@ -126,14 +144,17 @@ impl Fate {
             Self::Unknown => return Ok("unknown".into()),
         };
         let Outcome { height, index, refusal } = outcome;
-        let Some(refusal) = refusal else { return Ok(format!("final at ({height}, {index})")) };
+        let depth = depth(*height).map(|depth| format!(", {depth}")).unwrap_or_default();
+        let Some(refusal) = refusal else {
+            return Ok(format!("final at ({height}, {index}){depth}"));
+        };
         let at = (i64::try_from(height.0).unwrap_or(i64::MAX), i64::from(*index));
         let message = match refusal.message.is_empty() {
             true => None,
             false => message(at.0, at.1)?,
         };
         let message = message.map(|message| format!(" {message}")).unwrap_or_default();
-        Ok(format!("failed {}{message} at ({height}, {index})", refusal.code()))
+        Ok(format!("failed {}{message} at ({height}, {index}){depth}", refusal.code()))
     }
 }
 
@@ -142,12 +163,12 @@ impl Fate {
 pub(super) struct Lookup {
     home: PathBuf,
     connection: RefCell<Option<Connection>>,
-    on_its_way: OnItsWay,
+    beyond: Arc<dyn Beyond>,
 }
 
 impl Lookup {
-    pub(super) fn new(home: &Path, on_its_way: OnItsWay) -> Self {
-        Self { home: home.into(), connection: RefCell::new(None), on_its_way }
+    pub(super) fn new(home: &Path, beyond: Arc<dyn Beyond>) -> Self {
+        Self { home: home.into(), connection: RefCell::new(None), beyond }
     }
 
     pub(super) fn fate(&self, id: &TransactionId) -> rusqlite::Result<Fate> {
@@ -159,7 +180,7 @@ impl Lookup {
         if let Some(found) = executed(connection, id)? {
             return Ok(Fate::Executed(found));
         }
-        if (self.on_its_way)(id) {
+        if self.beyond.knows(id) {
             return Ok(Fate::OnItsWay);
         }
         // It may have been executed between the two questions.

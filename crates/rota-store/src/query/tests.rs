@@ -328,12 +328,25 @@ fn any_server_tells_what_became_of_a_transaction() {
     assert!(t.query("SELECT rota_transaction('zz')").is_err());
     assert_eq!(t.one("SELECT rota_transaction(NULL)"), Value::Null);
     // What a server knows to be on its way is pending, unless it is executed by now.
-    t.reader = Reader::informed(t._home.path(), Arc::new(|_| true), View::of_administrator("rota"))
-        .unwrap();
+    struct All;
+    impl Beyond for All {
+        fn knows(&self, _: &TransactionId) -> bool {
+            true
+        }
+        fn depth(&self, height: Height) -> Option<String> {
+            Some(format!("depth {}", 10 - height.0))
+        }
+    }
+    t.reader =
+        Reader::informed(t._home.path(), Arc::new(All), View::of_administrator("rota")).unwrap();
     assert_eq!(t.one(&format!("SELECT rota_transaction('{}')", "33".repeat(32))), text("pending"));
     assert_eq!(
         t.one(&format!("SELECT rota_transaction('{}')", "11".repeat(32))),
-        text("final at (3, 2)")
+        text("final at (3, 2), depth 7")
+    );
+    assert_eq!(
+        t.one(&format!("SELECT rota_transaction('{}')", "22".repeat(32))),
+        text("failed 23505 at (3, 3), depth 7")
     );
 }
 

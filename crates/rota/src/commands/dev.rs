@@ -216,11 +216,12 @@ fn introduction(
     };
     let program = live::program();
     format!(
-        "{} servers in {}{again}\n\n{}\n  psql postgres://rota@{pg}/rota\n  \
+        "{} servers ({}) in {}{again}\n\n{}\n  psql postgres://rota@{pg}/rota\n  \
          {program} sql postgres://rota@{pg}/rota\n  \
          curl -G 'http://{http}/db/query?pretty' --data-urlencode 'q=SELECT 1'\n\n\
          Ctrl-C stops them all.\n\n",
         places.len(),
+        home.method.name(),
         home.folder().display(),
         columns(&rows, &align),
     )

@@ -49,6 +49,7 @@ pub fn run(asked: &Init) -> Result<(), Failure> {
         // Under raft members take each other's word for everything.
         trusted_servers: asked.trusted_servers || method == Method::Raft,
         open: false,
+        servers_may: false,
         mines: (u32::from(method == Method::Pow), 100),
     };
     let genesis = cluster::create(&asked.out, &founding, &places)?;

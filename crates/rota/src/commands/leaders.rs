@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use rota_core::genesis::Method;
-use rota_node::status::{Leaders as Told, Led, Named};
+use rota_node::status::{Leaders as Told, Named};
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -233,6 +233,7 @@ fn cell(led: usize, of: usize) -> char {
 #[cfg(test)]
 mod tests {
     use rota_core::types::PublicKey;
+    use rota_node::status::Led;
 
     use super::*;
 

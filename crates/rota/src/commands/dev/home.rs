@@ -111,6 +111,7 @@ impl Home {
                 administrator: Administrator::open(USER_AND_DATABASE),
                 trusted_servers: true,
                 open: true,
+                servers_may: self.method == Method::Pow,
             };
             cluster::create(&self.folder, &founding, places)?;
             return Ok(false);
