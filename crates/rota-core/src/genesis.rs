@@ -278,11 +278,27 @@ impl Genesis {
                 if !self.members.is_empty() {
                     return Err("members are listed; under pow there are none".into());
                 }
+                self.check_no_verifier()?;
                 Ok(Members::none())
             }
             (Method::Pow, None) => Err("pow is missing: spacing_s, bits, depth and so on".into()),
             (method, Some(_)) => Err(format!("pow is given, but the method is {}", method.name())),
             (Method::Poa | Method::Raft, None) => Members::new(self.members.clone()),
+        }
+    }
+}
+
+impl Genesis {
+    /// Whoever joins gets the genesis: a verifier in it would let anybody try passwords at leisure,
+    /// and take one that is found to every server.
+    fn check_no_verifier(&self) -> Result<(), String> {
+        match self.administrators.iter().find(|one| one.verifier.is_some()) {
+            None => Ok(()),
+            Some(one) => Err(format!(
+                "administrator {} has a verifier; under pow everybody reads this file, so \
+                 administrators have keys only",
+                one.name
+            )),
         }
     }
 }
@@ -336,5 +352,26 @@ mod tests {
         assert!(genesis(own).check().is_ok());
         let wrong = genesis(member).check().unwrap_err();
         assert!(wrong.starts_with("administrator root has the key of members[0]"), "{wrong}");
+    }
+
+    #[test]
+    fn an_open_genesis_tells_nothing_to_try_passwords_on() {
+        let key = Some(SecretKey::from_bytes([1; 32]).public());
+        let genesis = |verifier| Genesis {
+            format: FORMAT,
+            name: "test".into(),
+            time_ms: 1,
+            method: Method::Pow,
+            seed: Digest([7; 32]),
+            pow: Some(Pow::default()),
+            trusted_servers: false,
+            sqlite: String::new(),
+            parameters: Parameters::default(),
+            members: Vec::new(),
+            administrators: vec![Administrator { name: "root".into(), key, verifier }],
+        };
+        assert!(genesis(None).check().is_ok());
+        let wrong = genesis(Some("SCRAM-SHA-256$4096:…".into())).check().unwrap_err();
+        assert!(wrong.starts_with("administrator root has a verifier"), "{wrong}");
     }
 }

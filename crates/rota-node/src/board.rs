@@ -39,6 +39,7 @@ pub struct Board {
     /// What this server hashes in a second (`pow`).
     pub(crate) mining: Meter,
     method: Method,
+    genesis: Genesis,
     members: Members,
     config: ServerConfig,
     /// Whether messages flow both ways: with each member; under `pow` with the peers that this
@@ -78,6 +79,7 @@ impl Board {
             key,
             mining: Meter::new(),
             method: genesis.method,
+            genesis: genesis.clone(),
             peers: Mutex::new(others.map(|other| (other, false)).collect()),
             members,
             config,
@@ -178,6 +180,11 @@ impl Board {
             Standing::Mining(mining) => Some(Depth::of(height, mining.head)),
             _ => None,
         }
+    }
+
+    /// What all servers of this database have in common.
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
     }
 
     /// How it is found out whose turn it is.

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, TrySendError};
 use rota_core::codec::encode;
 use rota_core::error::{Refusal, sqlstate};
-use rota_core::genesis::Method;
+use rota_core::genesis::{Genesis, Method};
 use rota_core::transaction::{self as core, Settings, Statement};
 use rota_core::types::{Height, TransactionId};
 use rota_store::access::{Access as Users, View};
@@ -284,6 +284,11 @@ impl Driver {
     /// Where this server stands.
     pub fn status(&self) -> ServerStatus {
         self.0.board.status()
+    }
+
+    /// What all servers of this database have in common.
+    pub(crate) fn genesis(&self) -> &Genesis {
+        self.0.board.genesis()
     }
 
     /// How it is found out whose turn it is.

@@ -26,8 +26,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::core::multiaddr::Protocol;
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, SwarmBuilder, connection_limits, identify, identity};
 use rota_core::crypto::SecretKey;

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  GET  /chain                     what a signer needs to know      for everybody
+//!  GET  /chain/genesis             what a server needs to join      for everybody (`pow`)
 //!  POST /chain/transactions        an envelope                      for whoever has signed it
 //!  GET  /chain/transactions/{id}   what became of a transaction     ┐ for users: their own
 //!  GET  /chain/blocks/{height}     a block                          ┘ statements, or all
@@ -67,10 +68,23 @@ const TOLD: &str =
 pub(super) fn routes() -> Router<Door> {
     Router::new()
         .route("/chain", get(about))
+        .route("/chain/genesis", get(genesis))
         .route("/chain/transactions", post(hand_in))
         .route("/chain/transactions/{id}", get(fate))
         .route("/chain/blocks/{height}", get(block))
         .route("/chain/leaders", get(leaders))
+}
+
+/// `GET /chain/genesis`: what a server needs that is to join.
+async fn genesis(State(door): State<Door>) -> Response {
+    let genesis = door.driver.genesis();
+    // Members know each other, and their genesis may hold verifiers.
+    if genesis.method.is_closed() {
+        let reason = "only servers under pow can be joined by anybody; members of others get the \
+                      genesis from whoever made it";
+        return super::refuse(StatusCode::NOT_FOUND, reason);
+    }
+    Json(genesis).into_response()
 }
 
 /// `GET /chain`: what goes into an envelope beside its transactions; with `?key=ed25519:…` also

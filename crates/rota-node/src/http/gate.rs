@@ -78,7 +78,7 @@ fn needs(method: &Method, path: &str) -> Needs {
         "/" | "/readyz" => Needs::Nothing,
         // libSQL's clients ask what is spoken before they say who they are.
         "/v2" | "/v3" if method == Method::GET => Needs::Nothing,
-        "/chain" if method == Method::GET => Needs::Place,
+        "/chain" | "/chain/genesis" if method == Method::GET => Needs::Place,
         "/chain/transactions" if method == Method::POST => Needs::Place,
         _ => Needs::Login,
     }

@@ -48,13 +48,16 @@ pub fn run(asked: &Init) -> Result<(), Failure> {
         administrator,
         // Under raft members take each other's word for everything.
         trusted_servers: asked.trusted_servers || method == Method::Raft,
-        open: false,
+        // Under pow who comes from a server's own machine is its operator.
+        open: method == Method::Pow && asked.listen.is_loopback(),
         servers_may: false,
         mines: (u32::from(method == Method::Pow), 100),
     };
     let genesis = cluster::create(&asked.out, &founding, &places)?;
-    certify(asked, &places)?;
-    out(&instructions(asked, &places, &genesis, &password))
+    if !founding.open {
+        certify(asked, &places)?;
+    }
+    out(&instructions(asked, &places, &genesis, password.as_deref()))
 }
 
 /// What only `pow` knows is refused for another method, since it would have no effect.
@@ -159,21 +162,21 @@ fn check_host(host: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the first user: a key to sign with, and a password to log in with.
-fn administrator(asked: &Init) -> Result<(Administrator, String), Failure> {
+/// Makes the first user: a key to sign with, and a password to log in with; under `pow`, where
+/// everybody reads the genesis, a key only.
+fn administrator(asked: &Init) -> Result<(Administrator, Option<String>), Failure> {
     let key = new_key().map_err(Failure::doing("making the administrator's key"))?;
+    write(&asked.out.join(KEY_FILE), &(hex::encode(key.to_bytes()) + "\n"), 0o600)?;
+    let (name, key) = (asked.administrator.clone(), Some(key.public()));
+    if Method::from(asked.method) == Method::Pow {
+        return Ok((Administrator { name, key, verifier: None }, None));
+    }
     let password = new_password()?;
     let mut salt = [0; scram::SALT_BYTES];
     getrandom::fill(&mut salt).map_err(Failure::doing("asking for randomness"))?;
     let verifier = scram::derive(&password, &salt, scram::ITERATIONS);
-    write(&asked.out.join(KEY_FILE), &(hex::encode(key.to_bytes()) + "\n"), 0o600)?;
     write(&asked.out.join(PASSWORD_FILE), &format!("{password}\n"), 0o600)?;
-    let administrator = Administrator {
-        name: asked.administrator.clone(),
-        key: Some(key.public()),
-        verifier: Some(verifier.to_string()),
-    };
-    Ok((administrator, password))
+    Ok((Administrator { name, key, verifier: Some(verifier.to_string()) }, Some(password)))
 }
 
 /// A hundred bits, in letters and digits that are not taken for one another.
@@ -199,7 +202,12 @@ fn certify(asked: &Init, places: &[Place]) -> Result<(), Failure> {
     authority.save(&asked.out)
 }
 
-fn instructions(asked: &Init, places: &[Place], genesis: &Genesis, password: &str) -> String {
+fn instructions(
+    asked: &Init,
+    places: &[Place],
+    genesis: &Genesis,
+    password: Option<&str>,
+) -> String {
     let folder = asked.out.display();
     let chain = genesis.chain_id();
     let mut text = format!("Database {} ({chain}), {} servers.\n\n", asked.name, places.len());
@@ -220,6 +228,7 @@ fn instructions(asked: &Init, places: &[Place], genesis: &Genesis, password: &st
         ));
     }
     text.push_str(&promise(genesis, places.len()));
+    let Some(password) = password else { return text + &for_operators(asked, places) };
     if asked.listen.is_loopback() {
         text.push_str(
             "Clients are served on 127.0.0.1 of each machine; `--listen 0.0.0.0`, or `pg` and \
@@ -233,6 +242,27 @@ fn instructions(asked: &Init, places: &[Place], genesis: &Genesis, password: &st
          825 days:\n`rota certificate --help`) and {folder}/{KEY_FILE} where nobody else gets \
          at them.\n",
         )
+}
+
+/// Who may do what under `pow`, where each server acts for its operator.
+fn for_operators(asked: &Init, places: &[Place]) -> String {
+    let (folder, user) = (asked.out.display(), &asked.administrator);
+    let port = |of: fn(&Place) -> SocketAddr| places.first().map_or(0, |place| of(place).port());
+    let (pg, http) = (port(|place| place.pg), port(|place| place.http));
+    let bootstrap: Vec<&str> = places.iter().map(|place| place.dialled.as_str()).collect();
+    format!(
+        "\nWho comes from a server's own machine acts as that server's account:\n  \
+         rota sql 127.0.0.1:{pg}\n\
+         {user} may do everything, and signs with {folder}/{KEY_FILE} only; keep that where nobody \
+         else gets at it:\n  \
+         rota tx --key {folder}/{KEY_FILE} http://127.0.0.1:{http} \"GRANT …\"\n\
+         Others join with the genesis, which holds nothing secret:\n  \
+         rota join --genesis {genesis} --bootstrap {bootstrap} --out rota\n\
+         \nWhen the server-… folders are copied, remove them here: a key must be in one place \
+         only.\n",
+        genesis = home_of(&asked.out, 1).join(GENESIS_FILE).display(),
+        bootstrap = bootstrap.join(","),
+    )
 }
 
 /// What has to be up for writes, and what may fail.
