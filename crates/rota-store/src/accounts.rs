@@ -10,6 +10,7 @@
 //! `rota_accounts` has a row for each balance above zero and no other, under the root. At every
 //! height all balances together are what all finders so far were paid: nothing is lost or made.
 
+mod purses;
 mod transfer;
 
 use rota_core::block::{Header, Turn};
@@ -22,6 +23,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::access::{key_of, text_of};
 use crate::state::StateDb;
 
+pub use purses::Purses;
 pub(crate) use transfer::{FUNCTION, Transfers, register};
 
 /// The table.
@@ -66,10 +68,15 @@ impl Terms {
     /// What a transaction costs: for each started thousand of its own encoded bytes and an equal
     /// share of what its envelope has beside transactions, rounded up.
     pub(crate) fn fee(&self, envelope: &Envelope, transaction: &Transaction) -> i64 {
+        self.fee_in(envelope.transactions.len(), transaction)
+    }
+
+    /// The same in an envelope of so many.
+    pub(crate) fn fee_in(&self, count: usize, transaction: &Transaction) -> i64 {
         if !self.has_fee() {
             return 0;
         }
-        let count = u64::try_from(envelope.transactions.len()).unwrap_or(u64::MAX).max(1);
+        let count = u64::try_from(count).unwrap_or(u64::MAX).max(1);
         let own = u64::try_from(rota_core::codec::encode(transaction).len()).unwrap_or(u64::MAX);
         let bytes = own.saturating_add(ENVELOPE_FRAME.div_ceil(count));
         let units = i64::try_from(bytes.div_ceil(BYTES_PER_UNIT)).unwrap_or(i64::MAX);
@@ -187,6 +194,15 @@ pub(crate) fn cannot_pay(signer: &PublicKey, fee: i64) -> Refusal {
     Refusal::new(NOT_ENOUGH, message)
 }
 
+/// Who has nothing here, where there is no fee.
+pub(crate) fn is_nobody(signer: &PublicKey) -> Refusal {
+    let account = account_of(signer);
+    let message = format!(
+        "skipped: {account} has neither a grant nor a balance here: GRANT … TO \"{account}\""
+    );
+    Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
+}
+
 impl StateDb {
     /// The block's finder is paid; nothing happens where there are no accounts.
     pub(crate) fn open_till(&mut self, header: &Header) -> Result<Till, Fault> {
@@ -241,10 +257,7 @@ impl StateDb {
         if is_known {
             return Ok(Ok(true));
         }
-        let message = format!(
-            "skipped: {account} has neither a grant nor a balance here: GRANT … TO \"{account}\""
-        );
-        Ok(Err(Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)))
+        Ok(Err(is_nobody(signer)))
     }
 }
 

@@ -12,7 +12,7 @@ use rota_core::genesis::{Administrator, Genesis, Method, Pow};
 use rota_core::time::Time;
 use rota_core::transaction::{Envelope, Settings, Transaction, Value};
 use rota_core::types::Height;
-use rota_store::accounts::account_of;
+use rota_store::accounts::{Purses, account_of};
 use rota_store::chain_db::ChainDb;
 use rota_store::draft::{Begin, Draft, Drafts, Stop, Until};
 use rota_store::{ReadLimits, Reader, StatementResult};
@@ -677,6 +677,41 @@ fn a_reader_refuses_to_transfer_and_shows_balances_to_everybody() {
     assert_eq!(ask("mallory", "SELECT 1"), Err("28000".into()));
     let described = reader.describe(&account(ALICE), &send, &Settings::default()).unwrap();
     assert!(!described.read_only && described.columns.len() == 1);
+}
+
+#[test]
+fn only_what_can_be_paid_for_is_worth_passing_on() {
+    let mut bench = Bench::mined(10, 2);
+    bench.endow(ALICE, 25);
+    let mut purses = Purses::open(&bench.pair.home(), bench.pair.warm.access()).unwrap().unwrap();
+    let envelope = |bench: &mut Bench, signer: u8, count: usize| {
+        let transactions = (0..count).map(|_| bench.as_user(&account(signer), "SELECT 1"));
+        let transactions = transactions.collect();
+        bench.pair.maker.envelope(signer, transactions)
+    };
+    let nobodys = envelope(&mut bench, NOBODY, 1);
+    assert!(!purses.admits(&nobodys).unwrap());
+    let refused = purses.can_pay(&nobodys.signer, &nobodys.transactions[0]).unwrap().unwrap_err();
+    assert_eq!(refused.code(), "P0001");
+    let [one, three, two] = [1, 3, 2].map(|count| envelope(&mut bench, ALICE, count));
+    assert!(!purses.admits(&three).unwrap());
+    assert!(purses.admits(&one).unwrap() && purses.admits(&one).unwrap());
+    // Each alone could be paid for, both cannot.
+    assert!(!purses.admits(&two).unwrap());
+    assert!(purses.can_pay(&two.signer, &two.transactions[0]).unwrap().is_ok());
+    bench.apply(Vec::new());
+    assert!(purses.admits(&two).unwrap() && !purses.admits(&one).unwrap());
+
+    let mut free = Bench::mined(0, 2);
+    free.endow(ALICE, 1);
+    free.administer(&format!("CREATE TABLE t(a); GRANT INSERT ON t TO \"{}\"", account(BOB)));
+    let mut purses = Purses::open(&free.pair.home(), free.pair.warm.access()).unwrap().unwrap();
+    for (signer, want) in [(ALICE, true), (BOB, true), (ROOT, true), (NOBODY, false)] {
+        let envelope = envelope(&mut free, signer, 2);
+        assert_eq!(purses.admits(&envelope).unwrap(), want, "{signer}");
+    }
+    let poa = Pair::new();
+    assert!(Purses::open(&poa.home(), poa.warm.access()).unwrap().is_none());
 }
 
 #[test]

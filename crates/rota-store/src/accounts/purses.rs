@@ -1,0 +1,112 @@
+//! Whose transactions are worth passing on (step 3), by what is executed here: those that can be
+//! paid for, or, without fees, of who has something here. So that neither mempools nor blocks are
+//! anybody's to fill (`pow`). Where it counts is at apply.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use rota_core::error::{Fault, Refusal};
+use rota_core::transaction::{Envelope, Transaction};
+use rota_core::types::{EnvelopeId, PublicKey};
+use rusqlite::{Connection, OpenFlags};
+
+use super::{Terms, account_of, balance, cannot_pay, is_nobody};
+use crate::access::View;
+use crate::state::STATE_FILE;
+
+/// How long to wait for a lock: only the recovery after a crash ever holds one.
+const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// More signers than stand in a block: with one more all are forgotten.
+const MOST_SIGNERS: usize = 20_000;
+
+/// What each signer can pay, read from a server's files. One per thread.
+pub struct Purses {
+    terms: Terms,
+    access: View,
+    connection: Connection,
+    /// The height at which balances were read, and what was promised of them since.
+    height: i64,
+    promised: BTreeMap<PublicKey, Promised>,
+}
+
+#[derive(Default)]
+struct Promised {
+    fees: i64,
+    envelopes: BTreeSet<EnvelopeId>,
+}
+
+impl Purses {
+    /// For the server whose files are in `home`, and whose users and grants `access` shows. `None`
+    /// where there are no accounts.
+    pub fn open(home: &Path, access: View) -> Result<Option<Self>, Fault> {
+        let Some(terms) = access.current().terms() else { return Ok(None) };
+        let fault = |error| Fault::storage("opening state.db to read balances", error);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection =
+            Connection::open_with_flags(home.join(STATE_FILE), flags).map_err(fault)?;
+        connection.busy_timeout(BUSY).map_err(fault)?;
+        Ok(Some(Self { terms, access, connection, height: -1, promised: BTreeMap::new() }))
+    }
+
+    /// Whether a signer can pay for one transaction, sent alone.
+    pub fn can_pay(
+        &self,
+        signer: &PublicKey,
+        transaction: &Transaction,
+    ) -> Result<Result<(), Refusal>, Fault> {
+        self.has(signer, self.terms.fee_in(1, transaction))
+    }
+
+    /// Whether an envelope is worth passing on: all in it can be paid for, together with what the
+    /// same signer has sent since the last block was executed. One that comes again is worth what
+    /// it was.
+    pub fn admits(&mut self, envelope: &Envelope) -> Result<bool, Fault> {
+        self.look_at_height()?;
+        let (signer, id) = (envelope.signer, envelope.id());
+        let before = self.promised.get(&signer);
+        if before.is_some_and(|promised| promised.envelopes.contains(&id)) {
+            return Ok(true);
+        }
+        let fees = envelope.transactions.iter().map(|one| self.terms.fee(envelope, one));
+        let fees = fees.fold(before.map_or(0, |promised| promised.fees), i64::saturating_add);
+        if self.has(&signer, fees)?.is_err() {
+            return Ok(false);
+        }
+        if self.promised.len() >= MOST_SIGNERS {
+            self.promised.clear();
+        }
+        let promised = self.promised.entry(signer).or_default();
+        promised.fees = fees;
+        promised.envelopes.insert(id);
+        Ok(true)
+    }
+
+    fn has(&self, signer: &PublicKey, fees: i64) -> Result<Result<(), Refusal>, Fault> {
+        let balance = balance(&self.connection, &account_of(signer)).map_err(reading)?;
+        if self.terms.has_fee() {
+            return Ok(if balance >= fees { Ok(()) } else { Err(cannot_pay(signer, fees)) });
+        }
+        let is_somebody = balance > 0 || self.access.current().holds_something(signer);
+        Ok(if is_somebody { Ok(()) } else { Err(is_nobody(signer)) })
+    }
+
+    /// What was promised before another block was executed is in blocks by now, or not worth
+    /// remembering.
+    fn look_at_height(&mut self) -> Result<(), Fault> {
+        let height = self
+            .connection
+            .prepare_cached("SELECT height FROM main.rota_meta")
+            .and_then(|mut height| height.query_row([], |row| row.get(0)))
+            .map_err(reading)?;
+        if self.height != height {
+            self.height = height;
+            self.promised.clear();
+        }
+        Ok(())
+    }
+}
+
+fn reading(error: rusqlite::Error) -> Fault {
+    Fault::storage("reading balances", error)
+}
