@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use rota_core::genesis::Method;
 
 use crate::address::{Address, without_password};
+use crate::commands::join::{self, Join};
 
 /// A replicated SQL database whose servers take turns.
 ///
@@ -56,6 +57,9 @@ pub enum Command {
     /// Write a genesis and one home folder per server, for real machines
     #[command(after_help = INIT_HELP)]
     Init(Init),
+    /// Make a home for a new server of an open database (pow)
+    #[command(after_help = join::HELP)]
+    Join(Join),
     /// Make a new certificate for a server: before the old one ends, or for other names
     #[command(after_help = CERTIFICATE_HELP)]
     Certificate(Certificate),

@@ -4,6 +4,7 @@
 //! ```text
 //!   rota dev ──► starts `rota start` once per server ──► rota_node::run
 //!   rota init ─► writes the homes that `rota start` takes; rota certificate renews what is in them
+//!   rota join ─► writes a home for one more server of an open database
 //!   rota stop ──► asks the process of a server on this machine
 //!   rota status, leaders, sql, bench ──► ask running servers, as any other client would
 //! ```
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         match arguments.command {
             Command::Dev(asked) => commands::dev::run(asked).await,
             Command::Init(asked) => commands::init::run(&asked),
+            Command::Join(asked) => commands::join::run(asked).await,
             Command::Certificate(asked) => commands::certificate::run(&asked),
             Command::Start(asked) => commands::start::run(asked).await,
             Command::Stop(asked) => commands::stop::run(asked).await,

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod certificate;
 pub mod dev;
 pub mod init;
+pub mod join;
 pub mod keys;
 pub mod leaders;
 pub mod sql;
