@@ -228,7 +228,7 @@ impl Board {
     pub fn state(&self) -> State {
         let (height, live) = {
             let (status, _) = &*lock(&self.replica);
-            (status.height, status.live)
+            (status.height, status.live && !status.fetching)
         };
         let lag = height.0.saturating_sub(self.applied.borrow().0);
         if lock(&self.diverged).is_some() {
@@ -293,10 +293,10 @@ impl Board {
     fn role(&self, standing: &Standing) -> &'static str {
         match standing {
             Standing::Voting => "member",
-            Standing::Following => "follower",
+            Standing::Following => "reader",
             Standing::Elected { role, .. } => role,
             Standing::Mining(_) if self.config.mine_threads > 0 => "miner",
-            Standing::Mining(_) => "follower",
+            Standing::Mining(_) => "verifier",
         }
     }
 
@@ -356,18 +356,19 @@ impl Observer for Board {
     fn peer_is(&self, peer: &NodeId, connected: bool) {
         let mut peers = lock(&self.peers);
         let listed = self.config.peers.iter().any(|known| known.key == *peer);
+        let open = self.method == Method::Pow;
         match peers.get_mut(peer) {
             // Strangers come and go: of who is gone nothing is kept.
-            Some(_) if !connected && self.method == Method::Pow && !listed => {
-                peers.remove(peer);
-            }
+            Some(_) if !connected && open && !listed => drop(peers.remove(peer)),
             Some(flag) => *flag = connected,
-            None if self.method == Method::Pow && connected => {
-                peers.insert(*peer, true);
-            }
+            None if open && connected => drop(peers.insert(*peer, true)),
             None => return,
         }
+        let alone = open && !peers.values().any(|connected| *connected);
         drop(peers);
+        if alone {
+            tracing::warn!("no other server is connected: blocks found now may all be abandoned");
+        }
         let mut cut_off = lock(&self.cut_off);
         if self.quorum_in_reach() {
             *cut_off = None;

@@ -12,6 +12,7 @@ mod envelopes;
 mod latest;
 mod levels;
 mod patience;
+mod purse;
 mod transaction;
 
 use std::path::Path;
@@ -44,6 +45,7 @@ use crate::unfinal::Unfinal;
 pub use envelopes::ChainNow;
 pub use levels::{BeginOptions, Cancel, ReadLevel, ReadOptions, RunOptions, Wait, WriteOptions};
 pub(crate) use patience::Patience;
+pub(crate) use purse::Purse;
 pub use transaction::Transaction;
 
 /// How long a write waits for servers to be connected again, before it is refused.
@@ -77,6 +79,8 @@ struct Inner {
     limits: EnvelopeLimits,
     drafts: Arc<Drafts>,
     access: View,
+    /// Present under `pow`.
+    purse: Purse,
     /// One reservation of numbers at a time.
     reserving: tokio::sync::Mutex<()>,
     /// Bytes of the writes that are queued or in flight.
@@ -129,7 +133,7 @@ impl Driver {
         writes: Sender<QueuedWrite>,
         reads: Sender<ReadJob>,
         limits: EnvelopeLimits,
-        (drafts, access): (Arc<Drafts>, View),
+        (drafts, access, purse): (Arc<Drafts>, View, Purse),
     ) -> Self {
         let (bytes, reserving) = (AtomicUsize::new(0), tokio::sync::Mutex::default());
         let inner = Inner {
@@ -141,6 +145,7 @@ impl Driver {
             limits,
             drafts,
             access,
+            purse,
             reserving,
             bytes,
         };
@@ -210,6 +215,7 @@ impl Driver {
         if bytes > inner.limits.bytes {
             return Err(too_large(bytes, inner.limits.bytes).into());
         }
+        self.check_purse(bytes).await?;
         let early = early_results(options.wait, &transaction.statements);
         let _room = inner.room(bytes)?;
         let id = transaction.id(inner.board.chain, inner.board.key);
@@ -327,12 +333,13 @@ impl Driver {
     }
 
     /// Before a planned stop: has another server elected, if this one leads until it is missed, and
-    /// returns when one leads. Whoever waits here for a write goes on waiting for it.
-    pub(crate) async fn hand_over(&self) {
+    /// returns when one leads, or when none does in time. Whether this server leads no more.
+    /// Whoever waits here for a write goes on waiting for it.
+    pub(crate) async fn hand_over(&self) -> bool {
         let inner = &*self.0;
         let leads = || inner.board.leader() == Some(inner.board.key);
         if inner.board.method() != Method::Raft || !leads() {
-            return;
+            return true;
         }
         inner.unfinal.hand_over();
         let handed = async {
@@ -340,10 +347,12 @@ impl Driver {
                 tokio::time::sleep(QUORUM_STEP).await;
             }
         };
-        match tokio::time::timeout(HAND_OVER, handed).await {
-            Ok(()) => tracing::info!("another server leads"),
-            Err(_) => tracing::warn!("no other server leads after {HAND_OVER:?}"),
+        let done = tokio::time::timeout(HAND_OVER, handed).await.is_ok();
+        match done {
+            true => tracing::info!("this server leads no more"),
+            false => tracing::warn!("no other server took over within {HAND_OVER:?}"),
         }
+        done
     }
 
     /// This server's home.

@@ -56,8 +56,9 @@ pub struct ServerStatus {
     pub state: State,
     /// How it is found out whose turn it is.
     pub method: Method,
-    /// This server's part in that: `member` (votes), `miner` (searches), `follower` (neither);
-    /// under `raft` whether it leads now.
+    /// This server's part in that. `poa`: `member`. `raft`: `leader`, `follower` or `candidate`.
+    /// `pow`: `miner`, or `verifier` without mining. One that only reads along and has no vote is a
+    /// `reader`.
     pub role: String,
     /// `raft`: the term.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -144,16 +145,16 @@ pub struct Reversal {
 }
 
 /// How deep a block is under `pow`, and how likely it is undone.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depth {
-    /// It and the blocks on it.
+    /// How many blocks there are on it: what has just become final has `k`.
     pub blocks: u32,
 }
 
 impl Depth {
     /// A block's of this height, under this head.
     pub fn of(height: Height, head: Height) -> Self {
-        let blocks = head.0.saturating_add(1).saturating_sub(height.0);
+        let blocks = head.0.saturating_sub(height.0);
         Self { blocks: u32::try_from(blocks).unwrap_or(u32::MAX) }
     }
 

@@ -9,10 +9,11 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use rota_core::genesis::Method;
 use rota_core::types::NodeId;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -20,6 +21,7 @@ use serde_json::{Value as Json, json};
 
 use super::levels::given;
 use super::{Door, go, refuse};
+use crate::auth::Login;
 use crate::status::{PeerStatus, ServerStatus, State as ServerState};
 
 /// How long `/readyz?sync` waits, unless it says so itself (rqlite's default).
@@ -210,7 +212,7 @@ fn store(nodes: &Nodes, status: &ServerStatus, files: Files) -> Json {
         "db_applied_index": status.applied.height,
         "raft": {
             "state": if leads { "Leader" } else { "Follower" },
-            "term": status.epoch,
+            "term": status.term.unwrap_or(status.epoch),
             "commit_index": status.height,
             "last_log_index": status.height,
             "applied_index": status.applied.height,
@@ -263,7 +265,7 @@ impl Nodes {
             api_addr: api.unwrap_or_else(|| own_address(door, headers)),
             addr: peer,
             version: format!("v{}", status.version),
-            voter: true,
+            voter: status.role != "reader",
             reachable: true,
             leader: leads == Some(status.key),
             time: None,
@@ -374,12 +376,26 @@ async fn leader(State(door): State<Door>, headers: HeaderMap, Query(options): Op
     }
 }
 
-async fn step_down() -> Response {
-    refuse(
-        StatusCode::NOT_IMPLEMENTED,
-        "nobody can be made to step down: the turn goes round by itself, some times a second, and \
-         every server takes writes",
-    )
+/// `POST /leader`: the leader that was elected has another one elected.
+async fn step_down(State(door): State<Door>, Extension(login): Extension<Login>) -> Response {
+    let status = door.driver.status();
+    if status.method != Method::Raft {
+        return refuse(
+            StatusCode::NOT_IMPLEMENTED,
+            "nobody can be made to step down: nobody was elected; the turn goes round by itself, \
+             and every server takes writes",
+        );
+    }
+    if !login.administrator {
+        return refuse(StatusCode::FORBIDDEN, "another leader is for administrators to ask for");
+    }
+    if status.role != "leader" {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "this server does not lead: GET /leader");
+    }
+    match door.driver.hand_over().await {
+        true => StatusCode::OK.into_response(),
+        false => refuse(StatusCode::SERVICE_UNAVAILABLE, "no other server could take over"),
+    }
 }
 
 /// `GET /readyz`, line by line as rqlite has it.

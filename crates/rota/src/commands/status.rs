@@ -208,8 +208,15 @@ fn about_work(answers: &[Answer]) -> String {
         work.bits,
     );
     for server in servers() {
-        if let Some(why) = server.work.as_ref().and_then(|work| work.paused.as_ref()) {
+        let Some(work) = &server.work else { continue };
+        if let Some(why) = &work.paused {
             text.push_str(&format!("{} acknowledges nothing now: {why}\n", server.name));
+        }
+        if !server.peers.iter().any(|peer| peer.connected) {
+            text.push_str(&format!(
+                "{} is connected to nobody: what it finds and takes may all be abandoned\n",
+                server.name
+            ));
         }
     }
     text
@@ -387,7 +394,14 @@ mod tests {
             reversal: vec![Reversal { share: 0.1, bound: 0.000_242_8 }],
         });
         let text = shown(pow);
-        for part in ["1,007", "2^34.00", "1.0 M", "0.02 % by 10 %", "a acknowledges nothing now"] {
+        for part in [
+            "1,007",
+            "2^34.00",
+            "1.0 M",
+            "0.02 % by 10 %",
+            "a acknowledges nothing now",
+            "a is connected to nobody",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         let text = shown(server("a", "x", &[(1, 1)]));
