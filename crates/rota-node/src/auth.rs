@@ -19,6 +19,7 @@
 
 mod hashing;
 mod known;
+pub mod operator;
 pub mod scram;
 mod seal;
 
@@ -36,6 +37,7 @@ use rota_store::access::{Access, User, Verifier, View};
 use crate::tls::Tls;
 use hashing::Hashing;
 use known::Known;
+use operator::Operator;
 use scram::{Binding, Exchange};
 
 pub use seal::seal;
@@ -135,8 +137,8 @@ pub struct Entrance {
 pub struct Credentials {
     view: View,
     open: bool,
-    /// This server's own, if that matters (`pow`).
-    server: Option<PublicKey>,
+    /// Of this server: it matters under `pow`.
+    operator: Option<Operator>,
     /// What made-up verifiers are made of.
     secret: [u8; 32],
     known: Arc<Known>,
@@ -163,14 +165,14 @@ impl Credentials {
             secret = scram::hmac(&secret, &[verifier.as_bytes()]);
         }
         let (known, hashing) = (Arc::new(Known::new()), Hashing::new());
-        Self { view, open, server: None, secret, known, hashing }
+        Self { view, open, operator: None, secret, known, hashing }
     }
 
-    /// The same for the server with this key: under `pow` it signs whatever its clients write as
-    /// its operator, so that is who they are.
+    /// The same for the server of this operator: under `pow` it signs whatever its clients write in
+    /// the operator's name, so that is who they are.
     #[must_use]
-    pub fn of_server(self, key: PublicKey) -> Self {
-        Self { server: Some(key), ..self }
+    pub fn of(self, operator: Operator) -> Self {
+        Self { operator: Some(operator), ..self }
     }
 
     /// Lets a user in that has neither password nor key and comes from this machine, where the
@@ -180,8 +182,8 @@ impl Credentials {
             return None;
         }
         let access = self.view.current();
-        if let Some(operator) = self.server.and_then(|key| access.operator(&key)) {
-            return Login::of(&access, &operator);
+        if let Some(operator) = self.operator.as_ref().and_then(|own| own.login(&access)) {
+            return Some(operator);
         }
         let found = access.user(user).filter(|user| user.login)?;
         (found.verifier.is_none() && found.key.is_none()).then(|| login(found))
@@ -254,6 +256,11 @@ impl Credentials {
     /// The user, if it may log in and the verifier is the one it has now.
     fn still(&self, user: &str, verifier: &Verifier) -> Result<Login, Denied> {
         let access = self.view.current();
+        if let Some(operator) = &self.operator
+            && operator.verifier(&access, user) == Some(verifier)
+        {
+            return operator.login(&access).ok_or(Denied::Wrong);
+        }
         let found = access.user(user).filter(|user| user.login);
         let same = found.filter(|user| user.verifier.as_ref() == Some(verifier));
         same.map(login).ok_or(Denied::Wrong)
@@ -262,6 +269,10 @@ impl Credentials {
     /// What a user's password is checked against, and whether there is any that is right.
     fn verifier(&self, user: &str) -> (Verifier, bool) {
         let access = self.view.current();
+        let operator = self.operator.as_ref().and_then(|own| own.verifier(&access, user));
+        if let Some(verifier) = operator {
+            return (verifier.clone(), true);
+        }
         let found = access.user(user).filter(|user| user.login);
         match found.and_then(|user| user.verifier.clone()) {
             Some(verifier) => (verifier, true),
@@ -299,12 +310,16 @@ fn user_and_password(authorization: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
     use rota_core::crypto::SecretKey;
-    use rota_core::genesis::{Administrator, FORMAT, Method, Parameters};
+    use rota_core::genesis::{Administrator, FORMAT, Method, Parameters, Pow};
     use rota_core::members::Member;
     use rota_core::types::Digest;
     use rota_store::StateDb;
+    use rota_store::access::text_of;
 
     use super::*;
 
@@ -339,6 +354,56 @@ mod tests {
             sqlite: rota_store::sqlite::identity(),
             parameters: Parameters::default(),
             members: vec![Member { key, weight: 1 }],
+        }
+    }
+
+    /// The same under `pow`, at the server of a key.
+    fn operated(open: bool, server: u8, password: Option<&str>) -> Credentials {
+        let home = tempfile::tempdir().unwrap();
+        let pow = Some(Pow::default());
+        let genesis = Genesis { method: Method::Pow, pow, members: Vec::new(), ..genesis() };
+        let state = StateDb::open(home.path(), &genesis).unwrap();
+        let path = home.path().join(operator::PASSWORD_FILE);
+        if let Some(password) = password {
+            std::fs::write(&path, format!("{password}\n")).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        }
+        let key = SecretKey::from_bytes([server; 32]).public();
+        let operator = Operator::load(home.path(), key).unwrap();
+        if password.is_some() {
+            std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+            assert!(Operator::load(home.path(), key).is_err(), "others may read it");
+        }
+        Credentials::new(state.access(), open, &genesis).of(operator)
+    }
+
+    #[tokio::test]
+    async fn under_pow_whoever_is_let_in_by_this_server_is_its_operator() {
+        let account = text_of(&SecretKey::from_bytes([9; 32]).public());
+        // Kim's key is the first server's, nobody's the second one's.
+        for (server, name, may) in [(1, "kim", true), (9, account.as_str(), false)] {
+            let operator = Ok((name.to_owned(), may));
+            let open = operated(true, server, None);
+            let who = |login: Login| (login.user.to_string(), login.administrator);
+            for user in ["rota", "ada", "whoever"] {
+                assert_eq!(open.open_login(HERE, user).map(who), operator.clone().ok());
+                assert_eq!(open.open_login(ELSEWHERE, user), None);
+            }
+            let closed = operated(false, server, Some("offen"));
+            assert_eq!(closed.open_login(HERE, "kim"), None);
+            let known = header("operator", "offen");
+            let known = closed.basic(ELSEWHERE, false, Some(&known)).await.map(who);
+            assert_eq!(known, operator);
+            for (user, password) in [("operator", "geheim"), ("kim", "offen"), (name, "offen")] {
+                let denied = closed.basic(HERE, false, Some(&header(user, password))).await;
+                assert_eq!(denied, Err(Denied::Wrong), "{user}");
+            }
+            // Users of the database are who they are: nothing is signed for them here.
+            let ada = closed.basic(HERE, false, Some(&header("ada", "geheim"))).await.map(who);
+            assert_eq!(ada, Ok(("ada".into(), true)));
+            let none = operated(false, server, None);
+            let denied = none.basic(HERE, false, Some(&header("operator", "offen"))).await;
+            assert_eq!(denied, Err(Denied::Wrong));
         }
     }
 

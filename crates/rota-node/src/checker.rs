@@ -2,21 +2,27 @@
 //! replica sees it. One thread for votes and one for blocks, so that no vote waits until the
 //! envelopes of a large block are verified.
 
+use std::sync::Arc;
+
 use crossbeam_channel::Sender;
 use rota_core::error::Fault;
 use rota_core::message::Message;
 use rota_core::replica::Input;
+use rota_core::transaction::Envelope;
 use rota_core::types::NodeId;
 use rota_core::verify::Verifier;
+use rota_store::accounts::Purses;
 use tokio::sync::mpsc::Receiver;
 
 use crate::queues;
 use crate::transport::{Incoming, Room, Transport};
 
-/// Checks until no more comes or nobody wants it.
+/// Checks until no more comes or nobody wants it. Of envelopes that cannot be paid for, where that
+/// matters, nothing is said or remembered (`purses`).
 pub fn run(
     mut inbox: Receiver<Incoming>,
     mut verifier: Verifier,
+    mut purses: Option<Purses>,
     inputs: &Sender<Arrival>,
     transport: &Transport,
 ) -> Result<(), Fault> {
@@ -28,7 +34,7 @@ pub fn run(
         {
             batch.add(next);
         }
-        for input in batch.check(&mut verifier, transport)? {
+        for input in batch.check(&mut verifier, purses.as_mut(), transport)? {
             if inputs.send(input).is_err() {
                 return Ok(());
             }
@@ -53,7 +59,8 @@ impl From<Input> for Arrival {
 
 #[derive(Default)]
 struct Batch {
-    connected: Vec<NodeId>,
+    /// Who came and who went, in order.
+    connected: Vec<Input>,
     senders: Vec<(NodeId, Room)>,
     messages: Vec<Message>,
 }
@@ -69,24 +76,35 @@ impl Batch {
                 self.senders.push((from, room));
                 self.messages.push(message);
             }
-            Incoming::Connected(peer) => self.connected.push(peer),
+            Incoming::Connected(peer) => self.connected.push(Input::Connected(peer)),
+            Incoming::Disconnected(peer) => self.connected.push(Input::Disconnected(peer)),
         }
     }
 
     /// What may reach the replica. A peer pays for what is invalid with its connection, and nothing
     /// more of it counts.
-    fn check(self, verifier: &mut Verifier, transport: &Transport) -> Result<Vec<Arrival>, Fault> {
+    fn check(
+        self,
+        verifier: &mut Verifier,
+        mut purses: Option<&mut Purses>,
+        transport: &Transport,
+    ) -> Result<Vec<Arrival>, Fault> {
         let answers = verifier.check(&self.messages, entropy()?);
-        let connected = self.connected.into_iter().map(Input::Connected);
-        let mut inputs: Vec<Arrival> = connected.map(Arrival::from).collect();
+        let mut inputs: Vec<Arrival> = self.connected.into_iter().map(Arrival::from).collect();
         let mut punished: Vec<NodeId> = Vec::new();
         let messages = self.senders.into_iter().zip(self.messages).zip(answers);
         for (((from, room), message), answer) in messages {
             match answer {
                 _ if punished.contains(&from) => {}
                 Ok(()) => {
-                    let input = Input::Message { from, message };
-                    inputs.push(Arrival { input, room: Some(room) });
+                    let message = match purses.as_deref_mut() {
+                        Some(purses) => worth_admitting(message, purses)?,
+                        None => Some(message),
+                    };
+                    if let Some(message) = message {
+                        let input = Input::Message { from, message };
+                        inputs.push(Arrival { input, room: Some(room) });
+                    }
                 }
                 Err(invalid) => {
                     punished.push(from);
@@ -95,6 +113,25 @@ impl Batch {
             }
         }
         Ok(inputs)
+    }
+}
+
+/// A message without the envelopes that would only fill blocks; nothing if it held no others. Their
+/// sender is not to blame: balances are not the same everywhere at once.
+fn worth_admitting(message: Message, purses: &mut Purses) -> Result<Option<Message>, Fault> {
+    let mut paid = |envelopes: Vec<Arc<Envelope>>| {
+        let mut kept = Vec::with_capacity(envelopes.len());
+        for envelope in envelopes {
+            if purses.admits(&envelope)? {
+                kept.push(envelope);
+            }
+        }
+        Ok(Some(kept).filter(|kept| !kept.is_empty()))
+    };
+    match message {
+        Message::Envelopes(envelopes) => Ok(paid(envelopes)?.map(Message::Envelopes)),
+        Message::PassedOn(envelopes) => Ok(paid(envelopes)?.map(Message::PassedOn)),
+        message => Ok(Some(message)),
     }
 }
 

@@ -45,7 +45,7 @@ use crate::unfinal::Unfinal;
 pub use envelopes::ChainNow;
 pub use levels::{BeginOptions, Cancel, ReadLevel, ReadOptions, RunOptions, Wait, WriteOptions};
 pub(crate) use patience::Patience;
-pub(crate) use purse::Purse;
+pub(crate) use purse::{Purse, purse_of};
 pub use transaction::Transaction;
 
 /// How long a write waits for servers to be connected again, before it is refused.

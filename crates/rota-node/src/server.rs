@@ -16,6 +16,7 @@ use rota_core::members::Members;
 use rota_core::replica::{Output, Replica};
 use rota_core::verify::Verifier;
 use rota_store::StateDb;
+use rota_store::accounts::Purses;
 use rota_store::chain_db::ChainDb;
 use rota_store::draft::Drafts;
 use rota_store::host::Host;
@@ -24,11 +25,12 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::auth::operator::Operator;
 use crate::auth::{Credentials, Entrance};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::config::{ConfigError, HomeLock, ServerConfig, load_genesis, load_key};
-use crate::driver::Driver;
+use crate::driver::{Driver, purse_of};
 use crate::executor::{Executor, replay};
 use crate::miner::Miner;
 use crate::pending::Pending;
@@ -405,7 +407,8 @@ impl Parts<'_> {
         for (name, inbox) in [("check-votes", votes), ("check-blocks", blocks)] {
             let verifier = Verifier::new(&self.genesis, self.members.clone());
             let (inputs, transport) = (inputs.clone(), transport.clone());
-            let body = move || checker::run(inbox, verifier, &inputs, &transport);
+            let purses = Purses::open(self.home, access.clone())?;
+            let body = move || checker::run(inbox, verifier, purses, &inputs, &transport);
             threads::spawn(name, &faults, body)?;
         }
         drop(inputs);
@@ -414,6 +417,7 @@ impl Parts<'_> {
             threads::spawn("execute", &faults, move || executor.run())?,
             threads::spawn("replica", &faults, move || replica_thread.run(first))?,
         ];
+        let purse = purse_of(Purses::open(self.home, access.clone())?);
         let driver = Driver::new(
             board,
             pending.clone(),
@@ -421,14 +425,14 @@ impl Parts<'_> {
             writes,
             reads,
             limits,
-            (drafts, access.clone()),
+            (drafts, access.clone(), purse),
         );
         let peer = transport.address;
         let pg = local("PostgreSQL", self.config.pg, &self.doors.pg)?;
         let http = local("HTTP", self.config.http, &self.doors.http)?;
         let (tls, open) = (self.doors.tls.is_some(), is_open(&self.config, [pg, http]));
-        let credentials =
-            Credentials::new(access, open, &self.genesis).of_server(self.key.public());
+        let operator = Operator::load(self.home, self.key.public())?;
+        let credentials = Credentials::new(access, open, &self.genesis).of(operator);
         let doors = self.doors.open([pg, http], &driver, credentials, &faults);
         tracing::info!(name = self.config.name, %pg, %http, tls, %peer, "serving");
         Ok(Server {

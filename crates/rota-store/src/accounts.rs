@@ -14,6 +14,7 @@ mod purses;
 mod transfer;
 
 use rota_core::block::{Header, Turn};
+use rota_core::codec::encode;
 use rota_core::error::{Fault, Refusal, sqlstate};
 use rota_core::genesis::Genesis;
 use rota_core::transaction::{Envelope, Transaction};
@@ -68,16 +69,16 @@ impl Terms {
     /// What a transaction costs: for each started thousand of its own encoded bytes and an equal
     /// share of what its envelope has beside transactions, rounded up.
     pub(crate) fn fee(&self, envelope: &Envelope, transaction: &Transaction) -> i64 {
-        self.fee_in(envelope.transactions.len(), transaction)
-    }
-
-    /// The same in an envelope of so many.
-    pub(crate) fn fee_in(&self, count: usize, transaction: &Transaction) -> i64 {
         if !self.has_fee() {
             return 0;
         }
+        self.fee_of(envelope.transactions.len(), encode(transaction).len())
+    }
+
+    /// The same of one of so many bytes, in an envelope of so many.
+    pub(crate) fn fee_of(&self, count: usize, own: usize) -> i64 {
         let count = u64::try_from(count).unwrap_or(u64::MAX).max(1);
-        let own = u64::try_from(rota_core::codec::encode(transaction).len()).unwrap_or(u64::MAX);
+        let own = u64::try_from(own).unwrap_or(u64::MAX);
         let bytes = own.saturating_add(ENVELOPE_FRAME.div_ceil(count));
         let units = i64::try_from(bytes.div_ceil(BYTES_PER_UNIT)).unwrap_or(i64::MAX);
         self.fee_per_kb.saturating_mul(units)
@@ -188,7 +189,7 @@ impl Till {
 /// Who cannot pay.
 pub(crate) fn cannot_pay(signer: &PublicKey, fee: i64) -> Refusal {
     let message = format!(
-        "skipped: the account of {} has not the {fee} that this transaction costs",
+        "not executed: the account of {} has not the {fee} that this costs",
         account_of(signer)
     );
     Refusal::new(NOT_ENOUGH, message)
@@ -198,7 +199,7 @@ pub(crate) fn cannot_pay(signer: &PublicKey, fee: i64) -> Refusal {
 pub(crate) fn is_nobody(signer: &PublicKey) -> Refusal {
     let account = account_of(signer);
     let message = format!(
-        "skipped: {account} has neither a grant nor a balance here: GRANT … TO \"{account}\""
+        "not executed: {account} has neither a grant nor a balance here: GRANT … TO \"{account}\""
     );
     Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
 }
@@ -239,7 +240,7 @@ impl StateDb {
             return Ok(Ok(!self.engine.access.is_strange(signer)));
         };
         if till.finder.is_none() {
-            let message = "skipped: its block does not say who found it";
+            let message = "not executed: its block does not say who found it";
             return Ok(Err(Refusal::new(sqlstate::PROTOCOL_VIOLATION, message)));
         }
         if terms.has_fee() {
@@ -263,7 +264,6 @@ impl StateDb {
 
 #[cfg(test)]
 mod tests {
-    use rota_core::codec::encode;
     use rota_core::crypto::SecretKey;
     use rota_core::time::Time;
     use rota_core::transaction::{Expiry, Settings};

@@ -246,7 +246,7 @@ fn who_cannot_pay_is_skipped_and_may_come_back() {
     let envelope = bench.pair.maker.envelope(ALICE, vec![create]);
     let skipped = bench.apply(vec![Arc::clone(&envelope)]).remove(0).unwrap_err();
     assert_eq!(skipped.code(), "P0001");
-    assert!(skipped.message.starts_with("skipped: the account of ed25519:"), "{skipped}");
+    assert!(skipped.message.starts_with("not executed: the account of ed25519:"), "{skipped}");
     // Nothing is remembered of it: neither in the state ...
     assert_eq!(bench.integer("SELECT count(*) FROM rota_transactions"), 0);
     bench.endow(ALICE, 15);
@@ -326,7 +326,7 @@ fn without_a_fee_writing_needs_a_grant_and_transfers_a_balance() {
     let envelope = bench.pair.maker.envelope(ALICE, vec![create]);
     let skipped = bench.apply(vec![Arc::clone(&envelope)]).remove(0).unwrap_err();
     assert_eq!(skipped.code(), "42501");
-    assert!(skipped.message.starts_with("skipped: "), "{skipped}");
+    assert!(skipped.message.starts_with("not executed: "), "{skipped}");
     // Keys cost nothing: neither does what they sign cost anybody anything.
     let remembered = "SELECT coalesce(sum(length(outcomes)), 0) FROM rota_transactions";
     let before = bench.integer(remembered);
@@ -691,14 +691,17 @@ fn only_what_can_be_paid_for_is_worth_passing_on() {
     };
     let nobodys = envelope(&mut bench, NOBODY, 1);
     assert!(!purses.admits(&nobodys).unwrap());
-    let refused = purses.can_pay(&nobodys.signer, &nobodys.transactions[0]).unwrap().unwrap_err();
+    let refused = purses.can_pay(&nobodys.signer, 300).unwrap().unwrap_err();
     assert_eq!(refused.code(), "P0001");
     let [one, three, two] = [1, 3, 2].map(|count| envelope(&mut bench, ALICE, count));
     assert!(!purses.admits(&three).unwrap());
     assert!(purses.admits(&one).unwrap() && purses.admits(&one).unwrap());
     // Each alone could be paid for, both cannot.
     assert!(!purses.admits(&two).unwrap());
-    assert!(purses.can_pay(&two.signer, &two.transactions[0]).unwrap().is_ok());
+    assert!(purses.can_pay_all(&two).unwrap().is_ok());
+    assert!(purses.can_pay_all(&three).unwrap().is_err());
+    assert!(purses.can_pay(&two.signer, 1_884).unwrap().is_ok());
+    assert!(purses.can_pay(&two.signer, 1_885).unwrap().is_err());
     bench.apply(Vec::new());
     assert!(purses.admits(&two).unwrap() && !purses.admits(&one).unwrap());
 

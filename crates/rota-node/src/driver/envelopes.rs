@@ -98,6 +98,15 @@ impl Driver {
                 false => Ok(answers_or(&ids, known, "it is not final yet")),
             };
         }
+        let envelope = Arc::new(envelope);
+        if let Err(refusal) = self.check_purse_of(&envelope).await {
+            // It may have paid when it came before.
+            let known = self.look_up(&ids).await?;
+            return match known.is_empty() {
+                true => Err(refusal),
+                false => Ok(answers_or(&ids, known, &refusal.message)),
+            };
+        }
         self.check_votes()?;
         self.wait_for_quorum().await?;
         self.wait_until_live().await?;
@@ -110,7 +119,7 @@ impl Driver {
                 waiting.push(place);
             }
         }
-        inner.unfinal.submit(Arc::new(envelope))?;
+        inner.unfinal.submit(envelope)?;
         let told = self.await_answers(&ids, waiting, deadline).await;
         Ok(answers_or(&ids, told, &inner.pending.why_late()))
     }

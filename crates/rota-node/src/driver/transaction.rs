@@ -95,7 +95,7 @@ impl Driver {
     }
 
     /// Runs something on a reader's thread.
-    async fn on_reader<T: Send + 'static>(
+    pub(super) async fn on_reader<T: Send + 'static>(
         &self,
         run: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refusal> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rota_core::error::{Fault, Refusal};
-use rota_core::transaction::{Envelope, Transaction};
+use rota_core::transaction::Envelope;
 use rota_core::types::{EnvelopeId, PublicKey};
 use rusqlite::{Connection, OpenFlags};
 
@@ -49,13 +49,19 @@ impl Purses {
         Ok(Some(Self { terms, access, connection, height: -1, promised: BTreeMap::new() }))
     }
 
-    /// Whether a signer can pay for one transaction, sent alone.
-    pub fn can_pay(
-        &self,
-        signer: &PublicKey,
-        transaction: &Transaction,
-    ) -> Result<Result<(), Refusal>, Fault> {
-        self.has(signer, self.terms.fee_in(1, transaction))
+    /// Whether a signer can pay for one transaction of so many bytes, sent alone.
+    pub fn can_pay(&self, signer: &PublicKey, bytes: usize) -> Result<Result<(), Refusal>, Fault> {
+        self.has(signer, self.terms.fee_of(1, bytes))
+    }
+
+    /// Whether it can for all in an envelope.
+    pub fn can_pay_all(&self, envelope: &Envelope) -> Result<Result<(), Refusal>, Fault> {
+        self.has(&envelope.signer, self.fees(envelope))
+    }
+
+    fn fees(&self, envelope: &Envelope) -> i64 {
+        let fees = envelope.transactions.iter().map(|one| self.terms.fee(envelope, one));
+        fees.fold(0, i64::saturating_add)
     }
 
     /// Whether an envelope is worth passing on: all in it can be paid for, together with what the
@@ -68,8 +74,8 @@ impl Purses {
         if before.is_some_and(|promised| promised.envelopes.contains(&id)) {
             return Ok(true);
         }
-        let fees = envelope.transactions.iter().map(|one| self.terms.fee(envelope, one));
-        let fees = fees.fold(before.map_or(0, |promised| promised.fees), i64::saturating_add);
+        let promised = before.map_or(0, |promised| promised.fees);
+        let fees = promised.saturating_add(self.fees(envelope));
         if self.has(&signer, fees)?.is_err() {
             return Ok(false);
         }
