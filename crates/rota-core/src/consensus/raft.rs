@@ -207,6 +207,8 @@ impl Raft {
         }
         self.pace.look_again();
         self.ask_at_once();
+        // What became of its transactions is written with the next record, too.
+        self.noted_at.get_or_insert(self.now.instant);
     }
 
     /// Another member's state is not ours. Whose is wrong, a final header tells later.
@@ -331,7 +333,10 @@ impl Consensus for Raft {
             Event::Applied(applied) => self.on_applied(applied),
             Event::Read { nonce } => self.read(nonce),
             Event::Yield => self.hand_over(),
-            Event::Validated { .. } | Event::Found(_) | Event::Mine(_) => {}
+            Event::Validated { .. }
+            | Event::Disconnected(_)
+            | Event::Found(_)
+            | Event::Mine(_) => {}
         }
         self.carry_out();
         self.look_at_leader();

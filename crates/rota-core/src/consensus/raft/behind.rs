@@ -3,7 +3,7 @@
 //! goes on after them.
 //!
 //! ```text
-//!   Snapshot(index, term) ──► FinalAfter ──► Final ──► final here, and on disk ──► the log restored
+//!   Snapshot(index, term) ──► FinalAfter ──► Final ──► final here, on disk ──► the log restored
 //! ```
 //!
 //! Members trust each other: a member's word that blocks are final is as good as the leader's.

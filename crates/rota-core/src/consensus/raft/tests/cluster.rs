@@ -12,7 +12,7 @@ use crate::four_members;
 use crate::genesis::{Genesis, Method};
 use crate::journal::{Entry, HardState, Record, Recovered};
 use crate::members::Member;
-use crate::message::{Fetch, FinalBlocks, Message, RaftKind, Recipient};
+use crate::message::{Fetch, FinalBlocks, Message, RaftKind, RaftMessage, Recipient};
 use crate::time::{Instant, Now, Time};
 use crate::types::{BlockId, Height, MemberIndex, NodeId, StateRoot};
 
@@ -236,6 +236,9 @@ impl Cluster {
             Action::Send { to: Recipient::One(key), message } => {
                 let to = self.server_of(key);
                 self.count(&message);
+                if let Message::Raft(message) = &message {
+                    self.servers[who].may_say(message, self.key(who), key, records);
+                }
                 self.flying.push_back(Flying { from: who, to, message });
             }
             Action::Build(build) => return self.build(who, build),
@@ -501,6 +504,36 @@ impl Server {
             named: None,
             finalized: Vec::new(),
             load: Load::default(),
+        }
+    }
+
+    /// What a message promises is on disk, or is written before it.
+    fn may_say(&self, message: &RaftMessage, me: NodeId, to: NodeId, records: &[Record]) {
+        let written = |record: &Record| match record {
+            Record::HardState(state) => Some(*state),
+            _ => None,
+        };
+        let state = records.iter().rev().find_map(written).unwrap_or(self.disk.hard_state);
+        match message.kind {
+            RaftKind::AppendResponse if !message.reject && message.index > 0 => {
+                let end = |record: &Record| match record {
+                    Record::Entry(entry) => Some(entry.index),
+                    Record::Finalized { blocks, .. } => Some(blocks.last()?.header.slot.0),
+                    _ => None,
+                };
+                let finals = self.disk.finals.last().map_or(0, |block| block.header.slot.0);
+                let last = self.disk.tail.last().map_or(finals, |entry| entry.index);
+                let last = records.iter().rev().find_map(end).unwrap_or(last);
+                assert!(last >= message.index, "it has {last}, and says {}", message.index);
+                assert!(state.term >= message.term);
+            }
+            RaftKind::VoteResponse if !message.reject => {
+                assert_eq!((state.term, state.vote), (message.term, Some(to)));
+            }
+            RaftKind::Vote => {
+                assert_eq!((state.term, state.vote), (message.term, Some(me)));
+            }
+            _ => {}
         }
     }
 
