@@ -55,6 +55,8 @@ pub enum Event {
     },
     /// A stream to this member was opened: it may have missed everything.
     Connected(NodeId),
+    /// The last stream to this server is gone. Where membership is open it may never come back.
+    Disconnected(NodeId),
     /// Time has passed.
     Timer,
     /// The answer to `Validate`; `Later` may be followed by another one for the same block.

@@ -57,6 +57,8 @@ pub enum Input {
     Submit(Arc<Envelope>),
     /// A stream to this member was opened (again): it may have missed everything.
     Connected(NodeId),
+    /// The last stream to this server is gone (`pow`, where anybody comes and goes).
+    Disconnected(NodeId),
     /// The time of the last `Wake` has come. Too early or once too often is harmless.
     Woken,
     /// The block asked for by the oldest unanswered `Apply` is executed.
@@ -337,6 +339,7 @@ impl Replica {
             Input::Submit(envelope) => self.admit_own(envelope),
             Input::Connected(peer) if self.is_follower(peer) => {}
             Input::Connected(peer) => self.events.push_back(Event::Connected(peer)),
+            Input::Disconnected(peer) => self.events.push_back(Event::Disconnected(peer)),
             Input::Woken => {
                 self.woken_for = None;
                 self.events.push_back(Event::Timer);

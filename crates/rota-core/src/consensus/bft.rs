@@ -756,7 +756,11 @@ impl Consensus for Bft {
             Event::Built { slot, block } => self.on_built(slot, block),
             Event::Load(load) => self.load = load,
             Event::Applied(applied) => self.applied = self.applied.max(applied.height),
-            Event::Found(_) | Event::Mine(_) | Event::Read { .. } | Event::Yield => {}
+            Event::Disconnected(_)
+            | Event::Found(_)
+            | Event::Mine(_)
+            | Event::Read { .. }
+            | Event::Yield => {}
         }
         self.advance();
         self.keep_pace();

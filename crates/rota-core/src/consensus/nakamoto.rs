@@ -153,7 +153,7 @@ impl Nakamoto {
     // ---- what comes in ----
 
     fn on_message(&mut self, from: NodeId, message: Message) {
-        self.neighbours.heard(from);
+        self.neighbours.heard(from, self.now.instant);
         match message {
             Message::Proofs(proofs) => self.on_proofs(from, &proofs),
             Message::Mined(mined) => self.on_mined(from, mined),
@@ -451,6 +451,7 @@ impl Consensus for Nakamoto {
         match event {
             Event::Message { from, message } => self.on_message(from, message),
             Event::Connected(peer) => self.greet(peer),
+            Event::Disconnected(peer) => self.neighbours.lost(peer),
             Event::Validated { block, verdict } => self.on_validated(block, verdict),
             Event::Built { block, .. } => self.on_built(block),
             Event::Found(proof) => self.on_found(proof),

@@ -34,8 +34,9 @@ const LEAST_REMINDER: Duration = Duration::from_secs(2);
 /// has nothing to tell.
 const NEWS_SPACINGS: u64 = 20;
 
-/// More neighbours are not remembered; the transport has fewer.
-const MOST_NEIGHBOURS: usize = 256;
+/// More neighbours are not remembered: twice as many as the transport has. Beyond, who was not heard
+/// of for the longest is forgotten: a word that was still on its way can name one that has gone.
+const MOST_NEIGHBOURS: usize = 64;
 
 /// A block that was asked for.
 #[derive(Debug)]
@@ -44,11 +45,18 @@ struct Asked {
     next: Instant,
 }
 
+/// A server that we are connected to.
+#[derive(Debug)]
+struct Neighbour {
+    /// When it may be asked for proofs again.
+    next: Instant,
+    heard: Instant,
+}
+
 /// The servers that we are connected to, and what we want of them.
 #[derive(Debug)]
 pub(super) struct Neighbours {
-    /// When each may be asked for proofs again.
-    known: BTreeMap<NodeId, Instant>,
+    known: BTreeMap<NodeId, Neighbour>,
     bodies: BTreeMap<HeaderHash, Asked>,
     remind_at: Instant,
     remind_every: Duration,
@@ -69,10 +77,20 @@ impl Neighbours {
     }
 
     /// A neighbour says something.
-    pub fn heard(&mut self, peer: NodeId) {
-        if self.known.len() < MOST_NEIGHBOURS {
-            self.known.entry(peer).or_insert(Instant(0));
+    pub fn heard(&mut self, peer: NodeId, now: Instant) {
+        let silent = Neighbour { next: Instant(0), heard: now };
+        self.known.entry(peer).or_insert(silent).heard = now;
+        if self.known.len() > MOST_NEIGHBOURS
+            && let Some(first) =
+                self.known.iter().min_by_key(|(_, one)| one.heard).map(|(peer, _)| *peer)
+        {
+            self.known.remove(&first);
         }
+    }
+
+    /// It is gone: nothing is asked of it any more.
+    pub fn lost(&mut self, peer: NodeId) {
+        self.known.remove(&peer);
     }
 
     /// A block is here; true if it was asked for.
@@ -101,18 +119,18 @@ impl Neighbours {
 impl Nakamoto {
     /// A neighbour is there (again): what does it know?
     pub(super) fn greet(&mut self, peer: NodeId) {
-        self.neighbours.heard(peer);
+        self.neighbours.heard(peer, self.now.instant);
         self.ask_for_proofs(peer);
     }
 
     /// Asks for the proofs that follow our heaviest branch.
     pub(super) fn ask_for_proofs(&mut self, peer: NodeId) {
         let now = self.now.instant;
-        let Some(next) = self.neighbours.known.get_mut(&peer) else { return };
-        if now < *next {
+        let Some(neighbour) = self.neighbours.known.get_mut(&peer) else { return };
+        if now < neighbour.next {
             return;
         }
-        *next = now.plus(ASK_PAUSE);
+        neighbour.next = now.plus(ASK_PAUSE);
         let known = self.tree.locator(self.tree.heaviest());
         self.send(Recipient::One(peer), Message::Fetch(Fetch::ProofsAfter(known)));
     }
@@ -137,8 +155,8 @@ impl Nakamoto {
         }
         // A full answer has a next one, unless it told nothing new.
         if proofs.len() >= MAX_PROOFS && self.tree.heaviest() != before {
-            if let Some(next) = self.neighbours.known.get_mut(&from) {
-                *next = Instant(0);
+            if let Some(neighbour) = self.neighbours.known.get_mut(&from) {
+                neighbour.next = Instant(0);
             }
             self.ask_for_proofs(from);
         }
@@ -208,5 +226,44 @@ impl Nakamoto {
         let to = source.map_or(Recipient::Members, Recipient::MembersBut);
         let message = Message::Mined(Mined { proof: node.proof, block });
         self.send(to, message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::PublicKey;
+
+    fn peer(number: usize) -> NodeId {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        PublicKey(bytes)
+    }
+
+    #[test]
+    fn nobody_is_asked_who_has_gone() {
+        let mut neighbours = Neighbours::new(Instant(0), 2);
+        for number in 0..3 {
+            neighbours.heard(peer(number), Instant(1));
+        }
+        neighbours.lost(peer(1));
+        for _ in 0..10 {
+            assert_ne!(neighbours.choose(Some(peer(1)), 0), Some(peer(1)));
+        }
+        neighbours.lost(peer(0));
+        neighbours.lost(peer(2));
+        assert_eq!(neighbours.choose(None, 1), None);
+    }
+
+    #[test]
+    fn whoever_comes_and_goes_does_not_push_out_who_stays() {
+        let mut neighbours = Neighbours::new(Instant(0), 2);
+        for number in 1..10_000 {
+            let now = Instant(u64::try_from(number).unwrap());
+            neighbours.heard(peer(0), now);
+            neighbours.heard(peer(number), now);
+        }
+        assert_eq!(neighbours.known.len(), MOST_NEIGHBOURS);
+        assert!(neighbours.known.contains_key(&peer(0)));
     }
 }
