@@ -7,8 +7,10 @@
 //!      tls.crt        its certificate for clients, if they are to speak TLS (tls)
 //!      tls.key        the key of that, readable by the owner only
 //!      lock           held, with the process id in it, while a server runs
+//!      peers.json     other servers' addresses that were found (pow; transport::open)
 //!      state.db       the users' database     (rota-store)
 //!      chain.db       blocks, votes, receipts (rota-store)
+//!      snapshots      copies of state.db, for servers that are far behind (rota-store)
 //! ```
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
@@ -20,6 +22,7 @@ use std::path::{Path, PathBuf};
 use rota_core::crypto::SecretKey;
 use rota_core::genesis::Genesis;
 use rota_core::types::NodeId;
+use rota_store::chain_db::{self, ChainDb};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -31,6 +34,9 @@ pub const CONFIG_FILE: &str = "server.toml";
 pub const KEY_FILE: &str = "key";
 /// What a running server holds locked in its home.
 pub const LOCK_FILE: &str = "lock";
+
+/// Addresses of others that a server found, in a home.
+pub const PEERS_FILE: &str = "peers.json";
 
 /// No file of ours that a person edits is larger; a larger one is a mistake and is not read.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -103,16 +109,48 @@ pub struct ServerConfig {
     /// only where both doors listen on loopback addresses; `rota dev` sets it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub open: bool,
+    /// So many of the newest blocks are kept, and the older ones deleted, as far as the snapshots
+    /// that others may need allow it; with 0 (the default) all are kept.
+    #[serde(default, skip_serializing_if = "is_no_number")]
+    pub keep_blocks: u64,
+    /// Whether this server holds the data and never votes; its key is not a member's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follower: bool,
     /// `pow`: so many threads search for blocks; with 0 this server does not mine.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub mine_threads: u32,
     /// `pow`: each of them for so many percent of a core's time.
     #[serde(default = "all_of_it", skip_serializing_if = "is_all_of_it")]
     pub mine_share: u8,
+    /// `pow`: where to find others, as `host:port` of their peer addresses. What is found there is
+    /// kept in `peers.json`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bootstrap: Vec<String>,
     /// Where the other members are. This server itself may be listed, so that it can tell clients
     /// where they reach it.
     #[serde(default)]
     pub peers: Vec<PeerConfig>,
+    /// Servers that only follow: this one lets them in and tells them what is final.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub followers: Vec<FollowerConfig>,
+}
+
+/// A server that follows and never votes (`[[followers]]` in a member's `server.toml`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FollowerConfig {
+    /// A name for people.
+    #[serde(default)]
+    pub name: String,
+    /// Who it is.
+    pub key: NodeId,
+    /// `host:port` of its peer address; without one it has to connect by itself.
+    #[serde(default)]
+    pub address: String,
+}
+
+fn is_no_number(number: &u64) -> bool {
+    *number == 0
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -154,7 +192,20 @@ impl ServerConfig {
     ) -> Self {
         let (open, peers) = (false, Vec::new());
         let (mine_threads, mine_share) = (0, all_of_it());
-        Self { name: name.into(), pg, http, peer, open, mine_threads, mine_share, peers }
+        Self {
+            name: name.into(),
+            pg,
+            http,
+            peer,
+            open,
+            mine_threads,
+            mine_share,
+            bootstrap: Vec::new(),
+            peers,
+            keep_blocks: 0,
+            follower: false,
+            followers: Vec::new(),
+        }
     }
 
     /// Reads a home's `server.toml`.
@@ -233,7 +284,10 @@ pub fn create_home(
     }
     save_genesis(home, genesis)?;
     save_key(home, key)?;
-    config.save(home)
+    config.save(home)?;
+    // A member whose log is missing later knows by that that it was lost.
+    let log = home.join(chain_db::FILE);
+    ChainDb::open(home, genesis).map(drop).map_err(|fault| content(&log, fault))
 }
 
 /// A home that this process has for itself until this is dropped.

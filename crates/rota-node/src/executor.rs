@@ -13,6 +13,7 @@ use rota_store::{Receipt, StateDb};
 
 use crate::board::Board;
 use crate::pending::Pending;
+use crate::snapshots::Maker;
 use crate::threads::Stop;
 
 /// How often a long replay says how far it is, in blocks.
@@ -42,6 +43,7 @@ pub(crate) struct Executor {
     pub(crate) pending: Arc<Pending>,
     pub(crate) jobs: Receiver<Job>,
     pub(crate) results: Sender<Executed>,
+    pub(crate) maker: Maker,
     pub(crate) stop: Stop,
 }
 
@@ -75,6 +77,7 @@ impl Executor {
     /// False when the replica is gone.
     fn apply(&mut self, block: &Block) -> Result<bool, Fault> {
         let done = self.state.apply(block)?;
+        self.maker.executed(done.applied.height);
         if self.drafts.log_is(self.state.log_pages()) {
             self.state.copy_log()?;
         }

@@ -18,6 +18,7 @@
 //! lock. [`queues`] lists what lies between. A thread that cannot go on (a `Fault`) stops the
 //! server.
 
+mod anew;
 pub mod auth;
 pub mod board;
 mod checker;
@@ -36,6 +37,7 @@ pub mod readers;
 mod replica_thread;
 mod server;
 mod signer;
+mod snapshots;
 pub mod status;
 pub mod threads;
 pub mod tls;
@@ -44,5 +46,6 @@ mod unfinal;
 
 pub use config::{HomeLock, PeerConfig, ServerConfig, create_home};
 pub use driver::{Driver, WriteError, Written};
-pub use server::{RunOptions, Server, ServerError, run};
+pub use anew::{Anew, Ended};
+pub use server::{RunOptions, Server, ServerError, run, run_until};
 pub use status::{ServerStatus, State};

@@ -242,6 +242,25 @@ impl Porch {
     }
 }
 
+/// Closes a door's connections a moment after the door is: whoever waits for an answer gets one.
+pub(crate) struct Closing(pub(crate) Porch);
+
+/// How long connections have after their door is closed.
+const LAST_ANSWERS: Duration = Duration::from_millis(300);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let porch = self.0.clone();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            tokio::time::sleep(LAST_ANSWERS).await;
+            let tasks: Vec<AbortHandle> =
+                porch.seats().guests.values().filter_map(|seat| seat.task.clone()).collect();
+            tasks.iter().for_each(AbortHandle::abort);
+        });
+    }
+}
+
 impl Guest {
     /// Gives it a place among those that are served, if there is one.
     pub(crate) fn admit(&self, administrator: bool) -> Result<(), Refusal> {

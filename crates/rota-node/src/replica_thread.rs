@@ -18,7 +18,10 @@ use rota_core::types::{Height, NodeId, StateRoot, TransactionId};
 use rota_core::work::SearchJob;
 use rota_store::chain_db::ChainDb;
 use rota_store::host::{Host, Io};
+use rota_store::snapshot::swap::Incoming;
+use tokio::sync::mpsc;
 
+use crate::anew::Anew;
 use crate::board::Board;
 use crate::checker::Arrival;
 use crate::clock::Clock;
@@ -26,7 +29,7 @@ use crate::executor::{Executed, Job};
 use crate::miner::Miner;
 use crate::pending::Pending;
 use crate::queues;
-use crate::threads::Stop;
+use crate::threads::{Faults, Stop};
 use crate::transport::{Room, Transport};
 use crate::unfinal::{Question, Unfinal, Waiting};
 
@@ -53,6 +56,10 @@ pub(crate) struct Outside {
     pub(crate) unfinal: Arc<Unfinal>,
     pub(crate) board: Arc<Board>,
     pub(crate) miner: Miner,
+    pub(crate) incoming: Incoming,
+    /// Where the server hears that it has to start anew.
+    pub(crate) anew: mpsc::Sender<Anew>,
+    pub(crate) faults: Faults,
     /// Blocks that the executor's queue had no room for: at most what one batch of inputs made
     /// final, since no inputs are taken until they are gone.
     pub(crate) backlog: VecDeque<Job>,
@@ -215,11 +222,20 @@ impl Io for Outside {
         self.transport.punish(peer, why);
     }
 
-    fn chunk(&mut self, _height: Height, _number: u32, _bytes: Vec<u8>) {}
+    fn chunk(&mut self, height: Height, number: u32, bytes: Vec<u8>) {
+        if let Err(fault) = self.incoming.keep(height, number, &bytes) {
+            self.faults.raise(fault);
+        }
+    }
 
-    fn restore(&mut self, _offer: Offer, _from: NodeId) {}
+    fn restore(&mut self, offer: Offer, from: NodeId) {
+        // There is room for one, and nothing comes after it.
+        let _ = self.anew.try_send(Anew::Restore { offer: Box::new(offer), from });
+    }
 
-    fn rewind(&mut self, _height: Height) {}
+    fn rewind(&mut self, height: Height) {
+        let _ = self.anew.try_send(Anew::Rewind { height });
+    }
 
     fn report(&mut self, line: String) {
         tracing::info!("{line}");

@@ -12,32 +12,39 @@ use crossbeam_channel::bounded;
 use rota_core::crypto::SecretKey;
 use rota_core::error::Fault;
 use rota_core::genesis::Genesis;
+use rota_core::journal::Recovered;
 use rota_core::members::Members;
-use rota_core::replica::{Output, Replica};
+use rota_core::replica::{Input, Output, Replica};
 use rota_core::verify::Verifier;
 use rota_store::StateDb;
 use rota_store::accounts::Purses;
 use rota_store::chain_db::ChainDb;
 use rota_store::draft::Drafts;
+use rota_store::files::Files;
 use rota_store::host::Host;
+use rota_store::snapshot::Snapshots;
+use rota_store::snapshot::swap::Incoming;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::anew::{Anew, Ended, Origin, Past};
 use crate::auth::operator::Operator;
 use crate::auth::{Credentials, Entrance};
 use crate::board::Board;
 use crate::clock::Clock;
-use crate::config::{ConfigError, HomeLock, ServerConfig, load_genesis, load_key};
+use crate::config::{ConfigError, HomeLock, PEERS_FILE, ServerConfig, load_genesis, load_key};
 use crate::driver::{Driver, purse_of};
 use crate::executor::{Executor, replay};
 use crate::miner::Miner;
 use crate::pending::Pending;
 use crate::replica_thread::{Outside, ReplicaThread};
 use crate::signer::{EnvelopeLimits, Signer};
+use crate::snapshots::Maker;
 use crate::threads::{Faults, StopSender};
 use crate::tls::Tls;
+use crate::transport::open::Open;
 use crate::transport::{Inboxes, Peer, Transport, TransportError};
 use crate::unfinal::Unfinal;
 use crate::{checker, http, pg, queues, readers, threads};
@@ -89,8 +96,17 @@ pub enum ServerError {
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// This home's key is not one of the database's members.
-    #[error("this server's key {0} is not a member's in genesis.json: the home belongs elsewhere")]
+    #[error(
+        "this server's key {0} is not a member's in genesis.json: the home belongs elsewhere; a \
+         server that only follows has `follower = true` in its server.toml"
+    )]
     NotAMember(rota_core::types::NodeId),
+    /// This home's key is one of the database's members, and its settings say that it is not.
+    #[error(
+        "server.toml says `follower = true`, but this server's key {0} is a member's in \
+         genesis.json: remove that line, or give the home a key of its own"
+    )]
+    IsAMember(rota_core::types::NodeId),
     /// This machine or its files.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -107,13 +123,34 @@ fn taken(error: &std::io::Error) -> &'static str {
 
 /// Runs the server in this home until Ctrl-C, SIGTERM or a fault.
 pub async fn run(home: PathBuf, options: RunOptions) -> Result<(), ServerError> {
-    let mut server = Server::start(&home, options).await?;
-    let ended = tokio::select! {
-        () = asked_to_stop() => Ok(()),
-        fault = server.fault() => Err(fault.into()),
-    };
-    server.stop().await;
-    ended
+    run_until(&home, options, asked_to_stop()).await
+}
+
+/// The same until `asked` is ready.
+pub async fn run_until(
+    home: &Path,
+    options: RunOptions,
+    asked: impl Future<Output = ()>,
+) -> Result<(), ServerError> {
+    let mut server = Server::start(home, options).await?;
+    let mut asked = std::pin::pin!(asked);
+    loop {
+        let ended = tokio::select! {
+            () = &mut asked => None,
+            ended = server.ended() => Some(ended),
+        };
+        match ended {
+            Some(Ended::Anew(anew)) => server = server.renew(anew).await?,
+            Some(Ended::Fault(fault)) => {
+                server.stop().await;
+                return Err(fault.into());
+            }
+            None => {
+                server.stop().await;
+                return Ok(());
+            }
+        }
+    }
 }
 
 async fn asked_to_stop() {
@@ -145,41 +182,82 @@ pub struct Server {
     transport: Transport,
     pending: Arc<Pending>,
     raised: mpsc::Receiver<Fault>,
+    anew: mpsc::Receiver<Anew>,
     doors: Vec<AbortHandle>,
     stop: StopSender,
     /// Those that write files.
     threads: Vec<JoinHandle<()>>,
-    _lock: HomeLock,
+    origin: Origin,
 }
 
 impl Server {
     /// Starts the server in this home; returns when it serves.
     pub async fn start(home: &Path, options: RunOptions) -> Result<Self, ServerError> {
-        let lock = HomeLock::take(home)?;
+        let lock = Arc::new(HomeLock::take(home)?);
         no_core_dumps();
+        let past = Past::default();
+        Self::begin(Origin { home: home.into(), options, _lock: lock, past }).await
+    }
+
+    /// Starts it in a home that this process has.
+    pub(crate) async fn begin(origin: Origin) -> Result<Self, ServerError> {
+        let (home, options) = (origin.home.as_path(), origin.options);
         let mut config = ServerConfig::load(home)?;
         config.mine_threads = options.mine_threads.unwrap_or(config.mine_threads);
         config.mine_share = options.mine_share.unwrap_or(config.mine_share);
         let genesis = load_genesis(home)?;
         let key = load_key(home)?;
         let members = genesis.check().map_err(Fault::WrongFiles)?;
-        if genesis.method.is_closed() && members.index_of(&key.public()).is_none() {
-            return Err(ServerError::NotAMember(key.public()));
+        if genesis.method.is_closed() {
+            match (members.index_of(&key.public()), config.follower) {
+                (None, false) => return Err(ServerError::NotAMember(key.public())),
+                (Some(_), true) => return Err(ServerError::IsAMember(key.public())),
+                _ => {}
+            }
         }
         let tls = Tls::load(home)?;
         let bare = tls.is_none() && !options.insecure;
         let pg = bind("PostgreSQL", config.pg, bare).await?;
         let http = bind("HTTP", config.http, bare).await?;
         let doors = Doors { pg, http, tls, insecure: options.insecure };
-        let opened = open(home.into(), genesis.clone(), key.clone()).await?;
-        let parts = Parts { home, genesis, members, key, config, doors, lock };
+        let keep = config.keep_blocks;
+        let opened = open(&origin, genesis.clone(), key.clone(), keep).await?;
+        let parts = Parts { origin, genesis, members, key, config, doors };
         parts.assemble(opened).await
+    }
+
+    /// Returns when a thread cannot go on, or the server has to start anew.
+    pub async fn ended(&mut self) -> Ended {
+        tokio::select! {
+            fault = self.raised.recv() => match fault {
+                Some(fault) => Ended::Fault(fault),
+                None => Ended::Fault(Fault::storage("running", "all threads ended")),
+            },
+            Some(anew) = self.anew.recv() => Ended::Anew(anew),
+        }
     }
 
     /// Returns when a thread cannot go on.
     pub async fn fault(&mut self) -> Fault {
         let gone = || Fault::storage("running", "all threads ended");
         self.raised.recv().await.unwrap_or_else(gone)
+    }
+
+    /// Ends it so that nothing has its files open for writing any more.
+    pub(crate) async fn end(self) -> Origin {
+        for door in &self.doors {
+            door.abort();
+        }
+        self.pending.close("this server starts anew: connect again");
+        self.transport.stop().await;
+        drop(self.stop);
+        drop(self.driver);
+        let threads = self.threads;
+        let ended = tokio::task::spawn_blocking(move || {
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+        });
+        let _ = ended.await;
+        self.origin
     }
 
     /// Hands the turn over if it is this server's for longer (`raft`), closes the doors, says
@@ -255,39 +333,52 @@ fn door(
 struct Opened {
     state: StateDb,
     chain: ChainDb,
+    snapshots: Arc<Snapshots>,
+    incoming: Incoming,
     replica: Replica,
     first: Vec<Output>,
     clock: Clock,
 }
 
-async fn open(home: PathBuf, genesis: Genesis, key: SecretKey) -> Result<Opened, Fault> {
+async fn open(
+    origin: &Origin,
+    genesis: Genesis,
+    key: SecretKey,
+    keep_blocks: u64,
+) -> Result<Opened, Fault> {
+    let (home, distrusted) = (origin.home.clone(), origin.past.distrusted.clone());
     let opening = tokio::task::spawn_blocking(move || {
-        let mut state = StateDb::open(&home, &genesis)?;
-        let mut chain = ChainDb::open(&home, &genesis)?;
+        let Files { mut state, mut chain, snapshots, incoming } = Files::open(&home, &genesis)?;
+        chain.keep_blocks(keep_blocks);
         // Receipts are written behind what they tell of: a crash takes the newest with it.
         let newest = chain.newest_receipt()?;
         chain.save_receipts(state.remembered_after(newest)?);
-        let recovered = chain.recover()?;
+        let recovered = Recovered { distrusted, ..chain.recover()? };
+        if recovered.is_wiped && genesis.members.iter().any(|member| member.key == key.public()) {
+            tracing::warn!(
+                "chain.db was lost, and with it what this server has voted for: it follows the \
+                 other members and never votes again under this key"
+            );
+        }
         let last =
             recovered.last.as_ref().map_or_else(Default::default, |(block, _)| block.header.height);
         replay(&mut state, &mut chain, last)?;
         let clock = Clock::start();
         let (replica, first) =
             Replica::new(&genesis, key, recovered, state.applied(), clock.now())?;
-        Ok(Opened { state, chain, replica, first, clock })
+        Ok(Opened { state, chain, snapshots, incoming, replica, first, clock })
     });
     opening.await.unwrap_or_else(|panic| Err(Fault::storage("opening the home", panic)))
 }
 
 /// What a server is made of, before it runs.
-struct Parts<'a> {
-    home: &'a Path,
+struct Parts {
+    origin: Origin,
     genesis: Genesis,
     members: Members,
     key: SecretKey,
     config: ServerConfig,
     doors: Doors,
-    lock: HomeLock,
 }
 
 /// Where clients come in.
@@ -337,9 +428,9 @@ fn is_open(config: &ServerConfig, addresses: [SocketAddr; 2]) -> bool {
     config.open && elsewhere.is_none()
 }
 
-impl Parts<'_> {
+impl Parts {
     async fn assemble(self, opened: Opened) -> Result<Server, ServerError> {
-        let Opened { state, chain, replica, first, clock } = opened;
+        let Opened { state, chain, snapshots, incoming, replica, first, clock } = opened;
         let board = Arc::new(Board::new(
             &self.genesis,
             self.members.clone(),
@@ -349,9 +440,7 @@ impl Parts<'_> {
         ));
         let pending = Arc::new(Pending::new(self.genesis.chain_id(), self.key.public()));
         let (inboxes, votes, blocks) = Inboxes::new();
-        let transport =
-            Transport::start(&self.key, self.config.peer, self.peers(), inboxes, board.clone())
-                .await?;
+        let transport = self.transport(inboxes, board.clone()).await?;
         let (inputs, replica_inputs) = bounded(queues::INPUTS);
         let (jobs, executor_jobs) = bounded(queues::EXECUTION);
         let (executed, results) = bounded(queues::RESULTS);
@@ -362,6 +451,10 @@ impl Parts<'_> {
         let (reads, reader_jobs) = bounded(queues::READS);
         let (stop_sender, stop) = threads::stop();
         let (faults, raised) = threads::faults();
+        let (anew_sender, anew) = mpsc::channel(1);
+        let (maker, making) = Maker::start(snapshots, &stop, &faults)?;
+        // Where the log begins with a snapshot, this is what is left when state.db is lost.
+        maker.executed(state.applied().height);
         let miner = Miner::start(&self.genesis, &self.config, &board, &inputs, &stop, &faults)?;
         let outside = Outside {
             transport: transport.clone(),
@@ -370,6 +463,9 @@ impl Parts<'_> {
             unfinal: unfinal.clone(),
             board: board.clone(),
             miner,
+            incoming,
+            anew: anew_sender,
+            faults: faults.clone(),
             backlog: VecDeque::new(),
             wake: None,
         };
@@ -393,7 +489,7 @@ impl Parts<'_> {
             limits,
         };
         let access = state.access();
-        let drafts = Drafts::new(self.home, &self.genesis, access.clone());
+        let drafts = Drafts::new(&self.origin.home, &self.genesis, access.clone());
         let executor = Executor {
             state,
             drafts: drafts.clone(),
@@ -401,23 +497,29 @@ impl Parts<'_> {
             pending: pending.clone(),
             jobs: executor_jobs,
             results: executed,
+            maker,
             stop: stop.clone(),
         };
-        readers::start(self.home, &reader_jobs, (&unfinal, &board), &access)?;
+        for envelope in &self.origin.past.undone {
+            // What there is no room for its clients must send again.
+            let _ = inputs.try_send(Input::Submit(Arc::clone(envelope)).into());
+        }
+        readers::start(&self.origin.home, &reader_jobs, (&unfinal, &board), &access)?;
         for (name, inbox) in [("check-votes", votes), ("check-blocks", blocks)] {
             let verifier = Verifier::new(&self.genesis, self.members.clone());
             let (inputs, transport) = (inputs.clone(), transport.clone());
-            let purses = Purses::open(self.home, access.clone())?;
+            let purses = Purses::open(&self.origin.home, access.clone())?;
             let body = move || checker::run(inbox, verifier, purses, &inputs, &transport);
             threads::spawn(name, &faults, body)?;
         }
         drop(inputs);
         threads::spawn("sign", &faults, move || signer.run())?;
         let threads = vec![
+            making,
             threads::spawn("execute", &faults, move || executor.run())?,
             threads::spawn("replica", &faults, move || replica_thread.run(first))?,
         ];
-        let purse = purse_of(Purses::open(self.home, access.clone())?);
+        let purse = purse_of(Purses::open(&self.origin.home, access.clone())?);
         let driver = Driver::new(
             board,
             pending.clone(),
@@ -431,7 +533,7 @@ impl Parts<'_> {
         let pg = local("PostgreSQL", self.config.pg, &self.doors.pg)?;
         let http = local("HTTP", self.config.http, &self.doors.http)?;
         let (tls, open) = (self.doors.tls.is_some(), is_open(&self.config, [pg, http]));
-        let operator = Operator::load(self.home, self.key.public())?;
+        let operator = Operator::load(&self.origin.home, self.key.public())?;
         let credentials = Credentials::new(access, open, &self.genesis).of(operator);
         let doors = self.doors.open([pg, http], &driver, credentials, &faults);
         tracing::info!(name = self.config.name, %pg, %http, tls, %peer, "serving");
@@ -446,16 +548,46 @@ impl Parts<'_> {
             doors,
             stop: stop_sender,
             threads,
-            _lock: self.lock,
+            anew,
+            origin: self.origin,
         })
+    }
+
+    /// Among members only, or among whoever has the same genesis.
+    async fn transport(
+        &self,
+        inboxes: Inboxes,
+        board: Arc<Board>,
+    ) -> Result<Transport, TransportError> {
+        let (key, listen) = (&self.key, self.config.peer);
+        if self.genesis.method.is_closed() {
+            return Transport::start(key, listen, self.peers(), inboxes, board).await;
+        }
+        let known = self.config.peers.iter();
+        let open = Open {
+            chain: self.genesis.chain_id(),
+            block_bytes: self.genesis.parameters.block_bytes,
+            bootstrap: self.config.bootstrap.clone(),
+            peers: known
+                .map(|peer| Peer { key: peer.key, address: peer.address.clone(), follows: false })
+                .collect(),
+            file: Some(self.origin.home.join(PEERS_FILE)),
+        };
+        Transport::start_open(key, listen, open, inboxes, board).await
     }
 
     fn peers(&self) -> Vec<Peer> {
         let configured = |key| self.config.peers.iter().find(|peer| peer.key == key);
         let address = |key| configured(key).map(|peer| peer.address.clone()).unwrap_or_default();
-        self.members
-            .iter()
-            .map(|(_, member)| Peer { key: member.key, address: address(member.key) })
-            .collect()
+        let members = self.members.iter().map(|(_, member)| member.key);
+        let members = members.map(|key| Peer { key, address: address(key), follows: false });
+        // Among themselves followers have nothing to say.
+        let known = self.config.followers.iter().filter(|_| !self.config.follower);
+        let followers = known.filter(|other| self.members.index_of(&other.key).is_none());
+        let followers = followers.map(|follower| {
+            let address = follower.address.clone();
+            Peer { key: follower.key, address, follows: true }
+        });
+        members.chain(followers).collect()
     }
 }

@@ -140,7 +140,7 @@ impl Mallory {
         cluster.stop(last).await;
         let others = cluster.servers.iter().enumerate().filter_map(|(number, server)| {
             let address = server.as_ref()?.peer.to_string();
-            Some(Peer { key: server_key(number).public(), address })
+            Some(Peer { key: server_key(number).public(), address, follows: false })
         });
         let (inboxes, mut votes, mut blocks) = Inboxes::new();
         let listen = "127.0.0.1:0".parse().unwrap();

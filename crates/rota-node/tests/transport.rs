@@ -42,7 +42,7 @@ fn key(byte: u8) -> SecretKey {
 
 fn peer(key: &SecretKey, at: Option<&Endpoint>) -> Peer {
     let address = at.map(|at| at.transport.address.to_string()).unwrap_or_default();
-    Peer { key: key.public(), address }
+    Peer { key: key.public(), address, follows: false }
 }
 
 impl Endpoint {
@@ -66,7 +66,7 @@ impl Endpoint {
         loop {
             match timeout(PATIENCE, inbox.recv()).await.expect("no message").unwrap() {
                 Incoming::Message(from, message, _) => return (from, message),
-                Incoming::Connected(_) => {}
+                Incoming::Connected(_) | Incoming::Disconnected(_) => {}
             }
         }
     }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rota_core::error::Fault;
-use rota_core::genesis::{Genesis, Method};
+use rota_core::genesis::Genesis;
 use rota_core::types::Height;
 
 use crate::chain_db::{ChainDb, Rewound};
@@ -43,13 +43,6 @@ impl Files {
         }
         let incoming = Incoming::new(home)?;
         let mut chain = ChainDb::open_existing(home, genesis)?;
-        if chain.is_wiped()? && genesis.method != Method::Pow {
-            tracing::warn!(
-                "chain.db was lost, and with it what this server has voted for: it follows the \
-                 members and never votes again under this key; give it a new key to make it a \
-                 member again"
-            );
-        }
         let snapshots = Snapshots::open(home, genesis)?;
         chain.offer_from(Arc::clone(&snapshots))?;
         if let Some(height) = chain.rewinding()? {

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use rota_core::genesis::Method;
 
 use crate::address::{Address, without_password};
+use crate::commands::follow;
 use crate::commands::join::{self, Join};
 
 /// A replicated SQL database whose servers take turns.
@@ -60,6 +61,9 @@ pub enum Command {
     /// Make a home for a new server of an open database (pow)
     #[command(after_help = join::HELP)]
     Join(Join),
+    /// Make a home for a server that holds a cluster's data and never votes (poa, raft)
+    #[command(after_help = follow::HELP)]
+    Follow(follow::Follow),
     /// Make a new certificate for a server: before the old one ends, or for other names
     #[command(after_help = CERTIFICATE_HELP)]
     Certificate(Certificate),
@@ -296,8 +300,8 @@ Examples:
   RUST_LOG=debug rota start --home /var/lib/rota
   rota start --home pow/server-2 --mine-threads 2 --mine-share 50
 
-The server runs in the foreground, logs to standard error, and stops on Ctrl-C or SIGTERM: a leader that was \
-elected has another one elected first. `rota stop` does the same from elsewhere.
+The server runs in the foreground, logs to standard error, and stops on Ctrl-C or SIGTERM: a leader \
+that was elected has another one elected first. `rota stop` does the same from elsewhere.
 
 Exit codes:
   0  stopped when asked to
@@ -356,8 +360,8 @@ const LEADERS_HELP: &str = "\
 A line of the table is a run of blocks that one server led one after the other. The right is what \
 anyone can check: the turn of the rota (poa), an election for a term (raft), a hash below a target \
 (pow). The picture below has a column for each block, or for some where the terminal is narrower; \
-slots that passed without a block are not in it. Only final blocks are shown, those that the server \
-still has.
+slots that passed without a block are not in it. Only final blocks are shown, those that the \
+server still has.
 
 Examples:
   rota leaders 127.0.0.1:4001
@@ -388,7 +392,9 @@ pub struct Leaders {
 
 const STATUS_HELP: &str = "\
 The columns are those that matter for the method: slot and leader (poa); term, role and leader \
-(raft); head, depth, hash rate, stale blocks (pow). Equal roots at equal heights mean equal databases. Servers that are a few blocks apart are asked \
+(raft); head, work, hashes and stale blocks (pow).
+
+Equal roots at equal heights mean equal databases. Servers that are a few blocks apart are asked \
 again until a height is found that all have reached.
 
 Examples:

@@ -5,6 +5,7 @@
 //!   rota dev ──► starts `rota start` once per server ──► rota_node::run
 //!   rota init ─► writes the homes that `rota start` takes; rota certificate renews what is in them
 //!   rota join ─► writes a home for one more server of an open database
+//!   rota follow ► writes one for a server that follows a closed one's members
 //!   rota stop ──► asks the process of a server on this machine
 //!   rota status, leaders, sql, bench ──► ask running servers, as any other client would
 //! ```
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
             Command::Dev(asked) => commands::dev::run(asked).await,
             Command::Init(asked) => commands::init::run(&asked),
             Command::Join(asked) => commands::join::run(asked).await,
+            Command::Follow(asked) => commands::follow::run(&asked),
             Command::Certificate(asked) => commands::certificate::run(&asked),
             Command::Start(asked) => commands::start::run(asked).await,
             Command::Stop(asked) => commands::stop::run(asked).await,

@@ -12,7 +12,7 @@ fn root(of: u8) -> StateRoot {
     StateRoot([of; 32])
 }
 
-fn block(
+pub(super) fn block(
     height: u64,
     parent: BlockId,
     certificate: Option<Certificate>,
@@ -34,7 +34,7 @@ fn block(
     Block { header, body }
 }
 
-fn finalization(chain: ChainId, block: &Block) -> Certificate {
+pub(super) fn finalization(chain: ChainId, block: &Block) -> Certificate {
     let (slot, choice) = (block.header.slot, Choice::Finalize(block.id(chain)));
     let votes = [0, 1, 2].map(|voter| {
         let unsigned = Vote {

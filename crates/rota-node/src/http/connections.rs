@@ -30,7 +30,7 @@ use tower_service::Service as _;
 
 use super::pace::{Duplex, Pace, Patience, Received, Sent, Timed};
 use super::{Door, gate, refuse};
-use crate::porch::{Guest, Porch};
+use crate::porch::{Closing, Guest, Porch};
 
 /// How long a client may take for the TLS handshake: a slow network's round trips.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
@@ -66,6 +66,7 @@ pub(super) struct Arrival {
 /// Serves HTTP clients until the task is aborted.
 pub(super) async fn serve(listener: TcpListener, door: Door, routes: Router) {
     let porch = Porch::open("HTTP", &listener);
+    let _closing = Closing(porch.clone());
     loop {
         let (stream, address) = porch.accept(&listener).await;
         let (door, routes) = (door.clone(), routes.clone());

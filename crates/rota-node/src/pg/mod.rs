@@ -43,12 +43,13 @@ use tokio::net::TcpListener;
 
 use crate::auth::Entrance;
 use crate::driver::Driver;
-use crate::porch::Porch;
+use crate::porch::{Closing, Porch};
 use startup::Door;
 
 /// Serves PostgreSQL clients until the task is aborted.
 pub async fn serve(listener: TcpListener, driver: Driver, entrance: Entrance) -> io::Result<()> {
     let porch = Porch::open("PostgreSQL", &listener);
+    let _closing = Closing(porch.clone());
     let door = Arc::new(Door::new(entrance));
     loop {
         let (stream, address) = porch.accept(&listener).await;

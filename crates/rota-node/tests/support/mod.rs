@@ -27,7 +27,7 @@ pub struct Cluster {
     pub servers: Vec<Option<Server>>,
 }
 
-fn key(number: usize) -> SecretKey {
+pub fn key(number: usize) -> SecretKey {
     SecretKey::from_bytes([u8::try_from(number).unwrap() + 1; 32])
 }
 
@@ -69,8 +69,7 @@ impl Cluster {
             let home = tempfile::tempdir().unwrap();
             let any = "127.0.0.1:0".parse().unwrap();
             let name = format!("server-{}", number + 1);
-            let mut config =
-                ServerConfig { open: true, ..ServerConfig::new(name, any, any, any) };
+            let mut config = ServerConfig { open: true, ..ServerConfig::new(name, any, any, any) };
             create_home(home.path(), &cluster.genesis, &key(number), &config).unwrap();
             home_is(home.path(), &mut config);
             config.save(home.path()).unwrap();

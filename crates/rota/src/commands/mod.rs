@@ -4,6 +4,7 @@ pub mod backup;
 pub mod bench;
 pub mod certificate;
 pub mod dev;
+pub mod follow;
 pub mod init;
 pub mod join;
 pub mod keys;

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use rota_node::{RunOptions, Server, ServerError};
+use rota_node::{RunOptions, ServerError};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Start;
@@ -28,14 +28,13 @@ pub async fn run(asked: Start) -> Result<(), Failure> {
         mine_threads: asked.mine_threads,
         mine_share: asked.mine_share,
     };
-    let mut server = Server::start(&asked.home, options).await.map_err(failed)?;
-    let outcome = tokio::select! {
-        () = stop.asked() => Ok(()),
-        () = stdin_closed(), if asked.stop_with_stdin => Ok(()),
-        fault = server.fault() => Err(failed(fault.into())),
+    let asked_to = async {
+        tokio::select! {
+            () = stop.asked() => {}
+            () = stdin_closed(), if asked.stop_with_stdin => {}
+        }
     };
-    server.stop().await;
-    outcome
+    rota_node::run_until(&asked.home, options, asked_to).await.map_err(failed)
 }
 
 /// Ends when standard input does. A thread, since a read of standard input cannot be cancelled.
