@@ -138,8 +138,8 @@ pub struct Parameter {
     pub declared: Option<String>,
 }
 
-pub(crate) use functions::register_user;
 pub use functions::{Beyond, Fate, Outcome};
+pub(crate) use functions::{prepare_draft, register_user};
 
 /// Read-only connections to one server's files. One per thread.
 pub struct Reader {
@@ -283,7 +283,7 @@ impl Session {
             |error| Fault::storage(format!("reading the files in {}", home.display()), error);
         let mut connection = open_files(home).map_err(fault)?;
         let caller = Caller::default();
-        functions::register(&connection, home, beyond, &caller).map_err(fault)?;
+        functions::register(&connection, home, Arc::clone(beyond), &caller).map_err(fault)?;
         catalog::register(&connection).map_err(fault)?;
         told::register(&connection, home, &caller).map_err(fault)?;
         for setting in [DbConfig::SQLITE_DBCONFIG_DQS_DML, DbConfig::SQLITE_DBCONFIG_DQS_DDL] {
@@ -536,17 +536,6 @@ pub(crate) fn describe_on(connection: &Connection, sql: &str) -> Result<Descript
         read_only: prepared.readonly() && classified.access == Access::Read,
         kind: classified.kind,
     })
-}
-
-/// What a draft's connection has of a reader's, for questions about the schema.
-pub(crate) fn prepare_draft(
-    connection: &Connection,
-    home: &Path,
-    caller: &Caller,
-) -> rusqlite::Result<()> {
-    let files: Arc<dyn Beyond> = Arc::new(functions::Files);
-    functions::register(connection, home, &files, caller)?;
-    catalog::register(connection)
 }
 
 /// Makes the catalog of a draft's connection tell of the draft's schema.

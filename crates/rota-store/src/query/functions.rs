@@ -14,6 +14,7 @@ use rusqlite::{Connection, Error, OptionalExtension, Row};
 use super::open_files;
 use super::told::Blocks;
 use crate::access::Caller;
+use crate::catalog;
 use crate::chain_db::FIND_RECEIPT;
 use crate::determinism::timestamp;
 use crate::functions;
@@ -55,7 +56,7 @@ impl Beyond for Files {
 pub(super) fn register(
     connection: &Connection,
     home: &Path,
-    beyond: &Arc<dyn Beyond>,
+    beyond: Arc<dyn Beyond>,
     caller: &Caller,
 ) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
@@ -79,7 +80,6 @@ pub(super) fn register(
     }
     register_user(connection, caller)?;
     connection.create_scalar_function(c"pg_backend_pid", 0, fixed, |_| Ok(std::process::id()))?;
-    let beyond = Arc::clone(beyond);
     let (caller, blocks) = (caller.clone(), Blocks::new(home));
     let lookup = Lookup::new(home, beyond);
     connection.create_scalar_function(c"rota_transaction", 1, flags, move |call| {
@@ -94,6 +94,16 @@ pub(super) fn register(
         let message = |height, index| blocks.message_for(&caller, height, index);
         lookup.fate(&id)?.text(depth, message).map(Some)
     })
+}
+
+/// What a draft's connection has of a reader's, for questions about the schema.
+pub(crate) fn prepare_draft(
+    connection: &Connection,
+    home: &Path,
+    caller: &Caller,
+) -> rusqlite::Result<()> {
+    register(connection, home, Arc::new(Files), caller)?;
+    catalog::register(connection)
 }
 
 /// In whose name a statement runs.
