@@ -228,7 +228,7 @@ impl Monitor {
 
     /// A server goes back to this height: what was final after it is undone.
     pub fn rewinds(&mut self, server: usize, height: Height) {
-        if !self.may_rewind {
+        if !self.may_rewind && self.honest[server] {
             let detail = format!("server {server} goes back to height {height}");
             self.breaks("nothing final changes", detail);
         }

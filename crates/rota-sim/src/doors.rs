@@ -57,7 +57,8 @@ impl World {
         let patience = self.plan.patience();
         if let Some(did) = self.what_became(server, id) {
             if self.is_paused(server) {
-                return self.schedule(self.now + patience, Event::Client { number, tries: tries + 1 });
+                return self
+                    .schedule(self.now + patience, Event::Client { number, tries: tries + 1 });
             }
             if !did {
                 self.must_not_fail(number, "(asked later)");
@@ -108,9 +109,8 @@ impl World {
 
     /// An honest server among these that runs, another than the one tried before if there is one.
     pub(crate) fn door(&mut self, among: Range<usize>, before: Option<usize>) -> Option<usize> {
-        let open: Vec<usize> = among
-            .filter(|&i| self.servers[i].running.is_some() && !self.plan.is_liar(i))
-            .collect();
+        let open: Vec<usize> =
+            among.filter(|&i| self.servers[i].running.is_some() && !self.plan.is_liar(i)).collect();
         let other: Vec<usize> = open.iter().copied().filter(|&i| Some(i) != before).collect();
         let from = if other.is_empty() { open } else { other };
         (!from.is_empty()).then(|| self.luck.choose(&from))

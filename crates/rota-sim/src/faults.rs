@@ -50,6 +50,16 @@ impl World {
                 if let Some(leader) = self.leader() {
                     let side = (0..self.servers.len()).map(|server| server == leader).collect();
                     self.befall(Step::Partition { side });
+                    let patience = 2 * self.plan.parameters.election_ms * 1_000 + SECOND / 10;
+                    let doubt = Step::LeadsNoMore { server: leader };
+                    self.schedule(self.now + patience, Event::Befall(doubt));
+                }
+            }
+            Step::LeadsNoMore { server } => {
+                let status = self.servers[server].status(self.now, &self.genesis);
+                if status.is_some_and(|status| status.leader == Some(self.servers[server].node)) {
+                    let detail = format!("server {server}");
+                    self.monitor.breaks("a leader without a majority steps down in time", detail);
                 }
             }
             Step::HashRate { server, per_second } => {

@@ -25,6 +25,7 @@ mod delivery;
 pub mod disk;
 mod doors;
 mod ending;
+pub mod experiments;
 mod faults;
 pub mod liar;
 pub mod mining;

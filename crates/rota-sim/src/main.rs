@@ -3,10 +3,12 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
+use rota_sim::experiments::EXPERIMENTS;
 use rota_sim::{Counters, Plan, SCENARIOS, SECOND, World};
 
 const USAGE: &str = "\
-Usage: rota-sim [--seed N] [--seeds COUNT] [--scenario NAME | --method poa|raft|pow] [--quiet]
+Usage: rota-sim experiment NAME
+       rota-sim [--seed N] [--seeds COUNT] [--scenario NAME | --method poa|raft|pow] [--quiet]
 
 Runs COUNT seeds from N on (1 and 1 if not given) of a scenario, or of the swarm of a method. One
 seed prints every event; --quiet prints failures only.";
@@ -19,6 +21,10 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some("experiment") {
+        return experiment(&words.next().unwrap_or_default());
+    }
     let arguments = match arguments() {
         Ok(arguments) => arguments,
         Err(wrong) => {
@@ -55,6 +61,15 @@ fn main() -> ExitCode {
         arguments.seeds
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn experiment(name: &str) -> ExitCode {
+    let Some((_, print)) = EXPERIMENTS.iter().find(|(known, _)| *known == name) else {
+        let names: Vec<&str> = EXPERIMENTS.iter().map(|(name, _)| *name).collect();
+        eprintln!("no experiment is called {name:?}; there are {}", names.join(", "));
+        return ExitCode::from(2);
+    };
+    if print() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn names() -> String {

@@ -38,6 +38,8 @@ pub struct FoundBlock {
     pub server: usize,
     /// The proof's hash.
     pub hash: HeaderHash,
+    /// That of the block it stands on.
+    pub previous: HeaderHash,
     /// The block.
     pub id: BlockId,
 }
@@ -94,9 +96,9 @@ impl World {
         let ends = running.searching.take_if(|searching| searching.number == number);
         let Some(proof) = ends.and_then(|searching| searching.found) else { return };
         self.met(Fault::Found);
-        let (hash, id) = (proof.hash(), proof.block());
+        let (hash, previous, id) = (proof.hash(), proof.previous(), proof.block());
         self.note(format_args!("server {server} finds {hash:?}"));
-        self.found.push(FoundBlock { at: self.now, server, hash, id });
+        self.found.push(FoundBlock { at: self.now, server, hash, previous, id });
         self.give(server, Work::Input(Input::Found(proof)));
     }
 

@@ -98,7 +98,8 @@ impl World {
         if let Some(before) = &before {
             self.readers.by_id.remove(&before.id);
         }
-        let Some(server) = self.door(0..self.servers.len(), before.map(|before| before.server)) else {
+        let Some(server) = self.door(0..self.servers.len(), before.map(|before| before.server))
+        else {
             self.schedule(self.now + PAUSE, Event::Read { number, tries });
             return;
         };

@@ -97,6 +97,11 @@ pub enum Step {
         /// To whom.
         to: usize,
     },
+    /// It must have noticed by now that it leads no more: nobody has heard of it for long enough.
+    LeadsNoMore {
+        /// Which server.
+        server: usize,
+    },
     /// All links are mended.
     Heal,
     /// The wall clock jumps by so much.

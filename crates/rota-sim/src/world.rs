@@ -41,22 +41,55 @@ const MAX_EVENTS: u64 = 10_000_000;
 /// Something that is to happen.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Arrive { from: usize, to: usize, message: Rc<Sent> },
-    Connected { server: usize, peer: usize },
-    Turn { server: usize, life: u64 },
-    Woken { server: usize, life: u64, timer: u64 },
-    Execute { server: usize, life: u64 },
-    Restart { server: usize, life: u64 },
-    Client { number: usize, tries: u32 },
-    Read { number: usize, tries: u64 },
+    Arrive {
+        from: usize,
+        to: usize,
+        message: Rc<Sent>,
+    },
+    Connected {
+        server: usize,
+        peer: usize,
+    },
+    Turn {
+        server: usize,
+        life: u64,
+    },
+    Woken {
+        server: usize,
+        life: u64,
+        timer: u64,
+    },
+    Execute {
+        server: usize,
+        life: u64,
+    },
+    Restart {
+        server: usize,
+        life: u64,
+    },
+    Client {
+        number: usize,
+        tries: u32,
+    },
+    Read {
+        number: usize,
+        tries: u64,
+    },
     Befall(Step),
     DrawFault,
     FaultsEnd,
     Check,
     /// A search has come to its end.
-    Found { server: usize, life: u64, number: u64 },
+    Found {
+        server: usize,
+        life: u64,
+        number: u64,
+    },
     /// A punishment is over.
-    Reopened { one: usize, other: usize },
+    Reopened {
+        one: usize,
+        other: usize,
+    },
 }
 
 /// What came of a run.
@@ -543,7 +576,6 @@ impl World {
     pub(crate) fn met(&mut self, fault: Fault) {
         self.met.borrow_mut().count(fault);
     }
-
 }
 
 impl fmt::Display for Outcome {

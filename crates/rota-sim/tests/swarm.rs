@@ -4,16 +4,35 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rota_core::genesis::Method;
 use rota_sim::{Counters, Fault, Plan, World};
 
 /// As many as a change is tried with; thousands run by night (`rota-sim --seeds`).
 const SEEDS: u64 = 200;
+
+/// The same for `raft` and `pow`.
+const FEWER: u64 = 100;
 
 /// Runs on two threads, each with whole worlds of its own.
 const THREADS: usize = 2;
 
 #[test]
 fn swarms_of_faults_break_no_rule() {
+    swarm(Method::Poa, SEEDS, &Fault::POA);
+}
+
+#[test]
+fn swarms_of_faults_break_no_rule_of_rafts() {
+    swarm(Method::Raft, FEWER, &Fault::RAFT);
+}
+
+#[test]
+fn swarms_of_faults_and_lies_break_no_rule_of_pows() {
+    swarm(Method::Pow, FEWER, &Fault::POW);
+}
+
+/// Runs so many seeds; each of these faults must have been met.
+fn swarm(method: Method, seeds: u64, faults: &[Fault]) {
     let next = AtomicU64::new(1);
     let failures = Mutex::new(Vec::new());
     let met = Mutex::new(Counters::default());
@@ -22,10 +41,10 @@ fn swarms_of_faults_break_no_rule() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed > SEEDS {
+                    if seed > seeds {
                         return;
                     }
-                    let outcome = World::run(Plan::swarm(seed), false);
+                    let outcome = World::run(Plan::swarm_of(method, seed), false);
                     met.lock().unwrap().add(&outcome.met);
                     if outcome.broken.is_some() {
                         failures.lock().unwrap().push(outcome.to_string());
@@ -35,9 +54,9 @@ fn swarms_of_faults_break_no_rule() {
         }
     });
     let failures = failures.into_inner().unwrap();
-    assert!(failures.is_empty(), "{} of {SEEDS}:\n{}", failures.len(), failures.join("\n\n"));
+    assert!(failures.is_empty(), "{} of {seeds}:\n{}", failures.len(), failures.join("\n\n"));
     let met = met.into_inner().unwrap();
-    for fault in Fault::POA {
+    for &fault in faults {
         assert!(met.of(fault) > 0, "no run met {fault:?}: {met:?}");
     }
 }

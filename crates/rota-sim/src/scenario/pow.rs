@@ -39,26 +39,35 @@ const FAULTS: &[Fault] = &[
     Fault::HashRate,
 ];
 
+impl Plan {
+    /// So many miners, and so many servers that do not mine, in calm weather; none has a hash rate.
+    pub fn miners(name: &'static str, seed: u64, miners: usize, others: usize, pow: Pow) -> Self {
+        let mut plan = Self::calm(name, seed);
+        plan.method = Method::Pow;
+        plan.servers = miners + others;
+        plan.clocks = vec![0; plan.servers];
+        plan.true_clocks = vec![true; plan.servers];
+        plan.hash_rates = vec![0; plan.servers];
+        plan.pow = Some(pow);
+        plan.readers = Vec::new();
+        plan
+    }
+}
+
 /// Some miners that together meet the spacing, alike in speed, and some servers that do not mine.
 fn servers(name: &'static str, seed: u64, miners: usize, others: usize, depth: u32) -> Plan {
-    let mut plan = Plan::calm(name, seed);
-    plan.method = Method::Pow;
-    plan.servers = miners + others;
-    plan.clocks = vec![0; plan.servers];
-    plan.true_clocks = vec![true; plan.servers];
-    plan.pow = Some(Pow {
+    let rules = Pow {
         spacing_s: SPACING_S,
         bits: BITS,
         retarget: Retarget::Asert { halflife_s: 288 * SPACING_S },
         depth,
         reward: 50_000_000,
         fee_per_kb: 0,
-    });
+    };
+    let mut plan = Plan::miners(name, seed, miners, others, rules);
     let each = HASHES / u64::from(SPACING_S) / miners as u64;
-    plan.hash_rates = vec![each; miners];
-    plan.hash_rates.resize(plan.servers, 0);
+    plan.hash_rates[..miners].fill(each);
     plan.parameters.snapshot_blocks = 20;
-    plan.readers = Vec::new();
     plan.clients = writers(2, 4, SECOND, Mix::Plain);
     plan.faults_end = 20 * SECOND;
     plan.settle = 1_200 * SECOND;
@@ -83,10 +92,7 @@ fn halves(name: &'static str, seed: u64, depth: u32) -> Plan {
     let mut plan = servers(name, seed, 4, 2, depth);
     let side = vec![true, true, false, false, true, false];
     let parted = 20 * SPACING;
-    plan.script = vec![
-        (parted, Step::Partition { side }),
-        (parted + 2 * 30 * SPACING, Step::Heal),
-    ];
+    plan.script = vec![(parted, Step::Partition { side }), (parted + 2 * 30 * SPACING, Step::Heal)];
     plan.faults_end = parted + 2 * 30 * SPACING + SECOND;
     plan.clients = writers(4, 8, 4 * SECOND, Mix::Plain);
     plan.limited = false;

@@ -75,8 +75,7 @@ pub(super) fn leader_alone(seed: u64) -> Plan {
 /// One leader after the other is killed.
 pub(super) fn killed_leaders(seed: u64) -> Plan {
     let mut plan = members("raft-killed-leaders", seed, 5);
-    plan.script =
-        (1..10).map(|at| (2 * at * SECOND, Step::CrashLeader { down: SECOND })).collect();
+    plan.script = (1..10).map(|at| (2 * at * SECOND, Step::CrashLeader { down: SECOND })).collect();
     plan.faults = vec![Fault::CrashAtOutput];
     plan.fault_every = SECOND;
     plan.faults_end = 20 * SECOND;
