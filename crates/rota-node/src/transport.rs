@@ -126,6 +126,8 @@ pub enum Incoming {
     Message(NodeId, Message, Room),
     /// Streams to this peer were opened (again): it may have missed everything.
     Connected(NodeId),
+    /// This peer is gone; where anybody may come, it may be for good.
+    Disconnected(NodeId),
 }
 
 /// What a message takes of [`queues::CHECKS_BYTES`], until this is dropped.
@@ -623,7 +625,7 @@ impl Network {
         };
         let (kind, direction, stream) = match event {
             StreamEvent::Opened(kind, direction, stream) => (kind, direction, stream),
-            StreamEvent::Failed(kind) => {
+            StreamEvent::Failed(kind) | StreamEvent::Unknown(kind) => {
                 tracing::debug!(peer = %key, ?kind, "a stream could not be opened");
                 self.swarm.close_connection(id);
                 return;

@@ -25,8 +25,8 @@ use libp2p::swarm::handler::{
 };
 use libp2p::swarm::{
     ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-    NetworkBehaviour, Stream, StreamProtocol, SubstreamProtocol, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm,
+    NetworkBehaviour, Stream, StreamProtocol, StreamUpgradeError, SubstreamProtocol, THandler,
+    THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{PeerId, swarm};
 use rota_core::types::ChainId;
@@ -112,7 +112,9 @@ pub enum Direction {
 pub enum StreamEvent {
     /// It is open.
     Opened(Kind, Direction, Stream),
-    /// We could not open it: the connection is of no use.
+    /// The other side does not know its name.
+    Unknown(Kind),
+    /// We could not open it for another reason: the connection is of no use.
     Failed(Kind),
 }
 
@@ -315,6 +317,10 @@ impl ConnectionHandler for Link {
                 protocol: (stream, kind),
                 ..
             }) => StreamEvent::Opened(kind, Direction::Outgoing, stream),
+            ConnectionEvent::DialUpgradeError(DialUpgradeError {
+                info: kind,
+                error: StreamUpgradeError::NegotiationFailed,
+            }) => StreamEvent::Unknown(kind),
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info: kind, .. }) => {
                 StreamEvent::Failed(kind)
             }

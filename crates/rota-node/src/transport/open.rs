@@ -217,7 +217,7 @@ impl OpenNetwork {
         };
         let now = Instant::now();
         if dial.is_some() {
-            self.entrances.answered(at, key, now);
+            self.entrances.answered(at, key);
             self.book.answered(key, at, since_1970(), now);
         }
         if dial.is_some_and(|dial| dial.purpose == Purpose::Feeler) || key == self.own {
@@ -307,7 +307,11 @@ impl OpenNetwork {
         };
         let (kind, direction, stream) = match event {
             StreamEvent::Opened(kind, direction, stream) => (kind, direction, stream),
-            StreamEvent::Failed(_) => return self.other_database(&key),
+            StreamEvent::Unknown(_) => return self.other_database(&key),
+            StreamEvent::Failed(_) => {
+                self.swarm.close_connection(id);
+                return;
+            }
         };
         if neighbour.open.contains(&(kind, direction)) {
             self.punish(&key, &Invalid::Rule("a second stream of the same kind"));
@@ -325,7 +329,13 @@ impl OpenNetwork {
                 let _ = votes.send(Incoming::Connected(key)).await;
             });
             neighbour.tasks.push(announce.abort_handle());
-            self.next_walk = self.next_walk.min(Instant::now());
+            if outbound {
+                let now = Instant::now();
+                self.book.welcomed(&key);
+                self.entrances.welcomed(&key, now);
+                // It knows others, whom we may need.
+                self.next_walk = self.next_walk.min(now);
+            }
         }
     }
 
@@ -342,12 +352,18 @@ impl OpenNetwork {
 
     fn closed(&mut self, peer: &PeerId, id: ConnectionId, why: &str) {
         let Some(key) = node_id(peer) else { return };
-        if self.neighbours.get(&key).is_none_or(|neighbour| neighbour.connection != id) {
+        let Some(neighbour) = self.neighbours.get(&key).filter(|one| one.connection == id) else {
             return;
+        };
+        let now = Instant::now();
+        if neighbour.is_complete() {
+            tracing::info!(peer = %key, why, "disconnected");
+        } else {
+            tracing::debug!(peer = %key, why, "not let in");
+            self.book.failed(&key, now);
         }
-        tracing::info!(peer = %key, why, "disconnected");
         self.forget(&key);
-        let then = Instant::now() + REDIAL;
+        let then = now + REDIAL;
         self.book.not_before(&key, then);
         self.entrances.not_before(&key, then);
     }
@@ -394,6 +410,8 @@ impl OpenNetwork {
         }
         if gone.is_complete() {
             self.transport.observer.peer_is(key, false);
+            // Where the queue is full this is lost, and the replica finds out by asking in vain.
+            let _ = self.inboxes.votes.queue.try_send(Incoming::Disconnected(*key));
         }
     }
 
@@ -467,8 +485,10 @@ impl OpenNetwork {
         let Some(discovery) = self.swarm.behaviour_mut().discovery.as_mut() else { return };
         for (peer, addresses) in discovery.heard() {
             let Some(key) = node_id(&peer).filter(|key| *key != self.own) else { continue };
-            if let Some(at) = addresses.iter().find_map(socket) {
-                self.book.heard(key, at, now);
+            for at in addresses.iter().filter_map(socket) {
+                if self.book.heard(key, at, now) {
+                    break;
+                }
             }
         }
     }

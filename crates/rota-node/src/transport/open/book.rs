@@ -111,7 +111,8 @@ impl Book {
         true
     }
 
-    /// It is there: we dialled it and it showed its key.
+    /// It is there: we dialled it and it showed its key. Whether it has a place for us is another
+    /// question: see [`Book::welcomed`].
     pub fn answered(&mut self, key: NodeId, at: SocketAddr, seen: u64, now: Instant) {
         let group = self.groups.of(at);
         let known = self.entries.remove(&key);
@@ -120,12 +121,20 @@ impl Book {
         {
             return;
         }
-        let entry = Entry { at, group, tried: true, failures: 0, next: now, seen };
+        let failures = known.map_or(0, |known| known.failures);
+        let entry = Entry { at, group, tried: true, failures, next: now, seen };
         self.entries.insert(key, entry);
         self.changed = true;
     }
 
-    /// It did not answer, or somebody else did.
+    /// It took us for a neighbour.
+    pub fn welcomed(&mut self, key: &NodeId) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.failures = 0;
+        }
+    }
+
+    /// It did not answer, or somebody else did, or it has no place for us.
     pub fn failed(&mut self, key: &NodeId, now: Instant) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.failures = entry.failures.saturating_add(1);
@@ -324,6 +333,20 @@ mod tests {
         assert!(book.choose(0, now + FIRST_PAUSE * 2, |_, _| true).is_none());
         book.failed(&key(1), now);
         assert_eq!(book.len(), (0, 0));
+    }
+
+    #[test]
+    fn a_full_server_is_not_dialled_over_and_over() {
+        let (mut book, now) = (book(), Instant::now());
+        for _ in 0..5 {
+            book.answered(key(1), at("8.8.8.8:1"), 5, now);
+            book.failed(&key(1), now);
+        }
+        assert!(book.choose(0, now + FIRST_PAUSE * 31, |_, _| true).is_none());
+        assert!(book.choose(0, now + FIRST_PAUSE * 32, |_, _| true).is_some());
+        book.welcomed(&key(1));
+        book.failed(&key(1), now);
+        assert!(book.choose(0, now + FIRST_PAUSE * 2, |_, _| true).is_some());
     }
 
     #[test]

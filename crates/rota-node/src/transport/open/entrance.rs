@@ -34,8 +34,10 @@ const MOST_DOUBLINGS: u32 = 8;
 #[derive(Debug)]
 struct Entrance {
     address: String,
-    /// Who answers there, once that is known.
+    /// Who is to answer there, in the operator's words; or who did.
     key: Option<NodeId>,
+    /// Whether the operator said so. Otherwise the server there may have another key tomorrow.
+    given: bool,
     /// What its name meant when it was dialled last.
     dialled: Vec<SocketAddr>,
     tries: u32,
@@ -51,9 +53,10 @@ pub struct Entrances(Vec<Entrance>);
 impl Entrances {
     /// From the settings.
     pub fn new(bootstrap: Vec<String>, peers: Vec<Peer>, own: &NodeId, now: Instant) -> Self {
-        let entrance = |address, key| Entrance {
+        let entrance = |address, key: Option<NodeId>| Entrance {
             address,
             key,
+            given: key.is_some(),
             dialled: Vec::new(),
             tries: 0,
             next: now,
@@ -80,6 +83,9 @@ impl Entrances {
             if one.own || now < one.next || one.key.as_ref().is_some_and(&connected) {
                 continue;
             }
+            if !one.given {
+                one.key = None;
+            }
             let pause = FIRST_PAUSE.saturating_mul(1 << one.tries.min(MOST_DOUBLINGS));
             one.tries = one.tries.saturating_add(1);
             one.next = now + pause.min(longest);
@@ -101,9 +107,15 @@ impl Entrances {
     }
 
     /// Somebody answers at this address.
-    pub fn answered(&mut self, at: SocketAddr, key: NodeId, now: Instant) {
-        for one in self.0.iter_mut().filter(|one| one.dialled.contains(&at)) {
+    pub fn answered(&mut self, at: SocketAddr, key: NodeId) {
+        for one in self.0.iter_mut().filter(|one| !one.given && one.dialled.contains(&at)) {
             one.key = Some(key);
+        }
+    }
+
+    /// It took us for a neighbour: if it is lost, it is tried again at once.
+    pub fn welcomed(&mut self, key: &NodeId, now: Instant) {
+        for one in self.0.iter_mut().filter(|one| one.key == Some(*key)) {
             one.tries = 0;
             one.next = now;
         }
@@ -160,13 +172,29 @@ mod tests {
             assert_eq!(entrances.due(now, true, nobody).len(), 2);
         }
         entrances.dialled(0, &[at]);
-        entrances.answered(at, key(1), now);
+        entrances.answered(at, key(1));
+        entrances.welcomed(&key(1), now);
         assert_eq!(
             entrances.due(now + LONGEST, false, |it| *it == key(1)),
             [(1, "b:1".to_owned())]
         );
         // Lost again: at once, and no later than a lone server waits.
         assert_eq!(entrances.due(now + LONGEST * 2, true, nobody).len(), 2);
+    }
+
+    #[test]
+    fn another_key_may_answer_tomorrow_unless_the_operator_named_one() {
+        let now = Instant::now();
+        let known = Peer { key: key(5), address: "a:1".into(), follows: false };
+        let mut entrances = Entrances::new(vec!["b:1".into()], vec![known], &key(9), now);
+        let at: SocketAddr = "8.8.8.8:1".parse().unwrap();
+        for number in 0..2 {
+            entrances.dialled(number, &[at]);
+        }
+        entrances.answered(at, key(1));
+        assert_eq!((entrances.key(0), entrances.key(1)), (Some(key(5)), Some(key(1))));
+        assert_eq!(entrances.due(now + LONGEST, true, |_| false).len(), 2);
+        assert_eq!((entrances.key(0), entrances.key(1)), (Some(key(5)), None));
     }
 
     #[test]
