@@ -262,3 +262,43 @@ impl Pending {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receipt(id: TransactionId) -> Receipt {
+        Receipt { id, height: Height(7), index: 1, outcome: Ok(Vec::new()) }
+    }
+
+    #[test]
+    fn nothing_is_acknowledged_while_depth_means_nothing() {
+        let pending = Pending::new(ChainId::default(), NodeId::default());
+        let [one, two] = [1, 2].map(|byte| TransactionId([byte; 32]));
+        let [mut first, mut second] =
+            [one, two].map(|id| pending.wait_for(id, Wait::Final, Vec::new()).unwrap());
+        pending.pause(Some("no block for 15 s".into()));
+        pending.executed(&[receipt(one)], true);
+        assert!(first.answer.try_recv().is_err());
+        assert!(pending.why_late().contains("no block for 15 s"));
+        pending.pause(None);
+        assert_eq!(first.answer.try_recv().unwrap().unwrap().height, Height(7));
+        // Of a newer block it is not known yet whether anything speaks against it.
+        pending.executed(&[receipt(two)], false);
+        assert!(second.answer.try_recv().is_err());
+        pending.pause(None);
+        assert!(second.answer.try_recv().unwrap().is_ok());
+    }
+
+    #[test]
+    fn who_has_gone_is_not_kept_for_later() {
+        let pending = Pending::new(ChainId::default(), NodeId::default());
+        let id = TransactionId([1; 32]);
+        let gone = pending.wait_for(id, Wait::Final, Vec::new()).unwrap();
+        pending.pause(Some("slow".into()));
+        pending.executed(&[receipt(id)], true);
+        drop(gone);
+        pending.pause(Some("slow".into()));
+        assert!(pending.paused().answers.is_empty());
+    }
+}
