@@ -415,6 +415,17 @@ fn with_a_fee_everybody_has_the_tables_that_it_makes_and_no_others() {
 }
 
 #[test]
+fn a_cluster_without_administrators_has_grants_all_the_same() {
+    let administrators = vec![Administrator::open("root")];
+    let mut pair = Pair::with(Genesis { administrators, ..pow(1) });
+    let script = format!("CREATE TABLE t(a); GRANT SELECT ON t TO \"{}\"", account(BOB));
+    let transaction = Transaction { user: account(MINER), ..pair.maker.sql(&script) };
+    let envelope = pair.maker.envelope(MINER, vec![transaction]);
+    let block = pair.maker.block_of(vec![envelope]);
+    assert_eq!(code(&pair.apply(&block).unwrap().receipts[0].outcome), "ok");
+}
+
+#[test]
 fn transfers_that_cannot_be_move_nothing() {
     let mut bench = Bench::mined(0, 1);
     bench.endow(ALICE, 100);
