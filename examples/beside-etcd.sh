@@ -108,8 +108,8 @@ rota_start() {
 
 # The leader's number, as the first server says.
 rota_leader() {
-    "$rota" status "127.0.0.1:$((4001 + port_offset))" --json 2>/dev/null |
-        grep -o '"leader": *{[^}]*}' | grep -o '"number": *[0-9]*' | grep -o '[0-9]*$' | head -n 1
+    curl -s "http://127.0.0.1:$((4001 + port_offset))/status" |
+        grep -o '"leader":{[^}]*}' | grep -o '"number":[0-9]*' | grep -o '[0-9]*$' | head -n 1
 }
 
 rota_stop() {

@@ -297,14 +297,17 @@ impl Journal for ChainDb {
         if records.is_empty() && self.receipts.is_empty() && self.notes.is_empty() {
             return Ok(());
         }
-        let written = if self.notes.is_empty() {
-            self.write(records)?
+        let behind = !self.can_wait(records);
+        let written = if self.notes.is_empty() || !behind {
+            self.write(records, behind)?
         } else {
-            self.write(&[self.notes.as_slice(), records].concat())?
+            self.write(&[self.notes.as_slice(), records].concat(), behind)?
         };
         self.fsyncs += 1;
-        self.receipts.clear();
-        self.notes.clear();
+        if behind {
+            self.receipts.clear();
+            self.notes.clear();
+        }
         self.unsorted = written.unsorted;
         self.last = written.last;
         self.tail_end = written.tail_end;
@@ -346,7 +349,7 @@ struct Written {
 }
 
 impl ChainDb {
-    fn write(&mut self, records: &[Record]) -> Result<Written, Fault> {
+    fn write(&mut self, records: &[Record], behind: bool) -> Result<Written, Fault> {
         let finality = records.iter().filter_map(|record| match record {
             Record::Finalized { blocks, .. } => {
                 let header = &blocks.last()?.header;
@@ -376,12 +379,13 @@ impl ChainDb {
         let mut gone = writing.empty_tail(last.1).map_err(write_fault)?;
         gone.extend(writing.cut.iter().filter(|id| !writing.new.contains_key(id)));
         let tail_end = writing.tail_end;
-        let unsorted = writing.receipts(&self.receipts, self.unsorted).map_err(write_fault)?;
+        let receipts = if behind { self.receipts.as_slice() } else { &[] };
+        let unsorted = writing.receipts(receipts, self.unsorted).map_err(write_fault)?;
         if self.undone {
             writing.applied_again(&self.receipts).map_err(write_fault)?;
         }
         if !writing.finalized.is_empty() {
-            self.prune.some(&writing.transaction, writing.height).map_err(write_fault)?;
+            self.prune.some(&writing.transaction, writing.height, writing.finalized.len()).map_err(write_fault)?;
         }
         let Writing { transaction, new, .. } = writing;
         transaction.commit().map_err(write_fault)?;

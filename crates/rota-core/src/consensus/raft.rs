@@ -16,10 +16,12 @@
 //! anybody does (`behind`); members are those of the genesis, and the crate's changes of
 //! configuration are not used.
 //!
-//! Files: `log` is the log in memory, `ready` does what the crate wants done, `lead` decides when a
-//! leader proposes, `reads` are linearizable reads, `roots` what members have executed.
+//! Files: `log` is the log in memory, `ready` does what the crate wants done, `held` says less than
+//! it wants said, `lead` decides when a leader proposes, `reads` are linearizable reads, `roots` what
+//! members have executed.
 
 mod behind;
+mod held;
 mod lead;
 mod log;
 mod reads;
@@ -46,6 +48,7 @@ use crate::time::{Instant, Now};
 use crate::types::{BlockId, ChainId, NodeId, Slot};
 
 use behind::{Behind, place_of};
+use held::Held;
 use lead::Pace;
 use log::{Log, Place};
 use roots::{Difference, Roots};
@@ -57,7 +60,11 @@ use ticks::Timeouts;
 const MAX_INFLIGHT: usize = 8;
 
 /// What was noted is written after this, should nothing else be: an fsync when the load ends.
-const FLUSH_AFTER: Duration = Duration::from_millis(25);
+const FLUSH_AFTER: Duration = Duration::from_millis(100);
+
+/// The same, when it costs no fsync of its own: until then entries alone are written, which touch
+/// few pages.
+const FLUSH_WITH_OTHERS: Duration = Duration::from_millis(25);
 
 /// The last final block.
 struct Last {
@@ -93,6 +100,7 @@ pub struct Raft {
     reads: reads::Reads,
     behind: Option<Behind>,
     snapshots_sent: BTreeMap<u64, Instant>,
+    held: Held,
     /// The oldest record that was noted and may not be on disk.
     noted_at: Option<Instant>,
     reported: BTreeSet<(u64, &'static str)>,
@@ -150,6 +158,7 @@ impl Raft {
             reads: reads::Reads::new(id),
             behind: None,
             snapshots_sent: BTreeMap::new(),
+            held: Held::default(),
             noted_at: None,
             reported: BTreeSet::new(),
             actions,
@@ -242,10 +251,10 @@ impl Raft {
 
     /// What was noted is written by itself when nothing else is.
     fn flush(&mut self) {
-        if self.actions.iter().any(|action| matches!(action, Action::Persist(_))) {
-            self.noted_at = None;
-        }
-        if self.noted_at.is_some_and(|at| self.now.instant.since(at) >= FLUSH_AFTER) {
+        let Some(noted_at) = self.noted_at else { return };
+        let writes = self.actions.iter().any(|action| matches!(action, Action::Persist(_)));
+        let patience = if writes { FLUSH_WITH_OTHERS } else { FLUSH_AFTER };
+        if self.now.instant.since(noted_at) >= patience {
             self.noted_at = None;
             self.save_hard_state();
         }
@@ -333,15 +342,14 @@ impl Consensus for Raft {
             Event::Applied(applied) => self.on_applied(applied),
             Event::Read { nonce } => self.read(nonce),
             Event::Yield => self.hand_over(),
-            Event::Validated { .. }
-            | Event::Disconnected(_)
-            | Event::Found(_)
-            | Event::Mine(_) => {}
+            Event::Validated { .. } | Event::Disconnected(_) | Event::Found(_) | Event::Mine(_) => {
+            }
         }
         self.carry_out();
         self.look_at_leader();
         self.answer_reads();
         self.fetch_missing();
+        self.release();
         self.flush();
         std::mem::take(&mut self.actions)
     }
@@ -355,7 +363,7 @@ impl Consensus for Raft {
     fn wake(&self) -> Option<Instant> {
         let tick = self.aside_until().unwrap_or_else(|| self.next_tick());
         let flush = self.noted_at.map(|at| at.plus(FLUSH_AFTER));
-        let others = [self.next_empty_block(), self.next_question(), flush];
+        let others = [self.next_empty_block(), self.next_question(), flush, self.held.wake()];
         others.into_iter().flatten().chain([tick]).min()
     }
 

@@ -11,6 +11,7 @@
 //! only beside others that have it, and their words cannot be here before the records that stand in
 //! the same batch are on disk.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use raft::StateRole;
@@ -51,15 +52,18 @@ impl Raft {
             }
             let entries = ready.take_entries();
             let records = self.store(entries);
-            self.send_all(told);
+            let waiting = self.members_that_wait(&committed);
+            self.send_all(told, &waiting);
             self.on_committed(committed);
             self.actions.extend(records.into_iter().map(Action::Persist));
             self.save(state);
-            self.send_all(promised);
+            self.send_all(promised, &waiting);
             // The host has all this on disk before it carries out any of what follows.
             let mut light = self.node.advance_append(ready);
-            self.send_all(light.take_messages());
-            self.on_committed(light.take_committed_entries());
+            let committed = light.take_committed_entries();
+            let waiting = self.members_that_wait(&committed);
+            self.send_all(light.take_messages(), &waiting);
+            self.on_committed(committed);
             self.node.advance_apply();
         }
         self.fresh.clear();
@@ -111,15 +115,27 @@ impl Raft {
         self.actions.push(Action::Persist(record));
     }
 
-    fn send_all(&mut self, messages: Vec<Wire>) {
+    fn members_that_wait(&self, committed: &[WireEntry]) -> BTreeSet<u64> {
+        let log = self.node.store();
+        let blocks = committed.iter().filter_map(|entry| log.get(entry.index)?.block.as_ref());
+        self.waiting_for(blocks.map(|(_, block)| &**block))
+    }
+
+    fn send_all(&mut self, messages: Vec<Wire>, waiting: &BTreeSet<u64>) {
         for wire in messages {
-            if wire.get_msg_type() == MessageType::MsgSnapshot {
-                self.snapshots_sent.insert(wire.to, self.now.instant);
+            if !self.hold(&wire, waiting) {
+                self.say(wire);
             }
-            if let Some((to, message)) = self.in_our_words(wire) {
-                let message = Message::Raft(Box::new(message));
-                self.actions.push(Action::Send { to: Recipient::One(to), message });
-            }
+        }
+    }
+
+    pub(super) fn say(&mut self, wire: Wire) {
+        if wire.get_msg_type() == MessageType::MsgSnapshot {
+            self.snapshots_sent.insert(wire.to, self.now.instant);
+        }
+        if let Some((to, message)) = self.in_our_words(wire) {
+            let message = Message::Raft(Box::new(message));
+            self.actions.push(Action::Send { to: Recipient::One(to), message });
         }
     }
 

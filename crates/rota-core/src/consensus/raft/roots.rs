@@ -156,10 +156,7 @@ mod tests {
         assert_eq!(roots.told(2, at(2, 1)), None);
         assert_eq!(roots.told(3, at(2, 9)), None);
         assert_eq!(roots.reached(3), Height(0));
-        assert_eq!(
-            roots.executed(at(2, 1)),
-            [Difference { member: 3, height: Height(2) }]
-        );
+        assert_eq!(roots.executed(at(2, 1)), [Difference { member: 3, height: Height(2) }]);
         assert_eq!(roots.reached(3), Height(2));
     }
 }

@@ -171,8 +171,8 @@ impl Raft {
             term = entry.term;
         }
         let log = self.node.store();
-        let is_late = message.term < self.node.raft.term
-            || message.index < self.node.raft.raft_log.committed;
+        let is_late =
+            message.term < self.node.raft.term || message.index < self.node.raft.raft_log.committed;
         if is_late || log.term_at(message.index) != Some(message.log_term) {
             return Ok(()); // the crate takes none of its entries
         }

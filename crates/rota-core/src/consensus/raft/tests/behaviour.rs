@@ -10,6 +10,8 @@ fn one_member_is_elected_and_its_blocks_are_final_on_all() {
     cluster.write(leader, "a");
     cluster.write(leader, "b");
     cluster.deliver();
+    assert_eq!(cluster.finals(leader), "a b", "the others hear of it a moment later");
+    cluster.settle();
     for who in 0..3 {
         assert_eq!(cluster.finals(who), "a b");
         assert!(cluster.raft(who).is_live());
@@ -130,7 +132,7 @@ fn a_leaders_entries_travel_while_it_writes_them() {
 fn a_restart_decides_nothing_anew() {
     let (mut cluster, leader) = Cluster::with_leader(3);
     cluster.write(leader, "a");
-    cluster.deliver();
+    cluster.settle();
     for who in 0..3 {
         let before = (cluster.term(who), cluster.servers[who].disk.hard_state.vote);
         cluster.crash(who);
@@ -143,7 +145,7 @@ fn a_restart_decides_nothing_anew() {
     cluster.pass(1_000);
     let leader = cluster.leader().unwrap();
     cluster.write(leader, "b");
-    cluster.deliver();
+    cluster.settle();
     for who in 0..3 {
         assert_eq!(cluster.finals(who), "a b");
     }
@@ -156,9 +158,11 @@ fn a_vote_outlives_a_crash() {
     let first = (0..3)
         .min_by_key(|&who| cluster.raft(who).node.raft.randomized_election_timeout())
         .unwrap();
-    while !cluster.servers.iter().any(|server| {
-        server.disk.hard_state.vote.is_some() && server.disk.hard_state.term == 1
-    }) {
+    while !cluster
+        .servers
+        .iter()
+        .any(|server| server.disk.hard_state.vote.is_some() && server.disk.hard_state.term == 1)
+    {
         let at = cluster.raft(first).wake().unwrap();
         cluster.set_time(at);
         cluster.step(first, Event::Timer);
@@ -262,7 +266,7 @@ fn a_leader_that_stops_hands_over_at_once() {
     assert_ne!(new, old, "without any time passing");
     assert_eq!(cluster.term(new), 2);
     cluster.write(new, "b");
-    cluster.deliver();
+    cluster.settle();
     assert_eq!(cluster.finals(old), "a b");
     cluster.crash(new);
     cluster.pass(5_000);

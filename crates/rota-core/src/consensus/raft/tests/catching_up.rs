@@ -1,8 +1,8 @@
 //! Members that are far behind.
 
 use super::cluster::Cluster;
-use crate::consensus::raft::log::KEPT_ENTRIES;
 use crate::consensus::Consensus;
+use crate::consensus::raft::log::KEPT_ENTRIES;
 
 fn many(cluster: &mut Cluster, leader: usize, count: usize) {
     for number in 0..count {
@@ -34,7 +34,7 @@ fn who_is_behind_the_leaders_log_fetches_final_blocks_and_goes_on() {
     cluster.pass(2_000);
     assert_eq!(cluster.height(late), cluster.height(leader));
     cluster.write(leader, "last");
-    cluster.deliver();
+    cluster.settle();
     assert!(cluster.finals(late).ends_with("last"));
     assert_eq!(cluster.leader(), Some(leader));
 }

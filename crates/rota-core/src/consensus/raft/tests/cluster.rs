@@ -53,8 +53,7 @@ impl Disk {
     /// As `ChainDb::settle`: what is executed was final.
     fn settle(&mut self, executed: Height) {
         let blocks = self.tail.iter().filter_map(|entry| entry.block.clone());
-        let blocks: Vec<_> =
-            blocks.take_while(|block| block.header.height <= executed).collect();
+        let blocks: Vec<_> = blocks.take_while(|block| block.header.height <= executed).collect();
         if let Some(last) = blocks.last() {
             let finality = super::super::behind::place_of(last).finality();
             self.append(vec![Record::Finalized { blocks, finality }]);
@@ -299,12 +298,7 @@ impl Cluster {
     }
 
     /// What is final is on a majority's disks, and the same everywhere.
-    fn finalize(
-        &mut self,
-        who: usize,
-        blocks: Vec<Arc<Block>>,
-        records: &[Record],
-    ) -> Vec<Action> {
+    fn finalize(&mut self, who: usize, blocks: Vec<Arc<Block>>, records: &[Record]) -> Vec<Action> {
         for block in blocks {
             let height = usize::try_from(block.header.height.0).unwrap();
             assert_eq!(height, self.servers[who].finalized.len() + 1, "finalized out of order");
@@ -370,6 +364,12 @@ impl Cluster {
         while let Some(flying) = self.flying.pop_front() {
             self.arrive(flying);
         }
+    }
+
+    /// The same, and what is held back for a moment is said.
+    pub fn settle(&mut self) {
+        self.deliver();
+        self.pass(10);
     }
 
     pub fn arrive(&mut self, Flying { from, to, message }: Flying) {
