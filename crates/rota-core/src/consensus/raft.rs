@@ -220,16 +220,18 @@ impl Raft {
         self.noted_at.get_or_insert(self.now.instant);
     }
 
-    /// Another member's state is not ours. Whose is wrong, a final header tells later.
+    /// Another member's state is not ours. Whose is wrong, a final header tells later: one that a
+    /// leader proposes whose state most members have.
     fn differs(&mut self, difference: Difference) {
         let Difference { member, height } = difference;
         let Some(member) = self.member(member) else { return };
         self.report(format!("{member} has another state than this server at height {height}"));
-        if self.roots.is_outvoted(self.members.len()) {
+        if self.is_outvoted() {
             self.report(format!(
                 "MOST MEMBERS HAVE ANOTHER STATE THAN THIS SERVER at height {height}: its \
-                 database is damaged, or theirs are"
+                 database is damaged, or theirs are; it hands over, and does not lead"
             ));
+            self.hand_over();
         }
     }
 
@@ -333,6 +335,7 @@ impl Consensus for Raft {
             Event::Timer => {
                 self.pace.look_again();
                 self.repeat_snapshots();
+                self.look_after_heir();
             }
             Event::Built { block, .. } => self.on_built(block),
             Event::Load(load) => {

@@ -174,11 +174,29 @@ impl Raft {
         }
     }
 
-    /// Whether this server is about to stop, and neither leads nor stands for election.
+    /// What becomes of handing over, when the heir has not taken over in time: whoever still leads
+    /// goes on, or tries again if it must not lead.
+    pub(super) fn look_after_heir(&mut self) {
+        if !self.is_leader() || self.node.raft.lead_transferee.is_some() {
+            return;
+        }
+        self.pace.aside_until = None;
+        if self.is_outvoted() {
+            self.hand_over();
+        }
+    }
+
+    /// Whether most members have another state than this server: no header that it proposes could
+    /// name one.
+    pub(super) fn is_outvoted(&self) -> bool {
+        self.roots.is_outvoted(self.members.len())
+    }
+
+    /// Whether this server is about to stop, or damaged, and neither leads nor stands for election.
     pub(super) fn steps_aside(&mut self) -> bool {
         let now = self.now.instant;
         self.pace.aside_until = self.pace.aside_until.filter(|&until| until > now);
-        self.pace.aside_until.is_some() && !self.is_leader()
+        (self.pace.aside_until.is_some() || self.is_outvoted()) && !self.is_leader()
     }
 
     /// Until when it does.

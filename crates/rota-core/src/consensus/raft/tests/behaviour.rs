@@ -274,6 +274,37 @@ fn a_leader_that_stops_hands_over_at_once() {
 }
 
 #[test]
+fn a_leader_whose_heir_is_gone_goes_on() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    cluster.step(leader, Event::Yield);
+    cluster.flying.clear(); // the heir is not told
+    cluster.write(leader, "a");
+    cluster.deliver();
+    assert_eq!(cluster.finals(leader), "", "it proposes nothing while it hands over");
+    cluster.pass(400);
+    assert_eq!(cluster.leader(), Some(leader));
+    assert_eq!(cluster.finals(leader), "a");
+}
+
+#[test]
+fn a_leader_with_a_damaged_state_hands_over_and_is_not_elected_again() {
+    let (mut cluster, damaged) = Cluster::with_leader(3);
+    cluster.servers[damaged].damage = 100;
+    cluster.write(damaged, "a");
+    cluster.pass(300);
+    let next = cluster.leader().unwrap();
+    assert_ne!(next, damaged);
+    for name in ["b", "c"] {
+        cluster.write(next, name);
+        cluster.pass(100);
+    }
+    assert!(cluster.servers[next].named.unwrap().0 >= 2, "headers name states again");
+    cluster.crash(next);
+    cluster.pass(5_000);
+    assert_ne!(cluster.leader(), Some(damaged));
+}
+
+#[test]
 fn writes_that_come_together_share_few_blocks_on_their_way() {
     let (mut cluster, leader) = Cluster::with_leader(3);
     let before = cluster.height(leader);
