@@ -2,10 +2,10 @@
 //! costs its signer, and `rota_transfer`. Step 8, and step 1 on drafts, by the same rules.
 //!
 //! ```text
-//!   block ── reward to its finder ── fee, transaction ── fee, transaction ── … ── all fees to it
-//!                                     │          └─ rota_transfer: checked when called, written
-//!                                     │             when its statement has succeeded
-//!                                     └─ kept when the transaction fails; who cannot pay is skipped
+//!   block ── reward to its finder ── fee, transaction ── fee, transaction ── … ── fees to it
+//!                                    │          └─ rota_transfer: checked when called, written
+//!                                    │             when its statement has succeeded
+//!                                    └─ kept if the transaction fails; who cannot pay is skipped
 //! ```
 //! `rota_accounts` has a row for each balance above zero and no other, under the root. At every
 //! height all balances together are what all finders so far were paid: nothing is lost or made.
