@@ -1,6 +1,8 @@
 //! What a restarted server vouches for; what clients hear of a full mempool and of blocks on their
 //! way.
 
+mod elected;
+
 use super::*;
 use crate::block::{
     Body, Certificate, CertificateVote, Choice, Finality, Header, Kind, Proposal, Turn, Vote,
