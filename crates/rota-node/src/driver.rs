@@ -57,6 +57,9 @@ const QUORUM_STEP: Duration = Duration::from_millis(10);
 /// How long a server that stops waits until another one leads.
 const HAND_OVER: Duration = Duration::from_secs(1);
 
+/// And how long for the answers to writes that are under way; whoever waits longer hears 40003.
+const LAST_WRITES: Duration = Duration::from_millis(500);
+
 /// How long a read waits for the height that it must see.
 pub const READ_WAIT: Duration = Duration::from_secs(10);
 
@@ -175,6 +178,7 @@ impl Driver {
         settings: Settings,
         options: &WriteOptions,
     ) -> Result<Written, WriteError> {
+        self.check_votes()?;
         self.check_user(user)?;
         let statements = sealed(statements)?;
         check_statements(&statements)?;
@@ -332,7 +336,21 @@ impl Driver {
         self.0.board.own_addresses()
     }
 
-    /// Before a planned stop: has another server elected, if this one leads until it is missed, and
+    /// Before a planned stop: takes no more writes (57P03), so that their clients go elsewhere, has
+    /// another server elected, and waits a moment for the writes that are under way.
+    pub(crate) async fn wind_up(&self) {
+        let inner = &*self.0;
+        inner.pending.take_no_more();
+        self.hand_over().await;
+        let answered = async {
+            while !inner.pending.is_empty() {
+                tokio::time::sleep(QUORUM_STEP).await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WRITES, answered).await;
+    }
+
+    /// Has another server elected, if this one leads until it is missed, and
     /// returns when one leads, or when none does in time. Whether this server leads no more.
     /// Whoever waits here for a write goes on waiting for it.
     pub(crate) async fn hand_over(&self) -> bool {

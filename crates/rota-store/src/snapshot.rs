@@ -118,7 +118,7 @@ impl Snapshots {
 
     fn find(&self, path: &Path) -> Result<(), Fault> {
         let height = path.file_name().and_then(|name| name.to_str()?.parse().ok()).map(Height);
-        let manifest = read_manifest(&path.join(MANIFEST));
+        let manifest = read_manifest(path);
         match (height, manifest) {
             (Some(height), Some(manifest)) if manifest.applied.height == height => {
                 self.known().all.insert(height, Arc::new(manifest));
@@ -148,6 +148,11 @@ impl Snapshots {
     /// Those that are whole, oldest first.
     pub fn all(&self) -> Vec<Arc<Manifest>> {
         self.known().all.values().cloned().collect()
+    }
+
+    /// The newest that is whole.
+    pub fn newest(&self) -> Option<Height> {
+        self.known().all.keys().next_back().copied()
     }
 
     /// Keeps the state that `state.db` has now, for [`Snapshots::make`].
@@ -361,8 +366,8 @@ fn read_chunk(path: &Path, number: u32, length: u64) -> std::io::Result<Vec<u8>>
     Ok(bytes)
 }
 
-/// A manifest is followed by its own hash: half of one is none.
-fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), Fault> {
+/// Makes the copy in a folder whole. A manifest begins with its own hash: half of one is none.
+pub fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), Fault> {
     let bytes = encode(manifest);
     let seal = rota_hash::hash("rota manifest", &[&bytes]);
     let (draft, path) = (folder.join("manifest.new"), folder.join(MANIFEST));
@@ -372,8 +377,9 @@ fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), Fault> {
     sync(folder)
 }
 
-fn read_manifest(path: &Path) -> Option<Manifest> {
-    let stored = fs::read(path).ok()?;
+/// What is said of the copy in a folder, if it is whole.
+pub fn read_manifest(folder: &Path) -> Option<Manifest> {
+    let stored = fs::read(folder.join(MANIFEST)).ok()?;
     let (seal, bytes) = stored.split_at_checked(32)?;
     let is_whole = rota_hash::hash("rota manifest", &[bytes]).as_slice() == seal;
     if is_whole { decode(bytes, MAX_MANIFEST_BYTES).ok() } else { None }

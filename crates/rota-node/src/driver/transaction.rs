@@ -75,7 +75,8 @@ impl Driver {
         options: BeginOptions,
     ) -> Result<Transaction, Refusal> {
         self.0.board.refuse_if_diverged()?;
-        if !options.read_only {
+        let read_only = options.read_only || self.0.board.follows();
+        if !read_only {
             self.check_user(user)?;
         }
         let salt = salt()?;
@@ -86,7 +87,7 @@ impl Driver {
             user: user.to_owned(),
             begun,
             settings,
-            read_only: options.read_only,
+            read_only,
             at_least: options.after,
             unfinal: Vec::new(),
         };

@@ -41,6 +41,8 @@ pub(super) struct Offers {
     /// The heights at which snapshots are made, as final headers name them: root, and the first
     /// header that does.
     named: BTreeMap<Height, (StateRoot, Height)>,
+    /// The newest snapshot that was there when this was last looked at: making one takes a while.
+    seen: Option<Height>,
     /// The newest certified one, put together once.
     newest: Option<Box<Offer>>,
 }
@@ -76,7 +78,8 @@ impl ChainDb {
     /// New final headers: they may certify a snapshot, so that an older one is needed no more.
     pub(super) fn look_at_snapshots(&mut self, named: Vec<Named>) {
         let Some(snapshots) = &self.offers.snapshots else { return };
-        let mut news = false;
+        let there = snapshots.newest();
+        let mut news = std::mem::replace(&mut self.offers.seen, there) != there;
         for Named { what, by } in named {
             if snapshots.is_due(what.height) && !self.offers.named.contains_key(&what.height) {
                 self.offers.named.insert(what.height, (what.root, by));

@@ -16,9 +16,9 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use super::{ChainDb, count, number};
 
-/// So many blocks are deleted with an append that makes a block final: more than it adds, so that a
+/// So many blocks are deleted with an append for each that it makes final: more than one, so that a
 /// server that is told to keep less catches up, and few enough that the append takes little longer.
-const BLOCKS_AT_ONCE: u64 = 4;
+const BLOCKS_FOR_ONE: u64 = 4;
 
 /// So many free pages (4 MiB) are left in the file for what comes next; as long as as much is
 /// deleted as is added, none are given back.
@@ -92,14 +92,20 @@ impl Prune {
     }
 
     /// Deletes some of what is not wanted any more, and gives back some of what is free.
-    pub fn some(&mut self, transaction: &Transaction<'_>, last: Height) -> rusqlite::Result<()> {
+    pub fn some(
+        &mut self,
+        transaction: &Transaction<'_>,
+        last: Height,
+        added: usize,
+    ) -> rusqlite::Result<()> {
         if self.lowest == Height(0) {
             // The first block that is ever written here.
             self.lowest = last;
             let sql = "SELECT height FROM blocks ORDER BY height LIMIT 1";
             self.lowest = Height(transaction.query_row(sql, [], |row| count(row, 0))?);
         }
-        let until = self.kept_from(last).0.min(self.lowest.0.saturating_add(BLOCKS_AT_ONCE));
+        let many = u64::try_from(added).unwrap_or(u64::MAX).saturating_mul(BLOCKS_FOR_ONE);
+        let until = self.kept_from(last).0.min(self.lowest.0.saturating_add(many));
         if until <= self.lowest.0 {
             return self.give_back(transaction);
         }
