@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::block::{Block, Certificate, Finality, Proposal, Vote};
+use crate::block::{Applied, Block, Certificate, Finality, Proposal, Vote};
 use crate::types::{NodeId, Slot};
 use crate::work::WorkProof;
 
@@ -111,6 +111,8 @@ pub struct Recovered {
     pub tail: Vec<Record>,
     /// `raft`: the newest hard state.
     pub hard_state: HardState,
+    /// `pow`: what the executor had after each of the last blocks, `2k` at the least.
+    pub roots: Vec<Applied>,
     /// `pow`: the proofs of all final blocks from height 1 on.
     pub proofs: Vec<WorkProof>,
     /// Whether this member's log was lost, or never there: it must not vote, since it does not know

@@ -153,6 +153,9 @@ pub struct Mempool {
     used: BTreeMap<Account, Share>,
     /// By key, of the accounts that many share; none of zero, since there are any number of keys.
     used_by_key: BTreeMap<(Account, PublicKey), Share>,
+    /// Of all accounts of keys that are no member's: where anybody may send, there is any number
+    /// of those accounts.
+    used_by_guests: Share,
     expired_until: Time,
     final_ids: BTreeSet<EnvelopeId>,
     final_order: VecDeque<EnvelopeId>,
@@ -170,6 +173,7 @@ impl Mempool {
             by_account: BTreeSet::new(),
             used: BTreeMap::new(),
             used_by_key: BTreeMap::new(),
+            used_by_guests: Share::default(),
             expired_until: Time(0),
             final_ids: BTreeSet::new(),
             final_order: VecDeque::new(),
@@ -192,7 +196,9 @@ impl Mempool {
         let share = self.share_of(account);
         let used = self.used.get(&account).copied().unwrap_or_default();
         let by_key = self.used_by_key.get(&(account, signer)).copied().unwrap_or_default();
-        share.has_room(used, bytes)
+        let guests = Share { envelopes: MAX_GUEST_ENVELOPES, bytes: MAX_GUEST_BYTES };
+        let fits = !account.is_of_guests() || guests.has_room(self.used_by_guests, bytes);
+        fits && share.has_room(used, bytes)
             && (!account.is_of_guests() || share.part(KEYS_PER_ACCOUNT).has_room(by_key, bytes))
     }
 
@@ -219,6 +225,8 @@ impl Mempool {
         }
         take(&mut self.used, account, bytes);
         if account.is_of_guests() {
+            self.used_by_guests.envelopes += 1;
+            self.used_by_guests.bytes += bytes;
             take(&mut self.used_by_key, (account, envelope.signer), bytes);
         }
         let patience = limits.slot_timeout() / 2;
@@ -238,6 +246,8 @@ impl Mempool {
         self.by_account.remove(&(entry.account, arrival));
         give_back(&mut self.used, entry.account, entry.bytes);
         if entry.account.is_of_guests() {
+            self.used_by_guests.envelopes -= 1;
+            self.used_by_guests.bytes -= entry.bytes;
             let by_key = (entry.account, entry.envelope.signer);
             give_back(&mut self.used_by_key, by_key, entry.bytes);
         }

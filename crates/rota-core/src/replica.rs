@@ -223,6 +223,9 @@ const ANSWERS: Rate = Rate { burst: 8, every: Duration::from_millis(20) };
 /// itself.
 const MOST_NEIGHBOURS: usize = 32;
 
+/// The same under `pow`, where each answer is one block, and who catches up asks for many at once.
+const BODIES: Rate = Rate { burst: 32, every: Duration::from_millis(5) };
+
 /// So many lines in the log at once, and one more every so often: a peer can make us write them.
 const REPORTS: Rate = Rate { burst: 50, every: Duration::from_millis(200) };
 
@@ -289,7 +292,7 @@ impl Replica {
         }
         // The genesis header vouches for no root: what headers say of height 0 is the default.
         let root = if applied.height == Height(0) { StateRoot::default() } else { applied.root };
-        let roots = roots_told(&recovered.tail, Applied { height: applied.height, root });
+        let roots = roots_told(&recovered, Applied { height: applied.height, root });
         let me = key.public();
         let chain_id = genesis.chain_id();
         let distrusted = recovered.distrusted.clone();
@@ -339,7 +342,12 @@ impl Replica {
             Input::Submit(envelope) => self.admit_own(envelope),
             Input::Connected(peer) if self.is_follower(peer) => {}
             Input::Connected(peer) => self.events.push_back(Event::Connected(peer)),
-            Input::Disconnected(peer) => self.events.push_back(Event::Disconnected(peer)),
+            Input::Disconnected(peer) => {
+                if !self.method.is_closed() {
+                    self.answers.remove(&peer);
+                }
+                self.events.push_back(Event::Disconnected(peer));
+            }
             Input::Woken => {
                 self.woken_for = None;
                 self.events.push_back(Event::Timer);
@@ -425,7 +433,8 @@ impl Replica {
     /// Answers are work: who asks more often than an honest server does is not answered.
     fn on_fetch(&mut self, from: NodeId, fetch: Fetch) {
         let now = self.now.instant;
-        let allowance = self.answers.entry(from).or_insert_with(|| Allowance::new(now, ANSWERS));
+        let rate = if self.method.is_closed() { ANSWERS } else { BODIES };
+        let allowance = self.answers.entry(from).or_insert_with(|| Allowance::new(now, rate));
         if !allowance.take(now) {
             return;
         }
@@ -436,6 +445,8 @@ impl Replica {
             {
                 self.remember_question(from, height);
             }
+            // Under `pow` nobody needs them, and anybody could ask.
+            Fetch::FinalAfter(_) | Fetch::Chunk { .. } if !self.method.is_closed() => {}
             Fetch::FinalAfter(_) | Fetch::Chunk { .. } => {
                 self.outputs.push(Output::Serve { to: from, fetch });
             }
@@ -545,15 +556,11 @@ fn senders(method: Method, members: &Members) -> usize {
     }
 }
 
-/// Our roots by height. Under `pow` those below the executed state are needed as well, for blocks
-/// beside ours: blocks that this server has found to be right name them.
-fn roots_told(tail: &[Record], applied: Applied) -> BTreeMap<Height, StateRoot> {
-    let connected = tail.iter().filter_map(|record| match record {
-        Record::Connected { block, .. } => Some(block.header.applied),
-        _ => None,
-    });
-    let told = connected.filter(|told| told.height > Height(0) && told.height < applied.height);
-    told.chain([applied]).map(|told| (told.height, told.root)).collect()
+/// Our roots by height. Under `pow` those of the blocks below the executed state are needed as
+/// well: the next blocks name them.
+fn roots_told(recovered: &Recovered, applied: Applied) -> BTreeMap<Height, StateRoot> {
+    let told = recovered.roots.iter().filter(|told| told.height < applied.height);
+    told.chain([&applied]).map(|told| (told.height, told.root)).collect()
 }
 
 #[cfg(test)]

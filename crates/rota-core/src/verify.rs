@@ -122,7 +122,7 @@ impl Verifier {
             }
             Message::Chunk { .. } => Ok(Vec::new()),
             Message::Final(blocks) => self.final_blocks(blocks),
-            Message::Pending(block) => self.body(block).map(|()| Vec::new()),
+            Message::Pending(block) => self.pending(block),
         }
     }
 
@@ -226,14 +226,23 @@ impl Verifier {
         Ok(Vec::new())
     }
 
+    /// A body that was asked for. A quorum has checked a certified one's envelopes; behind a proof
+    /// of work stands nobody's word.
+    fn pending(&self, block: &Block) -> Result<Vec<Signed>, Invalid> {
+        self.body(block)?;
+        match self.method {
+            Method::Pow => block.body.envelopes.iter().map(|e| self.envelope(e)).collect(),
+            Method::Poa | Method::Raft => Ok(Vec::new()),
+        }
+    }
+
     fn mined(&self, mined: &Mined) -> Result<Vec<Signed>, Invalid> {
         let Mined { proof, block } = mined;
         if proof.block() != block.id(self.chain) {
             return Err(Invalid::Rule("a proof of work for another block"));
         }
         linked(&[*proof])?;
-        self.body(block)?;
-        block.body.envelopes.iter().map(|envelope| self.envelope(envelope)).collect()
+        self.pending(block)
     }
 
     fn offer(&self, offer: &Offer) -> Result<Vec<Signed>, Invalid> {

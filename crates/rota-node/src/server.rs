@@ -263,7 +263,7 @@ impl Server {
     /// Hands the turn over if it is this server's for longer (`raft`), closes the doors, says
     /// goodbye to peers, ends the threads: well under a second, without the hand-over.
     pub async fn stop(self) {
-        self.driver.hand_over().await;
+        self.driver.wind_up().await;
         for door in &self.doors {
             door.abort();
         }
@@ -353,7 +353,7 @@ async fn open(
         // Receipts are written behind what they tell of: a crash takes the newest with it.
         let newest = chain.newest_receipt()?;
         chain.save_receipts(state.remembered_after(newest)?);
-        let recovered = Recovered { distrusted, ..chain.recover()? };
+        let recovered = Recovered { distrusted, roots: state.recent_roots()?, ..chain.recover()? };
         if recovered.is_wiped && genesis.members.iter().any(|member| member.key == key.public()) {
             tracing::warn!(
                 "chain.db was lost, and with it what this server has voted for: it follows the \

@@ -159,7 +159,8 @@ impl StateDb {
             Ok(remembered) => {
                 let may_sign = self.engine.access.may_sign(&envelope.signer, &transaction.user);
                 let own_key = may_sign.map_err(|refusal| No { refusal, remembered });
-                own_key.and_then(|own| is_as_agreed(transaction, header.time).map(|()| own))
+                let age = (self.most_age(MAX_AGE), self.most_age(MAX_AHEAD));
+                own_key.and_then(|own| is_as_agreed(transaction, header.time, age).map(|()| own))
             }
         })
     }
@@ -190,6 +191,7 @@ impl StateDb {
                      next_transaction = ?5",
                 )?
                 .execute((height, id.0, applied.root.0, self.next_table, self.next_transaction))?;
+            self.write_root(connection, applied)?;
             connection.prepare_cached("COMMIT")?.execute([])
         })?;
         self.settle_remembered();
@@ -276,9 +278,13 @@ impl No {
 }
 
 /// What a transaction says of its own time.
-fn is_as_agreed(transaction: &Transaction, time: Time) -> Result<(), No> {
+fn is_as_agreed(
+    transaction: &Transaction,
+    time: Time,
+    (most_age, most_ahead): (Duration, Duration),
+) -> Result<(), No> {
     if let Some(Interactive { begun, .. }) = transaction.interactive
-        && (time.since(begun) > MAX_AGE || begun.since(time) > MAX_AHEAD)
+        && (time.since(begun) > most_age || begun.since(time) > most_ahead)
     {
         let message = "it began too long before its block's time, or after it; try again";
         return Err(No::remembered(sqlstate::SERIALIZATION_FAILURE, message));

@@ -247,7 +247,8 @@ impl ChainDb {
         }
         let (hard_state, proofs) = (self.hard_state()?, self.proofs()?);
         let (is_wiped, distrusted) = (self.is_wiped()?, Vec::new());
-        Ok(Recovered { last, tail, hard_state, proofs, is_wiped, distrusted })
+        let roots = Vec::new();
+        Ok(Recovered { last, tail, hard_state, roots, proofs, is_wiped, distrusted })
     }
 
     /// The final block of this height, if there is one; not for genesis, which is in no log.
@@ -385,7 +386,9 @@ impl ChainDb {
             writing.applied_again(&self.receipts).map_err(write_fault)?;
         }
         if !writing.finalized.is_empty() {
-            self.prune.some(&writing.transaction, writing.height, writing.finalized.len()).map_err(write_fault)?;
+            self.prune
+                .some(&writing.transaction, writing.height, writing.finalized.len())
+                .map_err(write_fault)?;
         }
         let Writing { transaction, new, .. } = writing;
         transaction.commit().map_err(write_fault)?;

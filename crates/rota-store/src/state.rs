@@ -9,6 +9,7 @@
 //!   rota_accounts        │ what each key owns (`accounts`)
 //!   rota_users, rota_roles, rota_grants    ┘ who may do what (`access`)
 //!   rota_meta            one row: whose file this is; height, block and root that it holds
+//!   rota_roots           pow: the roots after the last blocks
 //!   rota_tables          the number of each table: names change, numbers do not
 //!   rota_recent, rota_buckets, rota_hashes    the root's leaves and hashes (`recent`)
 //! ```
@@ -18,6 +19,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rota_core::block::{Applied, Block};
 use rota_core::error::Fault;
@@ -67,7 +69,7 @@ pub const HASHED_NAMES: [&str; 7] = [
 ];
 
 /// All that is in a new file.
-pub const SYSTEM_NAMES: [&str; 12] = [
+pub const SYSTEM_NAMES: [&str; 13] = [
     "rota_meta",
     TRANSACTIONS_TABLE,
     SEQUENCES_TABLE,
@@ -76,6 +78,7 @@ pub const SYSTEM_NAMES: [&str; 12] = [
     "rota_users",
     "rota_roles",
     "rota_grants",
+    "rota_roots",
     "rota_tables",
     "rota_buckets",
     "rota_hashes",
@@ -83,7 +86,7 @@ pub const SYSTEM_NAMES: [&str; 12] = [
 ];
 
 /// The layout of the file; another one is refused.
-const LAYOUT: i64 = 4;
+const LAYOUT: i64 = 5;
 
 /// The log is copied into the file each time that so many pages have been added to it: 16 MB, some
 /// milliseconds.
@@ -101,6 +104,7 @@ CREATE TABLE rota_transactions(seq INTEGER PRIMARY KEY, height INTEGER NOT NULL,
 CREATE TABLE rota_sequences(name TEXT PRIMARY KEY, next INTEGER NOT NULL, born INTEGER NOT NULL);
 CREATE TABLE rota_staged(id BLOB NOT NULL, part INTEGER NOT NULL, expiry INTEGER NOT NULL,
     bytes BLOB NOT NULL, PRIMARY KEY (id, part));
+CREATE TABLE rota_roots(height INTEGER PRIMARY KEY, root BLOB NOT NULL);
 CREATE TABLE rota_tables(schema_rowid INTEGER PRIMARY KEY, id INTEGER NOT NULL);
 CREATE TABLE rota_buckets(key INTEGER PRIMARY KEY, leaves BLOB NOT NULL);
 CREATE TABLE rota_hashes(key INTEGER PRIMARY KEY, hash BLOB NOT NULL);
@@ -123,6 +127,8 @@ pub struct StateDb {
     pub(crate) applied: Applied,
     pub(crate) chain: ChainId,
     pub(crate) parameters: Parameters,
+    /// `pow`: of so many heights the roots are kept.
+    pub(crate) roots_kept: Option<u64>,
     /// What readers and doors see of users and grants.
     pub(crate) view: View,
     pub(crate) log: Log,
@@ -199,6 +205,7 @@ impl StateDb {
             applied: Applied::default(),
             chain: genesis.chain_id(),
             parameters: genesis.parameters.clone(),
+            roots_kept: genesis.pow.as_ref().map(|pow| 2 * u64::from(pow.depth) + 2),
             view: View::default(),
             log: Log::default(),
             staged: Staged::default(),
@@ -216,6 +223,46 @@ impl StateDb {
     /// creation.
     pub fn applied(&self) -> Applied {
         self.applied
+    }
+
+    /// `pow`: the roots after the last blocks, which the next ones name; by rising height.
+    pub fn recent_roots(&self) -> Result<Vec<Applied>, Fault> {
+        self.ours("reading rota_roots", |connection| {
+            let sql = "SELECT height, root FROM rota_roots ORDER BY height";
+            let mut roots = connection.prepare_cached(sql)?;
+            let roots = roots.query_map([], |row| {
+                let height = Height(u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0));
+                Ok(Applied { height, root: StateRoot(row.get(1)?) })
+            })?;
+            roots.collect()
+        })
+    }
+
+    /// In the block's own transaction, so that they go back with the state.
+    pub(crate) fn write_root(
+        &self,
+        connection: &Connection,
+        root: Applied,
+    ) -> rusqlite::Result<()> {
+        let Some(kept) = self.roots_kept else { return Ok(()) };
+        let height = i64::try_from(root.height.0).unwrap_or(i64::MAX);
+        let kept = i64::try_from(kept).unwrap_or(i64::MAX);
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO rota_roots VALUES (?1, ?2)")?
+            .execute((height, root.root.0))?;
+        connection
+            .prepare_cached("DELETE FROM rota_roots WHERE height <= ?1")?
+            .execute([height.saturating_sub(kept)])
+            .map(drop)
+    }
+
+    /// How far a transaction's beginning may be from its block's time: under `pow` that is the
+    /// median of eleven, and lags behind by as many spacings.
+    pub(crate) fn most_age(&self, least: Duration) -> Duration {
+        match self.roots_kept {
+            Some(_) => self.parameters.max_expiry().max(least),
+            None => least,
+        }
     }
 
     /// Users and grants as of the newest block that is applied.

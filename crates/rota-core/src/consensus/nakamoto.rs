@@ -305,7 +305,7 @@ impl Nakamoto {
         let previous = node.proof.previous();
         let time = self.block_time(previous);
         let Some(parent) = self.body_of(previous) else { return false };
-        if let Err(why) = self.check_form(&block, &parent, node.height, time) {
+        if let Err(why) = self.check_form(&block, parent.id(self.chain), node.height, time) {
             self.found_wrong(hash, why);
             return true;
         }
@@ -320,7 +320,7 @@ impl Nakamoto {
     fn check_form(
         &self,
         block: &Block,
-        parent: &Block,
+        parent: BlockId,
         height: Height,
         time: Time,
     ) -> Result<(), &'static str> {
@@ -335,7 +335,7 @@ impl Nakamoto {
         if !form {
             return Err("its header is not one of pow's");
         }
-        if header.parent != parent.id(self.chain) {
+        if header.parent != parent {
             return Err("its parent is not the block that its proof stands on");
         }
         if header.time != time {
@@ -412,11 +412,32 @@ impl Nakamoto {
         self.actions.push(Action::Finalize { blocks, finality });
     }
 
+    /// What can be said of the first blocks of a branch without the state that they stand on:
+    /// nothing of ours is given up for blocks that are wrong on their face.
+    fn check_way_back(&self, first: usize) -> Result<(), (HeaderHash, &'static str)> {
+        for &hash in self.plan.iter().take(first) {
+            let Some(node) = self.tree.get(hash) else { continue };
+            let Some(block) = &node.body else { continue };
+            let previous = node.proof.previous();
+            let parent = self.tree.block_id(previous).unwrap_or_default();
+            self.check_form(block, parent, node.height, self.block_time(previous))
+                .map_err(|why| (hash, why))?;
+            if block.header.applied.height != self.named_height(node.height) {
+                return Err((hash, "its applied height is not the one that is final below it"));
+            }
+        }
+        Ok(())
+    }
+
     /// N5: the heaviest branch leaves ours below a final block.
     fn go_back(&mut self) {
         let wanted = BODIES_TO_REWIND.saturating_mul(u64::from(self.rules.depth));
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         if !self.plan.iter().take(wanted).all(|&hash| self.tree.has_body(hash)) {
+            return;
+        }
+        if let Err(wrong) = self.check_way_back(wanted) {
+            self.found_wrong(wrong.0, wrong.1);
             return;
         }
         let (height, depth) = (self.fork, self.final_height().0.saturating_sub(self.fork.0));

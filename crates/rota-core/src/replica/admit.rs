@@ -151,8 +151,14 @@ impl Replica {
         if !overdue.others.is_empty() {
             // Whoever gave them to us may have kept them from the leader, so that we would vote to
             // skip a slot whose leader knows of nothing to do.
-            let leaders = self.leaders();
-            self.send_to(&leaders, &Message::PassedOn(overdue.others));
+            // Under `pow` there is no leader, and what was told once may not have come.
+            let message = Message::PassedOn(overdue.others);
+            if self.method == Method::Pow {
+                self.outputs.push(Output::Send { to: Recipient::Members, message });
+            } else {
+                let leaders = self.leaders();
+                self.send_to(&leaders, &message);
+            }
         }
     }
 }

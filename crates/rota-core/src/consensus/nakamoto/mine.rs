@@ -53,7 +53,7 @@ impl Miner {
     }
 
     pub fn wake(&self, spacing_s: u32) -> Option<Instant> {
-        let (_, at) = self.newest.filter(|_| self.mines && !self.building)?;
+        let (_, at) = self.newest.filter(|_| self.mines && !self.building && !self.waits)?;
         Some(at.plus(self.patience(spacing_s)))
     }
 
@@ -76,6 +76,9 @@ impl Nakamoto {
     /// Asks for a block to search for, if it is time.
     pub(super) fn mine(&mut self) {
         if !self.miner.mines || self.miner.building || self.miner.waits {
+            return;
+        }
+        if self.tree.is_catching_up() {
             return;
         }
         let head = self.head();

@@ -49,6 +49,9 @@ impl Nakamoto {
 
     /// N6: why nothing is acknowledged now, if so.
     fn paused(&self, now: Now) -> Option<String> {
+        if self.is_deep() {
+            return Some("a branch with more work leaves ours below what was final".into());
+        }
         let spacing = u64::from(self.rules.spacing_s);
         let clock = now.clock.0 / 1_000;
         let head = self.tree.head().1;

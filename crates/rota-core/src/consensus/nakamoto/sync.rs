@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Nakamoto;
+use super::tree::State;
 use crate::block::Block;
 use crate::consensus::Action;
 use crate::message::{Fetch, MAX_PROOFS, Message, Mined, Recipient};
@@ -34,8 +35,8 @@ const LEAST_REMINDER: Duration = Duration::from_secs(2);
 /// has nothing to tell.
 const NEWS_SPACINGS: u64 = 20;
 
-/// More neighbours are not remembered: twice as many as the transport has. Beyond, who was not heard
-/// of for the longest is forgotten: a word that was still on its way can name one that has gone.
+/// More neighbours are not remembered: twice as many as the transport has. Beyond, who was not
+/// heard of for the longest is forgotten: a word that was still on its way can name one that has gone.
 const MOST_NEIGHBOURS: usize = 64;
 
 /// A block that was asked for.
@@ -131,7 +132,11 @@ impl Nakamoto {
             return;
         }
         neighbour.next = now.plus(ASK_PAUSE);
-        let known = self.tree.locator(self.tree.heaviest());
+        self.ask_after(peer, self.tree.heaviest());
+    }
+
+    fn ask_after(&mut self, peer: NodeId, tip: HeaderHash) {
+        let known = self.tree.locator(tip);
         self.send(Recipient::One(peer), Message::Fetch(Fetch::ProofsAfter(known)));
     }
 
@@ -147,18 +152,17 @@ impl Nakamoto {
     }
 
     pub(super) fn on_proofs(&mut self, from: NodeId, proofs: &[WorkProof]) {
-        let before = self.tree.heaviest();
+        let Some(last) = proofs.last().map(WorkProof::hash) else { return };
+        let is_new = self.tree.get(last).is_none();
         for &proof in proofs {
             if !self.admit(proof, Some(from)) {
                 return;
             }
         }
-        // A full answer has a next one, unless it told nothing new.
-        if proofs.len() >= MAX_PROOFS && self.tree.heaviest() != before {
-            if let Some(neighbour) = self.neighbours.known.get_mut(&from) {
-                neighbour.next = Instant(0);
-            }
-            self.ask_for_proofs(from);
+        // A full answer has a next one, unless it told nothing new: of a branch that may not be
+        // the heaviest before its end is known.
+        if proofs.len() >= MAX_PROOFS && is_new && !self.tree.is_far_behind() {
+            self.ask_after(from, last);
         }
     }
 
@@ -177,8 +181,11 @@ impl Nakamoto {
     pub(super) fn fetch_bodies(&mut self) {
         self.remind();
         let missing = |hash: &&HeaderHash| !self.tree.has_body(**hash);
-        let wanted: Vec<HeaderHash> =
-            self.plan.iter().take(self.window()).filter(missing).copied().collect();
+        let is_right = |hash: &&HeaderHash| {
+            self.tree.get(**hash).is_some_and(|node| node.state == State::Right)
+        };
+        let unchecked = self.plan.iter().skip_while(is_right).take(self.window());
+        let wanted: Vec<HeaderHash> = unchecked.filter(missing).copied().collect();
         self.neighbours.bodies.retain(|hash, _| wanted.contains(hash));
         let now = self.now.instant;
         for hash in wanted {

@@ -16,15 +16,23 @@ use crate::time::Time;
 use crate::types::{BlockId, Height, NodeId};
 use crate::work::{
     Difficulty, HeaderHash, MEDIAN_OF, Mark, Work, WorkProof, is_too_far_ahead, median_time_past,
+    most_ahead_s,
 };
 
-/// More proofs beside the main branch are not kept; the oldest go first. Each has cost the work
-/// that was due.
-const MOST_ASIDE: usize = 50_000;
+/// With more proofs beside the main branch, light branches are forgotten. Each proof has cost the
+/// work that was due.
+const MOST_ASIDE: usize = 100_000;
+
+/// So many proofs of a branch are fetched ahead of its blocks: with those, a branch that is heavier
+/// is known to be, and there is room beside them.
+const MOST_AHEAD: u64 = 20_000;
+
+/// Who is so many blocks behind does not search.
+const LATE: u64 = 16;
 
 /// Who sends a time further ahead than so many times what is allowed pays for it; less is how
 /// clocks differ, and the proof is only not taken yet.
-const FAR_AHEAD: u32 = 2;
+const FAR_AHEAD: u64 = 2;
 
 /// What is known of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,7 +260,7 @@ impl Tree {
             return wrong("a time not after the median of the eleven before");
         }
         if is_too_far_ahead(proof.time(), clock, self.spacing_s) {
-            if is_too_far_ahead(proof.time(), clock, self.spacing_s.saturating_mul(FAR_AHEAD)) {
+            if self.is_far_ahead(proof.time(), clock) {
                 return wrong("a time far in the future");
             }
             return Err(Refused::Early);
@@ -275,8 +283,14 @@ impl Tree {
         }
         self.nodes.insert(hash, node);
         self.aside.push_back(hash);
-        self.forget_oldest();
+        self.forget_light();
         Ok(true)
+    }
+
+    /// Further ahead than clocks that differ explain.
+    fn is_far_ahead(&self, time_s: u32, clock: Time) -> bool {
+        let ahead = u64::from(most_ahead_s(self.spacing_s)).saturating_mul(FAR_AHEAD);
+        u64::from(time_s) > (clock.0 / 1_000).saturating_add(ahead)
     }
 
     /// Proofs of final blocks, from our own log: they were checked when they came.
@@ -294,14 +308,44 @@ impl Tree {
         }
     }
 
-    fn forget_oldest(&mut self) {
-        while self.aside.len() > MOST_ASIDE {
-            let Some(hash) = self.aside.pop_front() else { return };
-            if !self.is_main(hash) && hash != self.heaviest {
-                self.nodes.remove(&hash);
-                self.with_body.remove(&hash);
+    /// Where there are too many proofs beside the main branch, only the ways to the heaviest one and
+    /// to blocks that are here stay: whole branches, never the middle of one.
+    fn forget_light(&mut self) {
+        if self.aside.len() <= MOST_ASIDE {
+            return;
+        }
+        let mut wanted = BTreeSet::new();
+        for tip in self.with_body.iter().copied().chain([self.heaviest]) {
+            let mut hash = tip;
+            while !self.is_main(hash) && wanted.insert(hash) {
+                let Some(node) = self.nodes.get(&hash) else { break };
+                hash = node.proof.previous();
             }
         }
+        for hash in std::mem::take(&mut self.aside) {
+            if self.is_main(hash) {
+                continue;
+            }
+            if wanted.contains(&hash) {
+                self.aside.push_back(hash);
+            } else {
+                self.nodes.remove(&hash);
+            }
+        }
+    }
+
+    /// Whether there is a heavier branch that is so much longer that what we find now would stand
+    /// beside it. Its proofs have cost work: nobody keeps others from searching for nothing.
+    pub fn is_catching_up(&self) -> bool {
+        let heaviest = self.nodes.get(&self.heaviest).map_or(0, |node| node.height.0);
+        heaviest.saturating_sub(self.head().1.height.0) > LATE
+    }
+
+    /// Whether so many proofs of the heaviest branch wait for their blocks that no more are wanted
+    /// before those have come.
+    pub fn is_far_behind(&self) -> bool {
+        let heaviest = self.nodes.get(&self.heaviest).map_or(0, |node| node.height.0);
+        heaviest.saturating_sub(self.head().1.height.0) > MOST_AHEAD
     }
 
     /// The blocks after the main branch up to this one, by rising height, and the height of the
@@ -310,11 +354,11 @@ impl Tree {
         let mut path = VecDeque::new();
         let mut hash = tip;
         while !self.is_main(hash) {
-            let Some(node) = self.nodes.get(&hash) else { break };
+            let node = self.nodes.get(&hash).expect("no proof stays without its ancestors");
             path.push_front(hash);
             hash = node.proof.previous();
         }
-        (self.nodes.get(&hash).map_or(Height(0), |node| node.height), path)
+        (self.nodes[&hash].height, path)
     }
 
     /// Makes the branch that ends with `tip` the main one; gives back the blocks that stand on it
@@ -333,20 +377,16 @@ impl Tree {
 
     /// A block is wrong, and so is all that stands on it.
     pub fn condemn(&mut self, hash: HeaderHash) {
-        let mut wrong = vec![hash];
-        while let Some(next) = wrong.pop() {
-            let Some(node) = self.nodes.get_mut(&next) else { continue };
-            node.state = State::Wrong;
-            node.body = None;
-            self.with_body.remove(&next);
-            let height = node.height.0.checked_add(1).map(Height);
-            let children = self.aside.iter().filter(|child| {
-                let child = self.nodes.get(child);
-                child.is_some_and(|child| {
-                    Some(child.height) == height && child.proof.previous() == next
-                })
-            });
-            wrong.extend(children);
+        let mut wrong = BTreeSet::from([hash]);
+        // Parents come before their children there.
+        for next in &self.aside {
+            let Some(node) = self.nodes.get_mut(next) else { continue };
+            if wrong.contains(next) || wrong.contains(&node.proof.previous()) {
+                wrong.insert(*next);
+                node.state = State::Wrong;
+                node.body = None;
+                self.with_body.remove(next);
+            }
         }
         let possible = self.nodes.iter().filter(|(_, node)| node.state != State::Wrong);
         let heaviest =
