@@ -15,15 +15,18 @@ use crate::disk::Durable;
 pub(super) struct Words {
     votes: BTreeMap<(usize, u64), NodeId>,
     leaders: BTreeMap<u64, usize>,
-    /// The newest block that anybody has executed.
-    committed: Option<(Height, Slot, BlockId)>,
+    /// The newest block that anybody had executed while the newest term with a leader was this one:
+    /// it was committed in it or in an earlier one.
+    committed: BTreeMap<u64, (Height, Slot, BlockId)>,
 }
 
 impl Words {
     /// Somebody has executed this block: it was committed before.
     pub fn applies(&mut self, height: Height, slot: Slot, id: BlockId) {
-        if self.committed.is_none_or(|(newest, ..)| newest < height) {
-            self.committed = Some((height, slot, id));
+        let term = self.leaders.last_key_value().map_or(0, |(&term, _)| term);
+        let newest = self.committed.entry(term).or_insert((height, slot, id));
+        if newest.0 < height {
+            *newest = (height, slot, id);
         }
     }
 
@@ -98,7 +101,8 @@ impl Words {
             return Ok(());
         }
         self.leaders.insert(term, server);
-        let Some((height, slot, id)) = self.committed else { return Ok(()) };
+        let before = self.committed.range(..term).next_back();
+        let Some((_, &(height, slot, id))) = before else { return Ok(()) };
         let has = durable.log.get(&slot.0).is_some_and(|(_, block)| *block == Some(id));
         if !has && durable.height < height {
             let detail = format!("server {server}, term {term}: no block {height} in slot {slot}");

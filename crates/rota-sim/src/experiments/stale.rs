@@ -74,11 +74,9 @@ pub fn measure(shares: &[u64], ratio: f64, blocks: u64, seed: u64) -> Row {
             fee_per_kb: 0,
         },
     );
-    // Rates in millionths of a hash would be exact; the spacing follows what they add up to.
-    plan.hash_rates = shares
-        .iter()
-        .map(|share| HASHES * 100 * share / (u64::from(SPACING_S) * all) / 100)
-        .collect();
+    // Whole hashes a second; the spacing and the shares follow from what they come to.
+    let rate = |share| HASHES * share / (u64::from(SPACING_S) * all);
+    plan.hash_rates = shares.iter().map(rate).collect();
     let total: u64 = plan.hash_rates.iter().sum();
     let interval = HASHES as f64 / total as f64;
     let delay = (interval * ratio * SECOND as f64) as Micros;
@@ -87,12 +85,13 @@ pub fn measure(shares: &[u64], ratio: f64, blocks: u64, seed: u64) -> Row {
     // Then the weather becomes calm, and all meet on one chain.
     plan.faults_end = (blocks as f64 * interval * SECOND as f64) as Micros;
     plan.settle = 1_000 * SECOND;
+    let rates = plan.hash_rates.clone();
     let outcome = World::run(plan, false);
     assert!(outcome.broken.is_none(), "{outcome}");
     let chain = &outcome.chains[0];
     let heights = chain.len() as u64;
     let forked = forked_heights(&outcome.found, chain) as f64;
-    let expected = expected(shares, ratio);
+    let expected = expected(&rates, ratio);
     Row {
         shares: shares.to_vec(),
         ratio,
