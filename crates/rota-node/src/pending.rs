@@ -31,7 +31,7 @@ pub(crate) struct Pending {
     /// How many of them wait for less than `Wait::Final`: as a rule nobody, and then nobody is
     /// looked for.
     early: AtomicUsize,
-    /// Nothing will be answered any more.
+    /// Nobody new may wait.
     closed: AtomicBool,
     /// Why what is executed is not acknowledged now (`pow`), and who would be answered what.
     paused: Mutex<Paused>,
@@ -236,6 +236,16 @@ impl Pending {
         }
     }
 
+    /// Nobody new may wait: this server stops as soon as those who do are answered.
+    pub(crate) fn take_no_more(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.map().is_empty()
+    }
+
     /// Nothing more will be answered: everybody hears what is known of theirs.
     pub(crate) fn close(&self, why: &str) {
         self.closed.store(true, Ordering::Relaxed);
@@ -288,6 +298,19 @@ mod tests {
         assert!(second.answer.try_recv().is_err());
         pending.pause(None);
         assert!(second.answer.try_recv().unwrap().is_ok());
+    }
+
+    #[test]
+    fn those_who_wait_are_answered_when_nobody_new_may() {
+        let pending = Pending::new(ChainId::default(), NodeId::default());
+        let [one, two] = [1, 2].map(|byte| TransactionId([byte; 32]));
+        let mut waiting = pending.wait_for(one, Wait::Final, Vec::new()).unwrap();
+        pending.take_no_more();
+        let refused = pending.wait_for(two, Wait::Final, Vec::new()).err().unwrap();
+        assert_eq!(refused.code(), sqlstate::CANNOT_CONNECT_NOW);
+        assert!(!pending.is_empty());
+        pending.executed(&[receipt(one)], true);
+        assert!(waiting.answer.try_recv().unwrap().is_ok() && pending.is_empty());
     }
 
     #[test]

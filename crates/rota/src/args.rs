@@ -300,8 +300,8 @@ Examples:
   RUST_LOG=debug rota start --home /var/lib/rota
   rota start --home pow/server-2 --mine-threads 2 --mine-share 50
 
-The server runs in the foreground, logs to standard error, and stops on Ctrl-C or SIGTERM: a leader \
-that was elected has another one elected first. `rota stop` does the same from elsewhere.
+The server runs in the foreground, logs to standard error, and stops on Ctrl-C or SIGTERM: a \
+leader that was elected has another one elected first. `rota stop` does the same from elsewhere.
 
 Exit codes:
   0  stopped when asked to
@@ -574,10 +574,10 @@ pub struct Tx {
     /// A parameter of the one statement, in the order of its `?`: a number, NULL, x'00ff', or text
     #[arg(long, value_name = "VALUE", allow_hyphen_values = true, conflicts_with = "send")]
     pub param: Vec<String>,
-    /// For how many seconds it may be executed
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, conflicts_with = "send")]
+    /// For how many seconds it may be executed [default: 60; more where blocks take longer]
+    #[arg(long, value_name = "SECONDS", conflicts_with = "send")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3_500))]
-    pub expires: u64,
+    pub expires: Option<u64>,
     /// Sign, and do not send: write it to --output
     #[arg(long, requires = "output", conflicts_with = "send")]
     pub sign_only: bool,

@@ -102,6 +102,7 @@ async fn about(State(door): State<Door>, Query(options): Query<Vec<(String, Stri
         "height": now.height.0,
         "block_time": status.block_time,
         "chain_time": now.time_ms,
+        "patience_ms": u64::try_from(door.driver.write_timeout().as_millis()).unwrap_or(u64::MAX),
         "trusted_servers": access.trusted_servers(),
         "server": text_of(&status.key),
     });

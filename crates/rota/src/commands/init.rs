@@ -274,7 +274,7 @@ fn promise(genesis: &Genesis, servers: usize) -> String {
             let (spacing, depth) =
                 genesis.pow.as_ref().map_or((0, 0), |pow| (pow.spacing_s, pow.depth));
             return format!(
-                "\nA block is found every {spacing} s or so, and is final {depth} deep. Each server \
+                "\nA block is found every {spacing} s or so, and final {depth} deep. Each server \
                  mines with one thread\n(`mine_threads` and `mine_share` in server.toml). Whoever \
                  has {GENESIS_FILE} can join with a key of its own.\n"
             );

@@ -47,14 +47,14 @@ const MAX_FILE_BYTES: u64 = 2 * MAX_ENVELOPE_BYTES as u64 + 16;
 /// so that the time is what counts.
 const EXPIRY_BLOCKS: u64 = 900_000;
 
-/// How long a server may take for an answer: longer than it waits for a transaction itself.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long an envelope lives, unless it is said, or blocks take longer.
+const LIVES: Duration = Duration::from_secs(60);
+
+/// How much longer a server may take for an answer than it waits for a transaction itself.
+const LATE: Duration = Duration::from_secs(5);
 
 /// Between two attempts to get an answer.
 const PAUSE: Duration = Duration::from_millis(500);
-
-/// An envelope is not final for some moments after the last block that may hold it was proposed.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// What a server says of its chain, `GET /chain`; in a file for a machine without a network.
 #[derive(Deserialize)]
@@ -63,6 +63,9 @@ struct Chain {
     format: u16,
     height: u64,
     chain_time: u64,
+    /// How long the server waits until a transaction is final, in milliseconds. An envelope is
+    /// final that much later than the last block that may hold it was proposed, or never.
+    patience_ms: u64,
     /// Whose key was asked about.
     #[serde(default)]
     user: Option<String>,
@@ -84,6 +87,8 @@ struct Told {
     height: u64,
     #[serde(default)]
     index: u32,
+    /// Where depth makes it final (`pow`).
+    depth: Option<u32>,
     #[serde(default)]
     results: Vec<Done>,
     #[serde(default)]
@@ -113,7 +118,7 @@ pub async fn run(asked: Tx) -> Result<(), Failure> {
         let web = web(server, &trust).await?;
         let chain = about(&web, &envelope.signer).await?;
         let left = Time(envelope.expiry.time.0).since(Time(chain.chain_time));
-        return send(&web, &envelope, chain.chain, left, asked.mode).await;
+        return send(&web, &envelope, &chain, left, asked.mode).await;
     }
     let key = load(asked.key.as_deref().ok_or_else(|| Failure::new("--key FILE is missing"))?)?;
     let mut words = asked.words.iter();
@@ -127,7 +132,8 @@ pub async fn run(asked: Tx) -> Result<(), Failure> {
     };
     let statements = statements(words.chain(&asked.command), &asked.param)?;
     let user = user(&chain, asked.user.as_deref(), &text_of(&key.public()))?;
-    let lives = Duration::from_secs(asked.expires);
+    let usual = LIVES.max(Duration::from_millis(chain.patience_ms));
+    let lives = asked.expires.map_or(usual, Duration::from_secs);
     let expiry = Expiry {
         height: Height(chain.height.saturating_add(EXPIRY_BLOCKS)),
         time: Time(chain.chain_time).plus(lives),
@@ -144,7 +150,7 @@ pub async fn run(asked: Tx) -> Result<(), Failure> {
     }
     match (&asked.output, web) {
         (Some(file), _) => write_envelope(file, &envelope, chain.chain),
-        (None, Some(web)) => send(&web, &envelope, chain.chain, lives, asked.mode).await,
+        (None, Some(web)) => send(&web, &envelope, &chain, lives, asked.mode).await,
         (None, None) => Err(Failure::new("--chain FILE needs --sign-only -o FILE")),
     }
 }
@@ -331,15 +337,16 @@ fn write_envelope(path: &Path, envelope: &Envelope, chain: ChainId) -> Result<()
 async fn send(
     web: &Web,
     envelope: &Envelope,
-    chain: ChainId,
+    chain: &Chain,
     lives: Duration,
     mode: Mode,
 ) -> Result<(), Failure> {
     let body = Bytes::from(encode(envelope));
-    let until = Instant::now() + lives + GRACE;
+    let patience = Duration::from_millis(chain.patience_ms);
+    let until = Instant::now() + lives + patience;
     let mut silent = false;
     loop {
-        let said = match post(web, body.clone()).await {
+        let said = match post(web, body.clone(), patience + LATE).await {
             Ok((code, body)) => match serde_json::from_slice(&body) {
                 Ok(Answer::Told { transactions }) => match told(&transactions, mode)? {
                     true => return Ok(()),
@@ -355,7 +362,7 @@ async fn send(
             silent = true;
         }
         if Instant::now() >= until {
-            let ids = envelope.transactions.iter().map(|t| t.id(chain, envelope.signer));
+            let ids = envelope.transactions.iter().map(|t| t.id(chain.chain, envelope.signer));
             let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
             return Err(Failure::new(format!(
                 "outcome unknown: {said}; it was executed once or never will be: ask any server \
@@ -367,12 +374,12 @@ async fn send(
     }
 }
 
-async fn post(web: &Web, body: Bytes) -> Result<(StatusCode, Bytes), Failure> {
+async fn post(web: &Web, body: Bytes, patience: Duration) -> Result<(StatusCode, Bytes), Failure> {
     let path = "/chain/transactions";
     let binary = Some("application/octet-stream");
-    let answer = web.send(Method::POST, path, binary, body, PATIENCE).await?;
+    let answer = web.send(Method::POST, path, binary, body, patience).await?;
     let code = answer.status();
-    let body = tokio::time::timeout(PATIENCE, answer.into_body().collect()).await;
+    let body = tokio::time::timeout(patience, answer.into_body().collect()).await;
     let late = |_| Failure::new(format!("{}: no whole answer", web.url(path)));
     let body = body.map_err(late)?.map_err(Failure::doing(web.url(path)))?;
     Ok((code, body.to_bytes()))
@@ -391,7 +398,8 @@ fn told(transactions: &[Told], mode: Mode) -> Result<bool, Failure> {
         for done in &told.results {
             print(done, mode)?;
         }
-        eprintln!("final at ({}, {})", told.height, told.index);
+        let deep = told.depth.map(|depth| format!(", {depth} blocks deep")).unwrap_or_default();
+        eprintln!("final at ({}, {}){deep}", told.height, told.index);
     }
     Ok(true)
 }
@@ -466,6 +474,7 @@ mod tests {
             format: FORMAT,
             height: 1,
             chain_time: 1,
+            patience_ms: 10_000,
             user: user.map(str::to_owned),
         };
         assert!(user(&chain(Some("alice")), Some("bob"), "key").is_err());
