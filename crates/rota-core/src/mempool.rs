@@ -157,6 +157,9 @@ pub struct Mempool {
     /// of those accounts.
     used_by_guests: Share,
     expired_until: Time,
+    /// When an envelope is sent on, unless it stands in a block by then; half a slot time-out where
+    /// there are slots.
+    patience: Option<Duration>,
     final_ids: BTreeSet<EnvelopeId>,
     final_order: VecDeque<EnvelopeId>,
 }
@@ -175,9 +178,15 @@ impl Mempool {
             used_by_key: BTreeMap::new(),
             used_by_guests: Share::default(),
             expired_until: Time(0),
+            patience: None,
             final_ids: BTreeSet::new(),
             final_order: VecDeque::new(),
         }
+    }
+
+    /// One for a cluster that knows no turns: what waits is sent on after this time.
+    pub fn without_turns(senders: usize, patience: Duration) -> Self {
+        Self { patience: Some(patience), ..Self::new(senders) }
     }
 
     /// What an account may take.
@@ -229,7 +238,7 @@ impl Mempool {
             self.used_by_guests.bytes += bytes;
             take(&mut self.used_by_key, (account, envelope.signer), bytes);
         }
-        let patience = limits.slot_timeout() / 2;
+        let patience = self.patience.unwrap_or(limits.slot_timeout() / 2);
         let due = now.plus(patience);
         self.arrivals += 1;
         self.by_id.insert(id, self.arrivals);

@@ -311,7 +311,7 @@ impl Replica {
             unfinal: Unfinal::default(),
             downloads: Downloads::new(distrusted),
             questions: Questions::default(),
-            mempool: Mempool::new(senders(genesis.method, &members)),
+            mempool: mempool(genesis, &members),
             members,
             chain: Chain::new(chain_id, last),
             final_at: now.instant,
@@ -512,6 +512,9 @@ impl Replica {
             Action::Search(job) => self.outputs.push(Output::Search(job)),
             Action::Readable { nonce, height } => self.on_readable(nonce, height),
             Action::Punish { peer, why } => self.outputs.push(Output::Punish { peer, why }),
+            Action::Outvoted { height, agreed, ours } => {
+                self.outputs.push(Output::Diverged { height, agreed, ours });
+            }
             Action::Report(line) => self.report(line),
         }
     }
@@ -548,11 +551,14 @@ impl Replica {
     }
 }
 
-/// Among how many senders the mempool's room is shared out.
-fn senders(method: Method, members: &Members) -> usize {
-    match method {
-        Method::Poa | Method::Raft => members.len(),
-        Method::Pow => MOST_NEIGHBOURS,
+/// Envelopes wait for a turn, or where nobody knows whose it will be, for a block.
+fn mempool(genesis: &Genesis, members: &Members) -> Mempool {
+    match &genesis.pow {
+        None => Mempool::new(members.len()),
+        Some(pow) => {
+            let spacing = Duration::from_secs(pow.spacing_s.into());
+            Mempool::without_turns(MOST_NEIGHBOURS, spacing)
+        }
     }
 }
 

@@ -260,8 +260,8 @@ impl Server {
         self.origin
     }
 
-    /// Hands the turn over if it is this server's for longer (`raft`), closes the doors, says
-    /// goodbye to peers, ends the threads: well under a second, without the hand-over.
+    /// Takes no more writes, hands the turn over if it is this server's for longer (`raft`), closes
+    /// the doors, says goodbye to peers, ends the threads: in some milliseconds, as a rule.
     pub async fn stop(self) {
         self.driver.wind_up().await;
         for door in &self.doors {
@@ -353,7 +353,7 @@ async fn open(
         // Receipts are written behind what they tell of: a crash takes the newest with it.
         let newest = chain.newest_receipt()?;
         chain.save_receipts(state.remembered_after(newest)?);
-        let recovered = Recovered { distrusted, roots: state.recent_roots()?, ..chain.recover()? };
+        let recovered = Recovered { distrusted, ..chain.recover()? };
         if recovered.is_wiped && genesis.members.iter().any(|member| member.key == key.public()) {
             tracing::warn!(
                 "chain.db was lost, and with it what this server has voted for: it follows the \
@@ -363,6 +363,7 @@ async fn open(
         let last =
             recovered.last.as_ref().map_or_else(Default::default, |(block, _)| block.header.height);
         replay(&mut state, &mut chain, last)?;
+        let recovered = Recovered { roots: state.recent_roots()?, ..recovered };
         let clock = Clock::start();
         let (replica, first) =
             Replica::new(&genesis, key, recovered, state.applied(), clock.now())?;

@@ -319,7 +319,7 @@ impl Server {
         let Files { mut state, chain: mut chain_db, snapshots, incoming } = files;
         chain_db.keep_blocks(self.keep_blocks);
         let distrusted = self.distrusted.clone();
-        let recovered = Recovered { distrusted, roots: state.recent_roots()?, ..chain_db.recover()? };
+        let recovered = Recovered { distrusted, ..chain_db.recover()? };
         let height = recovered.last.as_ref().map_or(Height(0), |(block, _)| block.header.height);
         if state.applied().height > height {
             return Err(Fault::WrongFiles("state.db is ahead of chain.db".into()));
@@ -333,6 +333,7 @@ impl Server {
             let applied = state.apply(&block)?;
             replayed.push((block, applied));
         }
+        let recovered = Recovered { roots: state.recent_roots()?, ..recovered };
         let now = self.now(at, genesis);
         let (replica, outputs) =
             Replica::new(genesis, self.key.clone(), recovered, state.applied(), now)?;
