@@ -18,6 +18,7 @@ pub mod frames;
 pub mod links;
 pub mod open;
 pub mod outbox;
+mod swarm;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,44 +26,26 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::StreamExt;
-use libp2p::core::multiaddr::Protocol;
-use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, NetworkBehaviour, Swarm, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, SwarmBuilder, connection_limits, identify, identity};
+use libp2p::swarm::{ConnectionId, Swarm, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, identity};
 use rota_core::crypto::SecretKey;
 use rota_core::error::Invalid;
 use rota_core::message::{MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, Message, Recipient};
-use rota_core::types::{ChainId, NodeId};
+use rota_core::types::NodeId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use frames::End;
 use links::{Direction, Kind, Links, StreamEvent};
-use open::discovery::Discovery;
 use open::gate::Gate;
 use open::groups::Groups;
 use open::{Open, OpenNetwork};
 use outbox::Outbox;
+use swarm::{Behaviour, BehaviourEvent, closed_swarm, listening, multiaddr, open_swarm};
 
 use crate::queues;
-
-/// A quiet connection sends a packet this often: twice between two servers, some 40 bytes each.
-const KEEP_ALIVE: Duration = Duration::from_millis(800);
-
-/// A connection on which nothing came for this long is dead: three keep-alives missed. A killed
-/// process says no goodbye, and this is how soon others refuse writes for want of a quorum instead
-/// of sending what may never be final. Much shorter, and a machine that is busy with a large
-/// transaction for a second would be taken for dead.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// A connection that no stream was opened on for this long is closed.
-const NO_STREAMS: Duration = Duration::from_secs(6);
-
-/// A connection is made within this time or tried again: one round trip and two signatures, and one
-/// lost packet.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the server with the higher key waits before it dials.
 const POLITE_WAIT: Duration = Duration::from_millis(300);
@@ -81,25 +64,8 @@ const COOL_DOWN: Duration = Duration::from_secs(10);
 /// How long a stopping server waits for its goodbyes to leave.
 const GOODBYE: Duration = Duration::from_millis(200);
 
-/// Strangers that knock at the same time; their keys are checked before anything else.
-const MAX_HANDSHAKES: u32 = 64;
-
-/// The connection in use, the one that replaces it, and old ones that are closing.
-const MAX_CONNECTIONS_PER_PEER: u32 = 4;
-
-/// Streams that a peer may open on a connection: the two it needs, and room while they are
-/// negotiated.
-const MAX_STREAMS: u32 = 8;
-
-/// Where anybody may connect: streams for what identify and Kademlia say, beside our own.
-const MAX_OPEN_STREAMS: u32 = 32;
-
-/// There, a connection makes us hold so many bytes that were not read yet, at most: 32 neighbours
-/// fill 128 MB. On a path of 100 ms it still allows 40 MB a second.
-const OPEN_WINDOW: u32 = 4 << 20;
-
-/// There, a message that has begun is here, or has left, within this time: the largest at half a
-/// megabit a second. Whoever is slower only holds memory.
+/// Where anybody may connect, a message that has begun is here, or has left, within this time: the
+/// largest at half a megabit a second. Whoever is slower only holds memory.
 const MESSAGE_WITHIN: Duration = Duration::from_secs(120);
 
 /// What a message is longer than the blocks in it.
@@ -390,111 +356,6 @@ pub fn peer_id(key: &NodeId) -> Result<PeerId, TransportError> {
     let key = identity::ed25519::PublicKey::try_from_bytes(&key.0)
         .map_err(|_| TransportError::Key(*key))?;
     Ok(identity::PublicKey::from(key).to_peer_id())
-}
-
-#[derive(NetworkBehaviour)]
-struct Behaviour {
-    // Before `links`, which refuses what this one only listens to.
-    discovery: Toggle<Discovery>,
-    limits: connection_limits::Behaviour,
-    links: Links,
-    identify: Toggle<identify::Behaviour>,
-}
-
-fn keypair(key: &SecretKey) -> Result<identity::Keypair, TransportError> {
-    identity::Keypair::ed25519_from_bytes(key.to_bytes())
-        .map_err(|_| TransportError::Key(key.public()))
-}
-
-fn closed_swarm(key: &SecretKey, links: Links) -> Result<Swarm<Behaviour>, TransportError> {
-    Ok(swarm(keypair(key)?, links, MAX_STREAMS, None, None))
-}
-
-fn open_swarm(
-    key: &SecretKey,
-    chain: ChainId,
-    links: Links,
-) -> Result<Swarm<Behaviour>, TransportError> {
-    let keypair = keypair(key)?;
-    let (own, family) = (keypair.public(), links::family(chain));
-    // Not where it listens: strangers need not know the addresses of a house.
-    let told = identify::Config::new(format!("{family}/1"), own.clone())
-        .with_agent_version(concat!("rota/", env!("CARGO_PKG_VERSION")).into())
-        .with_hide_listen_addrs(true)
-        .with_cache_size(0);
-    let discovery = Discovery::new(own.to_peer_id(), links::name(&format!("{family}/kad/1")));
-    let identify = identify::Behaviour::new(told);
-    Ok(swarm(keypair, links, MAX_OPEN_STREAMS, Some(discovery), Some(identify)))
-}
-
-fn swarm(
-    keypair: identity::Keypair,
-    links: Links,
-    streams: u32,
-    discovery: Option<Discovery>,
-    identify: Option<identify::Behaviour>,
-) -> Swarm<Behaviour> {
-    let is_open = discovery.is_some();
-    let limits = connection_limits::ConnectionLimits::default()
-        .with_max_pending_incoming(Some(MAX_HANDSHAKES))
-        .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER));
-    let limits = connection_limits::Behaviour::new(limits);
-    let (discovery, identify) = (discovery.into(), identify.into());
-    let behaviour = Behaviour { discovery, limits, links, identify };
-    let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
-    let built = SwarmBuilder::with_existing_identity(keypair)
-        .with_tokio()
-        .with_quic_config(|mut quic| {
-            quic.keep_alive_interval = KEEP_ALIVE;
-            quic.max_idle_timeout = millis(IDLE_TIMEOUT);
-            quic.handshake_timeout = HANDSHAKE_TIMEOUT;
-            quic.max_concurrent_stream_limit = streams;
-            if is_open {
-                quic.max_stream_data = OPEN_WINDOW;
-                quic.max_connection_data = OPEN_WINDOW;
-            }
-            quic
-        })
-        .with_behaviour(|_| behaviour);
-    let Ok(built) = built;
-    let swarm = built.with_swarm_config(|config| {
-        config
-            .with_idle_connection_timeout(NO_STREAMS)
-            .with_max_negotiating_inbound_streams(usize::try_from(streams).unwrap_or(8))
-    });
-    swarm.build()
-}
-
-/// Starts listening; returns where, with the port that the system chose if `listen` says 0.
-async fn listening(
-    swarm: &mut Swarm<Behaviour>,
-    listen: SocketAddr,
-) -> Result<SocketAddr, TransportError> {
-    let failed = |error: String| TransportError::Listen(listen, error);
-    swarm.listen_on(multiaddr(listen)).map_err(|error| failed(error.to_string()))?;
-    loop {
-        match swarm.select_next_some().await {
-            SwarmEvent::NewListenAddr { address, .. } => {
-                let port = address.iter().find_map(|part| match part {
-                    Protocol::Udp(port) => Some(port),
-                    _ => None,
-                });
-                return Ok(SocketAddr::new(listen.ip(), port.unwrap_or(listen.port())));
-            }
-            SwarmEvent::ListenerError { error, .. } => return Err(failed(error.to_string())),
-            SwarmEvent::ListenerClosed { reason: Err(error), .. } => {
-                return Err(failed(error.to_string()));
-            }
-            _ => {}
-        }
-    }
-}
-
-fn multiaddr(address: SocketAddr) -> Multiaddr {
-    Multiaddr::empty()
-        .with(address.ip().into())
-        .with(Protocol::Udp(address.port()))
-        .with(Protocol::QuicV1)
 }
 
 /// What the transport knows of one peer.

@@ -41,10 +41,8 @@ use tokio::time::Instant;
 
 use super::frames::End;
 use super::links::{Direction, Kind, StreamEvent};
-use super::{
-    Behaviour, BehaviourEvent, Inboxes, Incoming, Order, Outboxes, Peer, Transport, multiaddr,
-    peer_id,
-};
+use super::swarm::{Behaviour, BehaviourEvent, multiaddr};
+use super::{Inboxes, Incoming, Order, Outboxes, Peer, Transport, peer_id};
 use book::Book;
 use entrance::Entrances;
 use gate::{Dial, Gate, Purpose, node_id, socket};
@@ -289,6 +287,7 @@ impl OpenNetwork {
         let now = Instant::now();
         self.book.heard(key, at, now);
         if self.book.address(&key) == Some(at) {
+            self.book.met(&key, since_1970());
             self.recommend(peer, at);
         }
     }
@@ -603,9 +602,9 @@ impl OpenNetwork {
     }
 }
 
-/// Whether a new connection to a peer takes the place of the one that there is. A peer that connects
-/// again has lost the other; and of two that dialled each other at the same time, both keep the
-/// connection that the lower key dialled.
+/// Whether a new connection to a peer takes the place of the one that there is. A peer that
+/// connects again has lost the other; and of two that dialled each other at the same time, both
+/// keep the connection that the lower key dialled.
 fn replaces(own: &NodeId, peer: &NodeId, was_outbound: bool, outbound: bool) -> bool {
     was_outbound == outbound || outbound == (own < peer)
 }

@@ -1,5 +1,5 @@
-//! `rota join`: a home for a new server of an open database (`pow`), from its genesis and an address
-//! or two of servers that have it. Nobody is asked for leave: whoever has the genesis may join, and
+//! `rota join`: a home for a new server of an open database (`pow`), from its genesis and an
+//! address or two of servers that have it. Nobody is asked for leave: whoever has the genesis may join, and
 //! checks everything else from the first block on.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,13 +9,13 @@ use std::str::FromStr;
 use clap::Args;
 use hyper::StatusCode;
 use rota_core::genesis::{Genesis, Method};
-use rota_core::types::ChainId;
+use rota_core::types::{ChainId, PublicKey};
 use rota_node::config::{ServerConfig, create_home, new_key};
 
 use crate::address::Address;
 use crate::args::Authority;
 use crate::failure::Failure;
-use crate::print::out;
+use crate::print::{Align, columns, out};
 use crate::trust::Trust;
 
 /// The manual's last part.
@@ -92,26 +92,38 @@ pub async fn run(asked: Join) -> Result<(), Failure> {
     let key = new_key().map_err(Failure::doing("making the server's key"))?;
     create_home(&asked.out, &genesis, &key, &config)
         .map_err(Failure::doing("making the server's home"))?;
+    out(&next(&asked, &genesis, &config, &key.public()))
+}
+
+/// What was made, and what comes next.
+fn next(asked: &Join, genesis: &Genesis, config: &ServerConfig, key: &PublicKey) -> String {
     let home = asked.out.display();
     let compared = match asked.chain {
         Some(_) => "the one that was asked for",
         None => "compare it with what somebody told you whom you trust: --chain does",
     };
-    out(&format!(
-        "Database {} (pow)\n  chain id  {chain}\n            {compared}\n  account   \
-         ed25519:{}\n\nThe server's home is {home}; its key is in it, so let nobody else read it. \
-         Next:\n  rota start --home {home}                       hold the data and check it\n  \
-         rota start --home {home} --mine-threads 1      search for blocks too\n  \
-         rota status 127.0.0.1:{http}                   how far it is\n  \
-         rota sql 127.0.0.1:{pg}                        once it is there; from this machine you \
-         act as its account\n\nOther servers reach it on UDP port {peer}, if the way there is \
-         open: not needed, but the network is better for it.\n",
+    let (pg, http) = (config.pg.port(), config.http.port());
+    let commands = [
+        (format!("rota start --home {home}"), "hold the data and check it"),
+        (format!("rota start --home {home} --mine-threads 1"), "search for blocks too"),
+        (format!("rota status 127.0.0.1:{http}"), "how far it is"),
+        (format!("rota sql 127.0.0.1:{pg}"), "from this machine you act as its account"),
+    ];
+    let rows: Vec<Vec<String>> = commands
+        .into_iter()
+        .map(|(command, what)| vec![format!("  {command}"), what.to_owned()])
+        .collect();
+    format!(
+        "Database {} (pow)\n  chain id  {}\n            {compared}\n  account   ed25519:{key}\n\n\
+         The server's home is {home}; its key is in it, so let nobody else read it. Next:\n{}\n\
+         What the account may do is for grants to say, and for what it earns.\n\
+         Other servers reach it on UDP port {}, if the way there is open: not needed, but the \
+         network is better for it.\n",
         genesis.name,
-        key.public(),
-        http = config.http.port(),
-        pg = config.pg.port(),
-        peer = config.peer.port(),
-    ))
+        genesis.chain_id(),
+        columns(&rows, &[Align::Left, Align::Left]).trim_end(),
+        config.peer.port(),
+    )
 }
 
 /// From a file, or from a server.

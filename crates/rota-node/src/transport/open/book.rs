@@ -2,9 +2,9 @@
 //!
 //! Two kinds, as in Bitcoin's address book: *tried* ones, which answered when we dialled them, and
 //! *heard* ones, of which somebody told. Half of the time one of each is tried, so that neither a
-//! flood of heard addresses nor a stale file decides whom a server meets. Tried ones are kept in
-//! `peers.json` and tried first after a start: who restarts a server does not get to introduce it
-//! to its neighbours anew.
+//! flood of heard addresses nor a stale file decides whom a server meets. Tried ones, and those of
+//! neighbours that dialled us, are kept in `peers.json`: who restarts a server does not get to
+//! introduce it to its neighbours anew.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,6 +20,12 @@ use super::groups::{Group, Groups};
 pub const MOST_TRIED: usize = 256;
 /// See [`MOST_TRIED`].
 pub const MOST_HEARD: usize = 1_024;
+
+/// Of those that dialled us, so many are written down, beside all that we reached ...
+const MOST_MET: usize = 64;
+
+/// ... so that in the file there are no more than these.
+pub const MOST_KEPT: usize = MOST_TRIED + MOST_MET;
 
 /// Of one network group, so that no network fills the book.
 const TRIED_PER_GROUP: usize = 8;
@@ -49,7 +55,7 @@ struct Entry {
     tried: bool,
     failures: u32,
     next: Instant,
-    /// When it last answered: seconds since 1970.
+    /// When it last answered, or was a neighbour: seconds since 1970; 0: never.
     seen: u64,
 }
 
@@ -60,8 +66,10 @@ pub struct Kept {
     pub key: NodeId,
     /// `IP:port` (UDP).
     pub address: SocketAddr,
-    /// When it last did: seconds since 1970.
+    /// When it last did, or was a neighbour: seconds since 1970.
     pub seen: u64,
+    /// Whether we dialled it; otherwise it dialled us, and this is where it says that it listens.
+    pub tried: bool,
 }
 
 /// What is known.
@@ -81,9 +89,12 @@ impl Book {
 
     /// What an earlier run found, and may be wrong by now.
     pub fn load(&mut self, kept: impl IntoIterator<Item = Kept>, now: Instant) {
-        for Kept { key, address, seen } in kept.into_iter().take(MOST_TRIED) {
+        for Kept { key, address, seen, tried } in kept.into_iter().take(MOST_KEPT) {
             if self.heard(key, address, now) {
-                self.answered(key, address, seen, now);
+                match tried {
+                    true => self.answered(key, address, seen, now),
+                    false => self.met(&key, seen),
+                }
             }
         }
         self.changed = false;
@@ -125,6 +136,14 @@ impl Book {
         let entry = Entry { at, group, tried: true, failures, next: now, seen };
         self.entries.insert(key, entry);
         self.changed = true;
+    }
+
+    /// It dialled us and is a neighbour now.
+    pub fn met(&mut self, key: &NodeId, seen: u64) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.seen = seen;
+            self.changed = true;
+        }
     }
 
     /// It took us for a neighbour.
@@ -212,10 +231,22 @@ impl Book {
         if !std::mem::take(&mut self.changed) {
             return None;
         }
-        let tried = self.entries.iter().filter(|(_, entry)| entry.tried);
-        let kept =
-            tried.map(|(key, entry)| Kept { key: *key, address: entry.at, seen: entry.seen });
-        Some(kept.collect())
+        let kept = |(key, entry): (&NodeId, &Entry)| Kept {
+            key: *key,
+            address: entry.at,
+            seen: entry.seen,
+            tried: entry.tried,
+        };
+        let (tried, heard): (Vec<_>, Vec<_>) = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.tried || entry.seen > 0)
+            .map(kept)
+            .partition(|one| one.tried);
+        let mut met = heard;
+        met.sort_by_key(|one| std::cmp::Reverse(one.seen));
+        met.truncate(MOST_MET);
+        Some(tried.into_iter().chain(met).collect())
     }
 
     /// Room for one more of a kind and group. The worst of those that it competes with goes: which
@@ -355,12 +386,19 @@ mod tests {
         book.answered(key(1), at("8.8.8.8:1"), 5, now);
         book.heard(key(2), at("8.9.8.8:1"), now);
         let kept = book.to_keep().unwrap();
-        assert_eq!(kept, [Kept { key: key(1), address: at("8.8.8.8:1"), seen: 5 }]);
+        let [first, second] = [(1, "8.8.8.8:1", 5, true), (2, "8.9.8.8:1", 6, false)].map(
+            |(number, text, seen, tried)| Kept { key: key(number), address: at(text), seen, tried },
+        );
+        assert_eq!(kept, [first.clone()]);
         assert!(book.to_keep().is_none());
+        book.met(&key(2), 6);
+        let kept = book.to_keep().unwrap();
+        assert_eq!(kept, [first, second]);
         let mut again = self::book();
         again.load(kept, now);
-        assert!(again.is_tried(&key(1)) && again.len() == (1, 1));
-        again.load([Kept { key: key(3), address: at("10.0.0.1:1"), seen: 5 }], now);
-        assert_eq!(again.len(), (1, 1), "a local address in the file of a public server");
+        assert!(again.is_tried(&key(1)) && again.len() == (2, 1));
+        let local = Kept { key: key(3), address: at("10.0.0.1:1"), seen: 5, tried: true };
+        again.load([local], now);
+        assert_eq!(again.len(), (2, 1), "a local address in the file of a public server");
     }
 }

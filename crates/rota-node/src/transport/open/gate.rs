@@ -14,7 +14,7 @@ use super::blame::Blame;
 use super::groups::{Group, Groups};
 use super::places::{NoPlace, PER_GROUP, Places};
 
-/// Handshakes of one group at a time: of [`super::super::MAX_HANDSHAKES`], so that one network
+/// Handshakes of one group at a time: of 64, so that one network
 /// cannot have them all.
 const HANDSHAKES_PER_GROUP: usize = 8;
 

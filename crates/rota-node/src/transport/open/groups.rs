@@ -78,8 +78,8 @@ fn v4(address: Ipv4Addr) -> Group {
     Group::V4([a, b])
 }
 
-/// Tunnels give everybody with an IPv4 address an IPv6 network of its own: 6to4 (RFC 3056) and NAT64
-/// (RFC 6052) count as the IPv4 address in them.
+/// Tunnels give everybody with an IPv4 address an IPv6 network of its own: 6to4 (RFC 3056) and
+/// NAT64 (RFC 6052) count as the IPv4 address in them.
 fn v6(address: Ipv6Addr) -> Group {
     let bytes = address.octets();
     match (address.segments(), bytes) {

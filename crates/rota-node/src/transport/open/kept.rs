@@ -1,13 +1,14 @@
-//! `peers.json` in a server's home: the addresses that answered, for the next start. A convenience:
-//! when it cannot be read the server begins at its entrances, when it cannot be written it goes on.
+//! `peers.json` in a server's home: the addresses that answered, and those of neighbours, for the
+//! next start. A convenience: when it cannot be read the server begins at its entrances, when it
+//! cannot be written it goes on.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::book::{Kept, MOST_TRIED};
+use super::book::{Kept, MOST_KEPT};
 
-/// No file of [`MOST_TRIED`] entries is larger: some 150 bytes each.
-const MOST_BYTES: u64 = 256 * MOST_TRIED as u64;
+/// No file of [`MOST_KEPT`] entries is larger: some 170 bytes each.
+const MOST_BYTES: u64 = 256 * MOST_KEPT as u64;
 
 /// The file, if there is one.
 #[derive(Debug)]
@@ -78,7 +79,8 @@ mod tests {
         let mut file = File::new(Some(path.clone()));
         assert!(file.read().is_empty());
         let key = rota_core::types::PublicKey([7; 32]);
-        let kept = [Kept { key, address: "[2001:db8::1]:7001".parse().unwrap(), seen: 9 }];
+        let kept =
+            [Kept { key, address: "[2001:db8::1]:7001".parse().unwrap(), seen: 9, tried: true }];
         file.write_now(&kept);
         assert_eq!(file.read(), kept);
         std::fs::write(&path, "{nonsense").unwrap();
