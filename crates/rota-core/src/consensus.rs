@@ -37,7 +37,7 @@ use crate::journal::{Record, Recovered};
 use crate::members::Members;
 use crate::message::{Message, Recipient};
 use crate::time::{Instant, Now, Time};
-use crate::types::{BlockId, Height, NodeId, Slot};
+use crate::types::{BlockId, Height, NodeId, Slot, StateRoot};
 use crate::work::{HeaderHash, SearchJob, WorkProof};
 
 /// What happens to a method.
@@ -163,6 +163,16 @@ pub enum Action {
         peer: NodeId,
         /// What.
         why: Invalid,
+    },
+    /// Most members say that after this height they have the same state, which is not ours
+    /// (`raft`): this server must serve no more.
+    Outvoted {
+        /// The last block in both states.
+        height: Height,
+        /// Most members' root.
+        agreed: StateRoot,
+        /// Ours.
+        ours: StateRoot,
     },
     /// For the log.
     Report(String),

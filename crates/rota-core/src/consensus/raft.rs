@@ -16,9 +16,9 @@
 //! anybody does (`behind`); members are those of the genesis, and the crate's changes of
 //! configuration are not used.
 //!
-//! Files: `log` is the log in memory, `ready` does what the crate wants done, `held` says less than
-//! it wants said, `lead` decides when a leader proposes, `reads` are linearizable reads, `roots` what
-//! members have executed.
+//! Files: `log` is the log in memory, `ready` does what the crate wants done, `held` says less of
+//! it, `lead` decides when a leader proposes, `reads` are linearizable reads, `roots` what members
+//! have executed.
 
 mod behind;
 mod held;
@@ -51,7 +51,7 @@ use behind::{Behind, place_of};
 use held::Held;
 use lead::Pace;
 use log::{Log, Place};
-use roots::{Difference, Roots};
+use roots::{Difference, Outvoted, Roots};
 use speak::Objection;
 use ticks::Timeouts;
 
@@ -104,6 +104,8 @@ pub struct Raft {
     /// The oldest record that was noted and may not be on disk.
     noted_at: Option<Instant>,
     reported: BTreeSet<(u64, &'static str)>,
+    /// The state here is known to be the wrong one.
+    gave_up: bool,
     actions: Vec<Action>,
 }
 
@@ -161,6 +163,7 @@ impl Raft {
             held: Held::default(),
             noted_at: None,
             reported: BTreeSet::new(),
+            gave_up: false,
             actions,
             members,
         }
@@ -186,6 +189,7 @@ impl Raft {
         if let Some(difference) = self.roots.told(id, message.applied) {
             self.differs(difference);
         }
+        self.give_up_if_outvoted();
         match self.check(id, &message) {
             Ok(()) => {}
             Err(Objection::Stale) => return,
@@ -214,14 +218,15 @@ impl Raft {
         for difference in self.roots.executed(applied) {
             self.differs(difference);
         }
+        self.give_up_if_outvoted();
         self.pace.look_again();
-        self.ask_at_once();
+        self.ask_if_withheld();
         // What became of its transactions is written with the next record, too.
         self.noted_at.get_or_insert(self.now.instant);
     }
 
-    /// Another member's state is not ours. Whose is wrong, a final header tells later: one that a
-    /// leader proposes whose state most members have.
+    /// Another member's state is not ours. Whose is wrong, most members' reports tell, or a final
+    /// header later: one that a leader proposes whose state most members have.
     fn differs(&mut self, difference: Difference) {
         let Difference { member, height } = difference;
         let Some(member) = self.member(member) else { return };
@@ -232,6 +237,18 @@ impl Raft {
                  database is damaged, or theirs are; it hands over, and does not lead"
             ));
             self.hand_over();
+        }
+    }
+
+    /// A leader with the wrong state would name no newer state in its headers, so that no final
+    /// header would ever tell it: it must not go on answering from these rows.
+    fn give_up_if_outvoted(&mut self) {
+        if self.gave_up {
+            return;
+        }
+        if let Some(Outvoted { height, agreed, ours }) = self.roots.outvoted(self.members.len()) {
+            self.gave_up = true;
+            self.actions.push(Action::Outvoted { height, agreed, ours });
         }
     }
 

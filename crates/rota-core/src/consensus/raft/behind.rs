@@ -20,6 +20,7 @@ use crate::consensus::Action;
 use crate::journal::Record;
 use crate::message::{Fetch, FinalBlocks, Message, RaftMessage, Recipient};
 use crate::time::Instant;
+use crate::types::{Height, NodeId};
 
 /// Without an answer for so long, the question is asked again: an answer can be large.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -30,6 +31,18 @@ pub(super) struct Behind {
     /// The log goes on after this index.
     index: u64,
     next_question: Instant,
+    /// The question was due, and the executor had too much to do.
+    is_withheld: bool,
+    /// What was asked for last.
+    asked: Option<Height>,
+    /// How often nobody has answered: another member is asked each time.
+    unanswered: usize,
+}
+
+impl Behind {
+    fn new(index: u64, next_question: Instant) -> Self {
+        Self { index, next_question, is_withheld: false, asked: None, unanswered: 0 }
+    }
 }
 
 impl Raft {
@@ -54,7 +67,7 @@ impl Raft {
         let now = self.now.instant;
         match &mut self.behind {
             Some(behind) => behind.index = index,
-            None => self.behind = Some(Behind { index, next_question: now }),
+            None => self.behind = Some(Behind::new(index, now)),
         }
     }
 
@@ -67,9 +80,11 @@ impl Raft {
         self.give(wire);
     }
 
-    /// Asks for what is missing. Nothing is fetched that the executor could not keep up with.
+    /// Asks for what is missing. Nothing is fetched that the executor could not keep up with. One
+    /// question is under way at a time: each answer is work for whoever gives it.
     pub(super) fn fetch_missing(&mut self) {
         let committed = self.node.raft.raft_log.committed;
+        let others = self.whom_to_ask();
         let Some(behind) = self.behind.as_mut().filter(|behind| behind.index > committed) else {
             self.behind = None;
             return;
@@ -80,17 +95,43 @@ impl Raft {
         }
         behind.next_question = now.plus(PATIENCE);
         let height = self.last.block.header.height;
-        let lags = height.0.saturating_sub(self.roots.newest().height.0) > self.lag;
-        if !lags && let Some(leader) = self.leader_key().filter(|_| !self.is_leader()) {
+        behind.is_withheld = height.0.saturating_sub(self.roots.newest().height.0) > self.lag;
+        if behind.is_withheld {
+            return;
+        }
+        if behind.asked == Some(height) {
+            behind.unanswered = behind.unanswered.wrapping_add(1);
+        }
+        let turn = behind.unanswered.checked_rem(others.len());
+        if let Some(&to) = turn.and_then(|turn| others.get(turn)) {
+            behind.asked = Some(height);
             let message = Message::Fetch(Fetch::FinalAfter(height));
-            self.actions.push(Action::Send { to: Recipient::One(leader), message });
+            self.actions.push(Action::Send { to: Recipient::One(to), message });
         }
     }
 
-    /// The next question need not wait.
-    pub(super) fn ask_at_once(&mut self) {
+    /// The members that can be asked: the leader last, which has enough to do. Nobody while there
+    /// is none, or this server is it.
+    fn whom_to_ask(&self) -> Vec<NodeId> {
+        let leader = self.leader_key().filter(|_| self.behind.is_some() && !self.is_leader());
+        let Some(leader) = leader else { return Vec::new() };
+        let me = self.member(self.id);
+        let keys = self.members.iter().map(|(_, member)| member.key);
+        let others = keys.filter(|key| Some(*key) != me && *key != leader);
+        others.chain([leader]).collect()
+    }
+
+    /// The next question need not wait: there is news.
+    fn ask_at_once(&mut self) {
         if let Some(behind) = &mut self.behind {
             behind.next_question = self.now.instant;
+        }
+    }
+
+    /// The executor has done something: a question that waited for it need not wait longer.
+    pub(super) fn ask_if_withheld(&mut self) {
+        if self.behind.as_ref().is_some_and(|behind| behind.is_withheld) {
+            self.ask_at_once();
         }
     }
 
@@ -127,7 +168,9 @@ impl Raft {
     fn end_of(&self, blocks: &[Arc<Block>]) -> Option<Place> {
         let first = blocks.first()?;
         let committed = self.node.raft.raft_log.committed;
-        if first.header.parent != self.last.id || first.header.slot.0 <= committed {
+        let follows = first.header.parent == self.last.id
+            && first.header.height == self.last.block.header.height.next();
+        if !follows || first.header.slot.0 <= committed {
             return None;
         }
         let mut end = place_of(&self.last.block);

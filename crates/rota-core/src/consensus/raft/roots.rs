@@ -13,6 +13,10 @@ const KEPT_ROOTS: usize = 4_096;
 /// genesis' `lag`, as a rule.
 const WAITING_REPORTS: usize = 1_024;
 
+/// So many states of a member that are not ours are kept: members do not report every height, and
+/// two of them must have reported the same one.
+const KEPT_DIFFERENCES: usize = 256;
+
 /// What the members have executed.
 #[derive(Debug, Default)]
 pub(super) struct Roots {
@@ -28,8 +32,8 @@ struct Told {
     confirmed: Height,
     /// States that we have not executed ourselves yet.
     waiting: BTreeMap<Height, StateRoot>,
-    /// The newest state that is another one than ours, if it is newer than `confirmed`.
-    differs: Option<Height>,
+    /// The newest states that are others than ours, all of them newer than `confirmed`.
+    differs: BTreeMap<Height, StateRoot>,
 }
 
 /// A member whose state is not ours.
@@ -37,6 +41,14 @@ struct Told {
 pub(super) struct Difference {
     pub member: u64,
     pub height: Height,
+}
+
+/// Most members have the same state at a height, and it is not ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Outvoted {
+    pub height: Height,
+    pub agreed: StateRoot,
+    pub ours: StateRoot,
 }
 
 impl Roots {
@@ -56,7 +68,7 @@ impl Roots {
         for (&member, told) in &mut self.others {
             let height = applied.height;
             if let Some(root) = told.waiting.remove(&height)
-                && told.compare(height, root == applied.root)
+                && told.compare(height, root, applied.root)
             {
                 differences.push(Difference { member, height });
             }
@@ -77,7 +89,7 @@ impl Roots {
             return None;
         }
         let ours = *self.own.get(&height)?;
-        let is_new = told.compare(height, ours == applied.root);
+        let is_new = told.compare(height, applied.root, ours);
         is_new.then_some(Difference { member, height })
     }
 
@@ -91,23 +103,47 @@ impl Roots {
 
     /// Whether more than half of all members say that our state is another one than theirs.
     pub fn is_outvoted(&self, members: usize) -> bool {
-        let others = self.others.values().filter(|told| told.differs.is_some());
+        let others = self.others.values().filter(|told| !told.differs.is_empty());
         others.count() > members / 2
+    }
+
+    /// The first state on which more than half of all members agree, and which is not ours. Where
+    /// all of them have different ones, nobody knows whose is right.
+    pub fn outvoted(&self, members: usize) -> Option<Outvoted> {
+        if !self.is_outvoted(members) {
+            return None;
+        }
+        let mut votes: BTreeMap<(Height, [u8; 32]), usize> = BTreeMap::new();
+        for (height, root) in self.others.values().flat_map(|told| &told.differs) {
+            let vote = votes.entry((*height, root.0)).or_default();
+            *vote = vote.saturating_add(1);
+        }
+        votes.into_iter().filter(|(_, count)| *count > members / 2).find_map(
+            |((height, root), _)| {
+                let ours = *self.own.get(&height)?;
+                Some(Outvoted { height, agreed: StateRoot(root), ours })
+            },
+        )
     }
 }
 
 impl Told {
     /// Says whether this is the first that differs.
-    fn compare(&mut self, height: Height, is_same: bool) -> bool {
-        if is_same {
+    fn compare(&mut self, height: Height, theirs: StateRoot, ours: StateRoot) -> bool {
+        if theirs == ours {
             self.confirmed = self.confirmed.max(height);
-            self.differs = self.differs.filter(|&differs| differs > height);
+            self.differs = self.differs.split_off(&height.next());
             return false;
         }
         if height <= self.confirmed {
             return false; // an old word of a state that was repaired since
         }
-        self.differs.replace(height).is_none()
+        let is_first = self.differs.is_empty();
+        self.differs.insert(height, theirs);
+        if self.differs.len() > KEPT_DIFFERENCES {
+            self.differs.pop_first();
+        }
+        is_first
     }
 }
 
@@ -147,6 +183,28 @@ mod tests {
         roots.told(2, at(5, 1));
         assert!(!roots.is_outvoted(3), "it has been repaired");
         assert_eq!(roots.reached(3), Height(5));
+    }
+
+    #[test]
+    fn most_members_must_have_the_same_other_state() {
+        let mut roots = Roots::default();
+        for height in 4..=6 {
+            roots.executed(at(height, 1));
+        }
+        roots.told(2, at(4, 9));
+        roots.told(3, at(4, 8));
+        assert!(roots.is_outvoted(3));
+        assert_eq!(roots.outvoted(3), None, "three states, each on one server");
+        // They need not have told of the same heights, or in the same order.
+        roots.told(2, at(6, 9));
+        roots.told(3, at(5, 9));
+        assert_eq!(roots.outvoted(3), None);
+        roots.told(2, at(5, 9));
+        let (agreed, ours) = (StateRoot([9; 32]), StateRoot([1; 32]));
+        assert_eq!(roots.outvoted(3), Some(Outvoted { height: Height(5), agreed, ours }));
+        assert_eq!(roots.outvoted(5), None, "two of five");
+        roots.told(2, at(5, 1));
+        assert_eq!(roots.outvoted(3), None, "it has been repaired");
     }
 
     #[test]
