@@ -1,7 +1,7 @@
 //! Step 5's ground: libp2p over QUIC, with the protocols that each kind of membership needs.
 //!
 //! ```text
-//!   closed: limits, links                       open: discovery (Kademlia), limits, links, identify
+//!   closed: limits, links              open: discovery (Kademlia), limits, links, identify
 //! ```
 
 use std::net::SocketAddr;
@@ -48,8 +48,8 @@ const MAX_STREAMS: u32 = 8;
 /// Where anybody may connect: streams for what identify and Kademlia say, beside our own.
 const MAX_OPEN_STREAMS: u32 = 32;
 
-/// Where anybody may connect, a connection makes us hold so many bytes that were not read yet, at most: 32 neighbours
-/// fill 128 MB. On a path of 100 ms it still allows 40 MB a second.
+/// Where anybody may connect, a connection makes us hold so many bytes that were not read yet, at
+/// most: 32 neighbours fill 128 MB. On a path of 100 ms it still allows 40 MB a second.
 const OPEN_WINDOW: u32 = 4 << 20;
 
 /// What libp2p does for us.

@@ -1,6 +1,6 @@
 //! `rota join`: a home for a new server of an open database (`pow`), from its genesis and an
-//! address or two of servers that have it. Nobody is asked for leave: whoever has the genesis may join, and
-//! checks everything else from the first block on.
+//! address or two of servers that have it. Nobody is asked for leave: whoever has the genesis may
+//! join, and checks everything else from the first block on.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -36,7 +36,8 @@ const LEAST_REMINDER: Duration = Duration::from_secs(2);
 const NEWS_SPACINGS: u64 = 20;
 
 /// More neighbours are not remembered: twice as many as the transport has. Beyond, who was not
-/// heard of for the longest is forgotten: a word that was still on its way can name one that has gone.
+/// heard of for the longest is forgotten: a word that was still on its way can name one that has
+/// gone.
 const MOST_NEIGHBOURS: usize = 64;
 
 /// A block that was asked for.
