@@ -11,8 +11,8 @@ use crate::functions;
 pub const SYSTEM_PREFIX: &str = "rota_";
 
 /// System tables that are not part of the state root, and so not for clients' writes to depend on.
-const PRIVATE_TABLES: [&str; 5] =
-    ["rota_meta", "rota_tables", "rota_buckets", "rota_hashes", "rota_recent"];
+const PRIVATE_TABLES: [&str; 6] =
+    ["rota_meta", "rota_roots", "rota_tables", "rota_buckets", "rota_hashes", "rota_recent"];
 
 /// System tables that are for everybody.
 const OPEN_TABLES: [&str; 2] = ["rota_sequences", "rota_accounts"];
