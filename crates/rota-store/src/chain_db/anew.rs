@@ -34,6 +34,15 @@ impl ChainDb {
         Self::open_as(home, genesis, true)
     }
 
+    /// A log in which nothing was ever written becomes this database's: it came with its home, and
+    /// the genesis was changed before the first start. False where something was.
+    pub(super) fn adopt(&self) -> rusqlite::Result<bool> {
+        let sql = "UPDATE rota_about SET value = ?1 WHERE name = 'chain'
+            AND NOT EXISTS (SELECT 1 FROM blocks) AND NOT EXISTS (SELECT 1 FROM rota_tail)
+            AND NOT EXISTS (SELECT 1 FROM rota_about WHERE name NOT IN ('format', 'chain'))";
+        Ok(self.connection.execute(sql, [self.chain.to_string()])? == 1)
+    }
+
     /// Whether this log was created without knowing what was said before.
     pub fn is_wiped(&self) -> Result<bool, Fault> {
         let sql = "SELECT EXISTS (SELECT 1 FROM rota_about WHERE name = 'wiped')";

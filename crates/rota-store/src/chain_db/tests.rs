@@ -327,7 +327,11 @@ fn a_flipped_bit_is_a_fault_and_never_a_shorter_log() {
 
 #[test]
 fn the_log_of_another_database_is_refused_with_advice() {
-    let t = Fixture::new();
+    let mut t = Fixture::new();
+    let another = ChainDb::open(t.home.path(), &genesis("before the first start"));
+    assert!(another.is_ok(), "nothing was ever written in it");
+    t.reopen();
+    t.finalize(1..=1, 10);
     let advice = |genesis: &Genesis| match ChainDb::open(t.home.path(), genesis) {
         Err(Fault::WrongFiles(advice)) => advice,
         _ => panic!("opened"),
