@@ -159,7 +159,7 @@ impl Net {
             Action::Abandon(blocks) => server.said.push(format!("abandon {}", blocks.len())),
             Action::Rewind { height } => server.said.push(format!("rewind to {height}")),
             Action::Punish { why, .. } => server.said.push(format!("punish: {why}")),
-            Action::Report(_) | Action::Readable { .. } => {}
+            Action::Report(_) | Action::Readable { .. } | Action::Outvoted { .. } => {}
         }
         None
     }
