@@ -12,6 +12,7 @@ use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{Swarm, SwarmEvent};
 use libp2p::{Multiaddr, SwarmBuilder, identity};
 use rota_core::crypto::SecretKey;
+use rota_core::error::Invalid;
 use rota_core::message::{Fetch, Message, Recipient};
 use rota_core::types::{ChainId, Height, NodeId};
 use rota_node::transport::links::{Direction, Kind, Links, StreamEvent};
@@ -154,6 +155,8 @@ async fn who_answered_is_remembered_across_a_restart() {
 /// A program that speaks our protocols and is not a server.
 struct Program {
     swarm: Swarm<Links>,
+    /// A stream that is dropped is closed.
+    streams: Vec<libp2p::Stream>,
 }
 
 impl Program {
@@ -161,7 +164,8 @@ impl Program {
         let keypair = identity::Keypair::ed25519_from_bytes(key.to_bytes()).unwrap();
         let links = Links::open(chain(1), Gate::new(Groups::new([127, 0, 0, 1].into())));
         let built = SwarmBuilder::with_existing_identity(keypair).with_tokio().with_quic();
-        Self { swarm: built.with_behaviour(|_| links).unwrap().build() }
+        let swarm = built.with_behaviour(|_| links).unwrap().build();
+        Self { swarm, streams: Vec::new() }
     }
 
     fn dial(&mut self, to: &Endpoint) {
@@ -176,6 +180,14 @@ impl Program {
         let dial = Dial { key: None, group, purpose: Purpose::Neighbour };
         gate.dials.insert(options.connection_id(), dial);
         self.swarm.dial(options).unwrap();
+    }
+
+    /// Says goodbye.
+    fn leave(&mut self) {
+        let peers: Vec<_> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
     }
 
     /// Goes on until a stream to the server is open.
@@ -200,6 +212,9 @@ impl Program {
                 match self.swarm.select_next_some().await {
                     SwarmEvent::ConnectionClosed { .. } => return,
                     SwarmEvent::OutgoingConnectionError { .. } => return,
+                    SwarmEvent::Behaviour((_, _, StreamEvent::Opened(_, _, stream))) => {
+                        self.streams.push(stream);
+                    }
                     _ => {}
                 }
             }
@@ -229,6 +244,22 @@ async fn garbage_costs_its_sender_the_connection_and_the_way_back() {
     first.until("the liar is gone", |neighbours| !neighbours.contains(&key(66).public())).await;
     second.transport.send(&Recipient::Members, &question(4));
     assert_eq!(first.message().await, (second.key, question(4)));
+}
+
+#[tokio::test]
+async fn going_before_the_lie_is_found_out_does_not_help() {
+    let mut first = Endpoint::start(1, 1, &[], None).await;
+    let (mut liar, name) = (Program::new(&key(66)), key(66).public());
+    liar.dial(&first);
+    tokio::select! {
+        () = first.until("the liar", |neighbours| neighbours.contains(&name)) => {}
+        () = liar.until_closed() => panic!("not let in"),
+    }
+    liar.leave();
+    tokio::join!(liar.until_closed(), first.until("it left", |neighbours| neighbours.is_empty()));
+    first.transport.punish(name, Invalid::Rule("what it sent, checked a little later"));
+    liar.dial(&first);
+    liar.until_closed().await;
 }
 
 #[tokio::test]

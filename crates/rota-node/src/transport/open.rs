@@ -21,7 +21,7 @@ pub mod groups;
 pub mod kept;
 pub mod places;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -78,6 +78,10 @@ const KEEP: Duration = Duration::from_secs(30);
 /// How many connections are being made at a time.
 const MOST_DIALS: usize = places::OUTBOUND;
 
+/// So many that are gone are remembered, for what they sent is still being checked: of each of the
+/// queues for that, a fraction.
+const MOST_GONE: usize = 256;
+
 /// Addresses that a peer says it listens on, of which the first good one counts.
 const ADDRESSES_LOOKED_AT: usize = 16;
 
@@ -118,6 +122,8 @@ pub(super) struct OpenNetwork {
     own: NodeId,
     swarm: Swarm<Behaviour>,
     neighbours: BTreeMap<NodeId, Neighbour>,
+    /// Where those were that went last.
+    gone: VecDeque<(NodeId, SocketAddr)>,
     book: Book,
     entrances: Entrances,
     file: File,
@@ -144,6 +150,7 @@ impl OpenNetwork {
             own: key.public(),
             swarm,
             neighbours: BTreeMap::new(),
+            gone: VecDeque::new(),
             book,
             entrances: Entrances::new(open.bootstrap, open.peers, &key.public(), now),
             file,
@@ -400,6 +407,10 @@ impl OpenNetwork {
         for task in &gone.tasks {
             task.abort();
         }
+        if self.gone.len() >= MOST_GONE {
+            self.gone.pop_front();
+        }
+        self.gone.push_back((*key, gone.at));
         self.gate().places.leave(key);
         self.transport.peers_mut(|peers| drop(peers.remove(key)));
         if !self.book.is_tried(key)
@@ -418,12 +429,10 @@ impl OpenNetwork {
         match order {
             Order::Punish(peer, why) => self.punish(&peer, &why),
             Order::News(peer) => self.gate().places.told_news(&peer, Instant::now()),
-            Order::Ended(peer, id, end) => {
+            Order::Ended(peer, _, End::Invalid(why)) => self.punish(&peer, &why),
+            Order::Ended(peer, id, End::Closed) => {
                 if self.neighbours.get(&peer).is_some_and(|one| one.connection == id) {
-                    match end {
-                        End::Closed => self.part(&peer, "a stream ended"),
-                        End::Invalid(why) => self.punish(&peer, &why),
-                    }
+                    self.part(&peer, "a stream ended");
                 }
             }
             Order::DialEntrance(number, addresses) => self.dial_entrance(number, &addresses),
@@ -431,9 +440,14 @@ impl OpenNetwork {
         }
     }
 
+    /// Going before the lie is found out does not help: what a peer sent is checked a little later.
     fn punish(&mut self, key: &NodeId, why: &Invalid) {
-        let Some(neighbour) = self.neighbours.get(key) else { return };
-        let (at, now) = (neighbour.at, Instant::now());
+        let gone = || self.gone.iter().rev().find(|(one, _)| one == key).map(|(_, at)| *at);
+        let Some(at) = self.neighbours.get(key).map(|one| one.at).or_else(gone) else { return };
+        let now = Instant::now();
+        if self.gate().blame.keeps_out(key, now) {
+            return; // for what it sent before
+        }
         let span = self.gate().blame.punish(*key, at, now);
         tracing::warn!(peer = %key, %at, %why, "sent something invalid; kept out for {span:?}");
         self.book.forget(key);
