@@ -107,7 +107,9 @@ async fn other_machines_are_served_with_a_certificate_or_by_an_explicit_wish() {
     config.save(home.path()).unwrap();
     let refused = Server::start(home.path(), RunOptions::default()).await.err().unwrap();
     assert!(matches!(refused, ServerError::NotLoopback { what: "HTTP", .. }), "{refused}");
-    let server = Server::start(home.path(), RunOptions { insecure: true }).await.unwrap();
+    let server = Server::start(home.path(), RunOptions { insecure: true, ..RunOptions::default() })
+        .await
+        .unwrap();
     // Whoever comes from elsewhere to one door is no reason to let anybody in without a password.
     let port = server.pg.port();
     let login = format!("host=127.0.0.1 port={port} user=rota dbname=rota sslmode=disable");
