@@ -389,7 +389,7 @@ mod tests {
         let [first, second] = [(1, "8.8.8.8:1", 5, true), (2, "8.9.8.8:1", 6, false)].map(
             |(number, text, seen, tried)| Kept { key: key(number), address: at(text), seen, tried },
         );
-        assert_eq!(kept, [first.clone()]);
+        assert_eq!(kept, std::slice::from_ref(&first));
         assert!(book.to_keep().is_none());
         book.met(&key(2), 6);
         let kept = book.to_keep().unwrap();
