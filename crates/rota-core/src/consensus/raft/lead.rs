@@ -1,12 +1,14 @@
 //! What a leader does with its turn (step 4): when it asks for a block, when it proposes an empty
 //! one, and how it hands over before it stops.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use raft::{ProgressState, SnapshotStatus, StateRole};
 
 use super::Raft;
+use super::ticks::TICK;
 use crate::block::{Block, Turn};
 use crate::consensus::{Action, Build, Naming};
 use crate::time::{Instant, Time};
@@ -21,9 +23,13 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 /// fsync, and an fsync costs the same for one write as for a hundred.
 const MAX_IN_FLIGHT: usize = 2;
 
-/// Who was asked to stop does not stand for election for so long: by then it has stopped, or will
-/// not.
-const ASIDE: Duration = Duration::from_secs(10);
+/// Who has handed over does not stand for election for so many time-outs: by then another leads, or
+/// nobody else can, and a healthy majority must not wait for it.
+const ASIDE_TIMEOUTS: u32 = 2;
+
+/// So many members are asked to take over, one after the other, before the leader goes on itself:
+/// the first may have died since it was last heard, which takes a time-out to be seen.
+const HEIRS: usize = 2;
 
 /// A member that was told to fetch final blocks is told again after this, should the word be lost.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(1);
@@ -41,6 +47,8 @@ pub(super) struct Pace {
     /// Somebody came (back): a block brings its idea of the date up to date.
     newcomer: bool,
     aside_until: Option<Instant>,
+    /// Who was asked to take over, since this server was told to hand over.
+    heirs: BTreeSet<u64>,
 }
 
 impl Pace {
@@ -52,6 +60,7 @@ impl Pace {
             nothing_to_propose: false,
             newcomer: false,
             aside_until: None,
+            heirs: BTreeSet::new(),
         }
     }
 
@@ -158,30 +167,45 @@ impl Raft {
     /// Before this server stops: the member that has most of the log takes over at once, without
     /// the others waiting for a time-out (Ongaro 2014, section 3.10).
     pub(super) fn hand_over(&mut self) {
+        self.pace.heirs.clear();
+        self.hand_over_to_next();
+    }
+
+    fn hand_over_to_next(&mut self) {
         if self.members.len() == 1 {
             return;
         }
-        self.pace.aside_until = Some(self.now.instant.plus(ASIDE));
+        let timeout = u32::try_from(self.node.raft.election_timeout()).unwrap_or(u32::MAX);
+        let aside = TICK.saturating_mul(timeout).saturating_mul(ASIDE_TIMEOUTS);
+        self.pace.aside_until = Some(self.now.instant.plus(aside));
         if !self.is_leader() {
             return;
         }
-        let others = self.node.raft.prs().iter().filter(|(id, _)| **id != self.id);
+        let heirs = &self.pace.heirs;
+        let others = self.node.raft.prs().iter();
+        let others = others.filter(|(id, _)| **id != self.id && !heirs.contains(id));
+        // Who was heard lately is known since the last count of the majority only.
         let best = others.max_by_key(|&(id, progress)| {
-            (progress.recent_active, progress.matched, std::cmp::Reverse(*id))
+            (progress.matched, progress.recent_active, std::cmp::Reverse(*id))
         });
-        if let Some(heir) = best.map(|(id, _)| *id) {
-            self.node.transfer_leader(heir);
-        }
+        let Some(heir) = best.map(|(id, _)| *id) else {
+            self.pace.aside_until = None; // nobody is left to ask
+            return;
+        };
+        self.pace.heirs.insert(heir);
+        self.node.transfer_leader(heir);
     }
 
-    /// What becomes of handing over, when the heir has not taken over in time: whoever still leads
-    /// goes on, or tries again if it must not lead.
+    /// What becomes of handing over, when the heir has not taken over in time: the next one is
+    /// asked to; then whoever still leads goes on, or tries again if it must not lead.
     pub(super) fn look_after_heir(&mut self) {
         if !self.is_leader() || self.node.raft.lead_transferee.is_some() {
             return;
         }
-        self.pace.aside_until = None;
-        if self.is_outvoted() {
+        let was_handing_over = self.pace.aside_until.take().is_some();
+        if was_handing_over && self.pace.heirs.len() < HEIRS {
+            self.hand_over_to_next();
+        } else if self.is_outvoted() {
             self.hand_over();
         }
     }

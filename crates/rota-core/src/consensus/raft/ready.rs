@@ -151,8 +151,12 @@ impl Raft {
         let blocks: Vec<Arc<Block>> = blocks.collect();
         if let Some(last) = blocks.last() {
             let at = place_of(last);
-            let record = Record::Finalized { blocks: blocks.clone(), finality: at.finality() };
-            self.actions.push(Action::Note(record));
+            // One record each: every block then has a proof of its own, and an answer to whoever
+            // asks for final blocks can end with any of them.
+            for block in &blocks {
+                let (finality, blocks) = (place_of(block).finality(), vec![Arc::clone(block)]);
+                self.actions.push(Action::Note(Record::Finalized { blocks, finality }));
+            }
             self.noted_at.get_or_insert(self.now.instant);
             self.finalize(blocks, at);
         }

@@ -162,7 +162,9 @@ impl Raft {
     fn check_append(&self, message: &RaftMessage) -> Result<(), Objection> {
         let mut term = message.log_term;
         for (entry, index) in message.entries.iter().zip(message.index + 1..) {
-            if entry.index != index || entry.term < term || entry.term > message.term {
+            // The crate takes an entry of term 0 for one that is there already, beyond its end.
+            let has_term = entry.term > 0 && (term..=message.term).contains(&entry.term);
+            if entry.index != index || !has_term {
                 return Err(Wrong("its entries do not follow one another"));
             }
             if entry.block.as_ref().is_some_and(|block| !stands_at(block, entry)) {

@@ -53,18 +53,19 @@ impl Raft {
         let now = self.now.instant;
         let passed = now.since(self.ticked_at).as_micros() / TICK.as_micros();
         let passed = u64::try_from(passed).unwrap_or(u64::MAX);
-        if self.steps_aside() {
-            self.ticked_at = now;
-            return;
-        }
+        // Who steps aside does not stand for election; but its ticks tell it that the leader is
+        // gone, and only then does it vote for another one.
+        let steps_aside = self.steps_aside();
         let due = self.ticks_until_due();
-        let count = passed.min(if is_timer { due } else { due - 1 });
+        let count = passed.min(if is_timer && !steps_aside { due } else { due - 1 });
         for _ in 0..count {
             self.node.tick();
         }
         let counted = TICK.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
         self.ticked_at = self.ticked_at.plus(counted);
-        if now.since(self.ticked_at) > TICK {
+        if is_timer && steps_aside {
+            self.ticked_at = now; // or the next timer would be due at once, and again
+        } else if now.since(self.ticked_at) > TICK {
             self.ticked_at = Instant(now.0 - TICK.as_micros() as u64);
         }
     }

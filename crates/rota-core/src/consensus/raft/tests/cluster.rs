@@ -17,7 +17,7 @@ use crate::time::{Instant, Now, Time};
 use crate::types::{BlockId, Height, MemberIndex, NodeId, StateRoot};
 
 /// So many final blocks fit an answer.
-const ANSWER: usize = 500;
+pub const ANSWER: usize = 500;
 
 /// What `chain.db` would hold.
 #[derive(Clone, Default)]
@@ -86,6 +86,10 @@ pub struct Server {
     pub abandoned: Vec<String>,
     /// The height that the last block it built names.
     pub named: Option<Height>,
+    /// It was told that its state is the wrong one, after this height: it runs no more.
+    pub outvoted: Option<Height>,
+    /// Final blocks that it was asked for by others.
+    pub asked: usize,
     finalized: Vec<Arc<Block>>,
     load: Load,
 }
@@ -215,13 +219,18 @@ impl Cluster {
             let Some(raft) = &mut self.servers[who].raft else { return };
             actions.extend(raft.drained(self.now));
         }
-        self.look_after_load(who);
+        if self.servers[who].outvoted.is_none() {
+            self.look_after_load(who);
+        }
         // A batch is on disk as a whole. Here it is before what follows its records, in the order
         // of actions; what comes before them has left already.
         let server = &mut self.servers[who];
         if !records.is_empty() {
             let records = [std::mem::take(&mut server.notes), records].concat();
             server.disk.append(records);
+        }
+        if server.outvoted.is_some() {
+            server.raft = None;
         }
     }
 
@@ -254,6 +263,10 @@ impl Cluster {
                 self.servers[who].readable.push((nonce, height.0));
             }
             Action::Report(line) => self.servers[who].reports.push(line),
+            Action::Outvoted { height, agreed, ours } => {
+                assert_ne!(agreed, ours);
+                self.servers[who].outvoted = Some(height);
+            }
             other => panic!("unexpected: {other:?}"),
         }
         Vec::new()
@@ -342,6 +355,16 @@ impl Cluster {
         actions
     }
 
+    /// The executor of a server that was stalled goes on.
+    pub fn resume(&mut self, who: usize) {
+        self.servers[who].stalled = false;
+        while self.servers[who].executed.0 < self.servers[who].finalized.len() as u64 {
+            self.servers[who].executed = self.servers[who].executed.next();
+            let applied = self.servers[who].applied();
+            self.step(who, Event::Applied(applied));
+        }
+    }
+
     fn look_after_load(&mut self, who: usize) {
         let server = &mut self.servers[who];
         let load = Load { pending: !server.waiting.is_empty(), unconfirmed: false };
@@ -385,6 +408,10 @@ impl Cluster {
 
     /// The host answers from disk.
     fn serve(&mut self, who: usize, to: usize, height: usize) {
+        self.servers[who].asked += 1;
+        if self.servers[who].raft.is_none() {
+            return;
+        }
         let disk = &self.servers[who].disk;
         let end = disk.finals.len().min(height + ANSWER);
         let Some(blocks) = disk.finals.get(height..end).filter(|blocks| !blocks.is_empty()) else {
@@ -502,6 +529,8 @@ impl Server {
             reports: Vec::new(),
             abandoned: Vec::new(),
             named: None,
+            outvoted: None,
+            asked: 0,
             finalized: Vec::new(),
             load: Load::default(),
         }

@@ -130,14 +130,27 @@ fn final_blocks(cluster: &Cluster, to: usize, dice: &mut Dice) -> Message {
     Message::Final(FinalBlocks { blocks, finality })
 }
 
+fn restart(cluster: &mut Cluster, who: usize) {
+    cluster.servers[who].executed = Height(cluster.servers[who].disk.finals.len() as u64);
+    cluster.start(who);
+}
+
 fn attack(seed: u64) {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let (mut cluster, leader) = Cluster::with_leader(3);
+    let mut cluster = Cluster::new(3);
     cluster.has_liar = true;
-    cluster.write(leader, "a");
+    // Some begin with empty logs.
+    if !seed.is_multiple_of(4) {
+        cluster.pass(1_000);
+        let leader = cluster.leader().expect("somebody leads after a second");
+        cluster.write(leader, "a");
+    }
     for _ in 0..300 {
         let to = dice.below(3);
         let from = dice.below(3);
+        if cluster.servers[to].outvoted.take().is_some() {
+            restart(&mut cluster, to); // lies about roots stop a server
+        }
         match dice.below(12) {
             0 => cluster.pass(dice.next() % 400),
             1 => cluster.write(to, "w"),
@@ -153,8 +166,7 @@ fn attack(seed: u64) {
             }
             5 => {
                 cluster.crash(to);
-                cluster.servers[to].executed = Height(cluster.servers[to].disk.finals.len() as u64);
-                cluster.start(to);
+                restart(&mut cluster, to);
             }
             _ => {
                 let message = Message::Raft(Box::new(word(&cluster, to, &mut dice)));
@@ -170,6 +182,22 @@ fn no_word_of_a_members_makes_another_panic() {
     for seed in 1..400 {
         attack(seed);
     }
+}
+
+#[test]
+fn an_entry_without_a_term_is_not_taken_for_one_that_is_there() {
+    let mut cluster = Cluster::new(3);
+    cluster.has_liar = true;
+    let mut message = word(&cluster, 0, &mut Dice(1));
+    message.kind = RaftKind::Append;
+    (message.term, message.commit, message.commit_term) = (1, 1, 0);
+    (message.log_term, message.index, message.reject_hint) = (0, 0, 0);
+    (message.reject, message.snapshot, message.context) = (false, None, Vec::new());
+    message.entries = vec![Entry { index: 1, term: 0, block: None }];
+    let message = Message::Raft(Box::new(message));
+    cluster.arrive(Flying { from: 1, to: 0, message });
+    assert_eq!(cluster.raft(0).node.store().last().index, 0);
+    assert!(cluster.servers[0].reports[0].contains("do not follow"));
 }
 
 #[test]
@@ -189,4 +217,78 @@ fn what_an_honest_member_would_not_say_is_told_once() {
     }
     let told = cluster.servers[to].reports.iter().filter(|line| line.contains("on disk"));
     assert_eq!(told.count(), 1, "{:?}", cluster.servers[to].reports);
+    let matched = |cluster: &Cluster| {
+        cluster.raft(leader).node.raft.prs().get(to as u64 + 1).unwrap().matched
+    };
+    let before = matched(&cluster);
+    message.kind = RaftKind::AppendResponse;
+    (message.index, message.commit, message.reject) = (before + 1, 0, false);
+    let message = Message::Raft(Box::new(message));
+    cluster.arrive(Flying { from: to, to: leader, message });
+    assert_eq!(matched(&cluster), before, "nobody has sent it that entry");
+}
+
+/// A block as this term's leader would put it after `parent`, told from others by its time.
+fn child(cluster: &Cluster, parent: &Block, at: u64, time: u64) -> Arc<Block> {
+    let mut block = parent.clone();
+    block.header.parent = parent.id(cluster.genesis.chain_id());
+    block.header.height = parent.header.height.next();
+    block.header.slot = Slot(at);
+    block.header.turn = Turn::Elected { term: 1 };
+    block.header.time.0 += time;
+    Arc::new(block)
+}
+
+fn append(index: u64, blocks: &[Arc<Block>]) -> Message {
+    let entries = blocks.iter().zip(index + 1..);
+    let entries = entries
+        .map(|(block, index)| Entry { index, term: 1, block: Some(Arc::clone(block)) })
+        .collect();
+    Message::Raft(Box::new(RaftMessage {
+        kind: RaftKind::Append,
+        term: 1,
+        log_term: 1,
+        index,
+        commit: 0,
+        commit_term: 0,
+        entries,
+        reject: false,
+        reject_hint: 0,
+        context: Vec::new(),
+        snapshot: None,
+        applied: Applied::default(),
+    }))
+}
+
+#[test]
+fn entries_that_do_not_fit_our_log_are_not_taken() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    let to = (leader + 1) % 3;
+    // It has an entry that is not final.
+    cluster.write(leader, "a");
+    let flying = cluster.flying.iter().position(|flying| flying.to == to).unwrap();
+    let flying = cluster.flying.remove(flying).unwrap();
+    cluster.arrive(flying);
+    cluster.flying.clear();
+    let last = cluster.raft(to).node.store().last().index;
+    assert_eq!(cluster.tail(to), "a");
+    let (_, a) = cluster.raft(to).node.store().newest_block(last).cloned().unwrap();
+    let before = Block::clone(&cluster.raft(to).last.block);
+    let orphan = child(&cluster, &before, last + 1, 5);
+    let mut late = Block::clone(&child(&cluster, &a, last + 1, 5));
+    late.header.slot = Slot(last + 2);
+    let other = child(&cluster, &before, last, 9);
+    let on_other = child(&cluster, &other, last + 1, 5);
+    for (index, blocks) in
+        [(last, vec![orphan]), (last, vec![Arc::new(late)]), (last - 1, vec![other, on_other])]
+    {
+        let reports = cluster.servers[to].reports.len();
+        let message = append(index, &blocks);
+        cluster.arrive(Flying { from: leader, to, message });
+        assert_eq!(cluster.raft(to).node.store().last().index, last);
+        assert_eq!(cluster.servers[to].reports.len(), reports + 1);
+    }
+    let message = append(last, &[child(&cluster, &a, last + 1, 5)]);
+    cluster.arrive(Flying { from: leader, to, message });
+    assert_eq!(cluster.raft(to).node.store().last().index, last + 1, "this one does");
 }
