@@ -123,7 +123,8 @@ impl Follow {
         let news: Vec<Arc<Block>> =
             blocks.into_iter().filter(|block| block.header.height > height).collect();
         let (Some(first), Some(last)) = (news.first(), news.last()) else { return };
-        if first.header.parent != self.last.id {
+        let follows = first.header.parent == self.last.id && first.header.height == height.next();
+        if !follows {
             let line = format!("{from} has final blocks that do not follow height {height} here");
             self.actions.push(Action::Report(line));
             return;

@@ -145,6 +145,10 @@ fn only_a_members_word_counts_and_only_what_follows() {
     assert_eq!(bench.answer(stranger, first.clone()), [""; 0]);
     let second = bench.blocks(1);
     assert_eq!(bench.answer(member(0), second), ["reports"]);
+    let mut leap = Block::clone(&first.blocks[0]);
+    leap.header.height = Height(6);
+    let leap = FinalBlocks { blocks: vec![Arc::new(leap)], ..first.clone() };
+    assert_eq!(bench.answer(member(0), leap), ["reports"], "of a height that is not the next");
     let snapshot = FinalBlocks { finality: Finality::Snapshot, ..first.clone() };
     assert_eq!(bench.answer(member(0), snapshot), [""; 0]);
     assert_eq!(bench.answer(member(0), first)[..2], ["writes 1", "final 1"]);
