@@ -162,10 +162,10 @@ impl Replica {
     }
 
     /// A member asks for the newest slot that we voted to finalize: the answer is on disk, and of
-    /// the question's size.
+    /// the question's size. A server that has lost its log has forgotten what it voted for.
     pub(super) fn answer_barrier(&mut self, from: NodeId, nonce: u64) {
         let now = self.now.instant;
-        if self.members.index_of(&from).is_none() {
+        if self.members.index_of(&from).is_none() || self.member.is_none() {
             return;
         }
         let allowance = self.barriers.answers.entry(from);

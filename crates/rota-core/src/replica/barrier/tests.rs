@@ -142,6 +142,12 @@ fn a_member_answers_so_many_questions_and_strangers_none() {
 }
 
 #[test]
+fn a_member_that_has_lost_its_log_answers_nothing() {
+    let mut replica = member_zero(Recovered { is_wiped: true, ..Recovered::default() });
+    assert_eq!(step(&mut replica, 1, ask(1, 4)), [""; 0]);
+}
+
+#[test]
 fn a_restarted_member_answers_with_the_vote_that_it_wrote_down() {
     let chain = genesis().chain_id();
     let block = BlockId([7; 32]);
