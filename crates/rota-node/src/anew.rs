@@ -86,9 +86,10 @@ impl Past {
             }
             Anew::Rewind { height } => {
                 let rewound = files::undo(home, genesis, height)?;
+                let counts = rewound.envelopes.iter().map(|envelope| envelope.transactions.len());
                 tracing::error!(
                     %height,
-                    transactions = rewound.envelopes.iter().map(|e| e.transactions.len()).sum::<usize>(),
+                    transactions = counts.sum::<usize>(),
                     "BLOCKS THAT WERE FINAL ARE UNDONE: a heavier chain came; what was in them is \
                      listed in chain.undone, and waits to be written again"
                 );

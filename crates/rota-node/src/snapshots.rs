@@ -1,7 +1,7 @@
 //! The thread that makes snapshots, beside step 8: blocks go on meanwhile.
 //!
 //! ```text
-//!   executor: block applied ──► pin (a read transaction begins) ──► one place ──► make, on a thread
+//!   executor: block applied ──► pin (a read begins) ──► one place ──► make, on this thread
 //! ```
 
 use std::sync::Arc;

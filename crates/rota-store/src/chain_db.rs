@@ -14,8 +14,9 @@
 //!
 //! What is final is apart from the tail, which empties each time a block becomes final: the log
 //! needs no compaction. `prune` deletes old blocks where that is wanted; `offers` answers who lags;
-//! `anew` is for servers that begin with a snapshot. A body is written when the first record mentions it and never again: its
-//! proposal, our vote for it and its finalization refer to it by id.
+//! `anew` is for servers that begin with a snapshot. A body is written when the first record
+//! mentions it and never again: its proposal, our vote for it and its finalization refer to it by
+//! id.
 
 mod anew;
 mod entries;

@@ -2,8 +2,8 @@
 //! has left to do is done first. Before the nine steps; node and simulator begin here.
 //!
 //! ```text
-//!   finish a swap ─► chain.db ─► snapshots ─► (going back?) ─► state.db ─► not too old for chain.db?
-//!                    missing: no vote                          else: from the newest own snapshot
+//!   finish a swap ─► chain.db ─► snapshots ─► (going back?) ─► state.db ─► too old for chain.db?
+//!                    missing: no vote                          then: the newest own snapshot
 //! ```
 
 use std::fs;

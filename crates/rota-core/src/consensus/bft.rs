@@ -38,6 +38,7 @@ mod pace;
 mod peers;
 mod recover;
 mod slots;
+mod words;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ use std::sync::Arc;
 use super::schedule::RoundRobin;
 use super::{Action, Build, Consensus, Event, Head, Load, Naming, Standing, Validate, Verdict};
 use crate::block::{Block, Certificate, Choice, Finality, Kind as BlockKind, Proposal, Turn, Vote};
-use crate::crypto::{SecretKey, Signature};
+use crate::crypto::SecretKey;
 use crate::genesis::Genesis;
 use crate::journal::{Record, Recovered};
 use crate::members::Members;
@@ -528,16 +529,6 @@ impl Bft {
         self.changed = true;
     }
 
-    /// The certificate of a slot, unless a record of our `finalize` vote holds it already.
-    fn certificate_to_remember(&self, slot: Slot) -> Option<Certificate> {
-        if self.own_vote(slot, Kind::Finalize).is_some() {
-            return None;
-        }
-        let state = self.slots.get(&slot)?;
-        let notarization = state.notarization.as_ref().or(state.finalization.as_ref());
-        notarization.or(state.nullification.as_ref()).cloned()
-    }
-
     /// R3.
     fn vote_notarize(&mut self) {
         let (Some(me), slot) = (self.me, self.slot) else { return };
@@ -703,34 +694,6 @@ impl Bft {
             }
         }
         Height(0)
-    }
-
-    fn signed_vote(&self, voter: MemberIndex, slot: Slot, choice: Choice) -> Vote {
-        let unsigned = Vote {
-            epoch: self.epoch,
-            slot,
-            choice,
-            voter,
-            clock: self.now.clock,
-            applied: self.applied,
-            signature: Signature([0; 64]),
-        };
-        Vote::sign(self.chain, &self.key, unsigned)
-    }
-
-    /// Writes a vote down, says it, and counts it.
-    fn cast(&mut self, vote: Vote, record: Record) {
-        self.actions.push(Action::Persist(record));
-        self.send(Recipient::Members, Message::Vote(vote.clone()));
-        let (slot, choice) = (vote.slot, vote.choice);
-        self.first_vote.get_or_insert(slot);
-        let added = self.state(slot).add(vote);
-        assert_eq!(
-            added,
-            Added::New,
-            "we were about to contradict ourselves: {choice:?} in {slot}"
-        );
-        self.changed = true;
     }
 }
 

@@ -2,7 +2,7 @@
 //! a snapshot with the proof of its root.
 //!
 //! ```text
-//!   snapshot (H, root) ── block H ── headers H+1 … N, one of which says: "H has root" ── N is final
+//!   snapshot (H, root) ── block H ── headers H+1 … N, one says: "H has root" ── N is final
 //! ```
 //! A snapshot is *certified* once a final header names its height with its own root. Headers name
 //! every height at which one is made (`replica::propose`).

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::block::{Applied, Body, Header, Turn};
+use crate::crypto::Signature;
 use crate::four_members::{genesis, key};
 
 const ME: u16 = 2;
