@@ -207,15 +207,21 @@ impl Snapshots {
         let manifest = self.known().all.get(&height).cloned()?;
         let digest = manifest.chunks.get(usize::try_from(number).ok()?)?;
         match read_chunk(&self.file(height), number, manifest.bytes) {
-            Ok(bytes) if chunk_digest(&bytes) == *digest => Some(bytes),
-            read => {
-                let why =
-                    read.err().map_or_else(|| "its bytes have changed".into(), |e| e.to_string());
+            Ok(bytes) if chunk_digest(&bytes) == *digest => return Some(bytes),
+            Err(error) if !is_gone(&error) => {
+                tracing::warn!(%height, chunk = number, %error, "a snapshot cannot be read now");
+                return None;
+            }
+            Ok(_) => {
+                let why = "its bytes have changed";
                 tracing::error!(%height, chunk = number, why, "a snapshot is damaged: deleting it");
-                self.forget(height);
-                None
+            }
+            Err(why) => {
+                tracing::error!(%height, chunk = number, %why, "a snapshot is damaged: deleting it");
             }
         }
+        self.forget(height);
+        None
     }
 
     /// Whether all of a copy is what its manifest says.
@@ -356,6 +362,12 @@ fn hash_chunks(path: &Path) -> Result<(u64, Vec<Digest>), Fault> {
         length = length.saturating_add(buffer.len() as u64);
         chunks.push(chunk_digest(&buffer));
     }
+}
+
+/// Whether what could not be read is not there, wholly or in part. Any other trouble may pass.
+fn is_gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotFound, UnexpectedEof};
+    matches!(error.kind(), NotFound | UnexpectedEof)
 }
 
 fn read_chunk(path: &Path, number: u32, length: u64) -> std::io::Result<Vec<u8>> {

@@ -33,6 +33,16 @@ const RESTORED: &str = "restored";
 /// The databases of a home, in the order in which they are replaced.
 const FILES: [&str; 2] = [STATE_FILE, chain_db::FILE];
 
+/// How SQLite (`sqlite3_errstr` of NOMEM, IOERR, FULL and CANTOPEN) and the standard library word
+/// trouble that the machine has.
+const OWN_TROUBLE: [&str; 5] = [
+    "out of memory",
+    "disk I/O error",
+    "database or disk is full",
+    "unable to open database file",
+    "(os error ",
+];
+
 /// Takes the pieces of a snapshot that is being fetched.
 #[derive(Debug)]
 pub struct Incoming {
@@ -80,14 +90,25 @@ pub enum Outcome {
 /// home's files open.
 pub fn take_over(home: &Path, genesis: &Genesis, offer: &Offer) -> Result<Outcome, Fault> {
     let folder = home.join(INCOMING);
-    if let Err(why) = verify(&folder, genesis, offer) {
-        remove(&folder)?;
-        return Ok(Outcome::Refused(why.to_string()));
+    match verify(&folder, genesis, offer) {
+        Ok(()) => {}
+        Err(fault) if is_own(&fault) => return Err(fault),
+        Err(why) => {
+            remove(&folder)?;
+            return Ok(Outcome::Refused(why.to_string()));
+        }
     }
     prepare(home, genesis, offer)?;
     decide(home)?;
     finish(home)?;
     Ok(Outcome::Taken)
+}
+
+/// Whether this machine is in trouble, and not what was fetched: nobody else is to blame for a full
+/// disk. In whatever else SQLite may stumble over, it was the file.
+fn is_own(fault: &Fault) -> bool {
+    let Fault::Storage { error, .. } = fault else { return false };
+    OWN_TROUBLE.iter().any(|words| error.contains(words))
 }
 
 /// Whether the rows of a fetched copy make the root that is proven for its height.
@@ -131,7 +152,8 @@ pub(crate) fn prepare(home: &Path, genesis: &Genesis, offer: &Offer) -> Result<(
     if path.exists() {
         fs::remove_file(&path).map_err(trouble("removing", &path))?;
     }
-    ChainDb::open(home, genesis)?.begin_anew(&folder, genesis, &offer.block)?;
+    // Should the log have vanished while the server ran, the new one says so.
+    ChainDb::open_existing(home, genesis)?.begin_anew(&folder, genesis, &offer.block)?;
     sync(&path)?;
     sync(&folder)
 }

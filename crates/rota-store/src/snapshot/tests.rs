@@ -259,6 +259,20 @@ fn a_damaged_piece_is_never_sent_and_its_snapshot_given_up() {
 }
 
 #[test]
+fn a_snapshot_that_cannot_be_read_for_a_while_is_kept() {
+    let mut server = Server::new();
+    server.up_to(31);
+    let (path, aside) = (server.snapshots.file(Height(30)), server.home.path().join("aside"));
+    fs::rename(&path, &aside).unwrap();
+    fs::create_dir(&path).unwrap();
+    let wanted = Fetch::Chunk { height: Height(30), number: 0 };
+    assert_eq!(server.chain.serve(&wanted).unwrap(), None);
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&aside, &path).unwrap();
+    assert!(server.chain.serve(&wanted).unwrap().is_some());
+}
+
+#[test]
 fn a_fetched_snapshot_takes_the_place_of_a_servers_files() {
     let (mut server, home, offer) = fetched();
     let outcome = swap::take_over(home.path(), &server.genesis, &offer).unwrap();
@@ -373,6 +387,37 @@ fn an_old_write_ahead_log_is_not_played_into_the_new_database() {
     assert_eq!(outcome, Outcome::Taken);
     let mut restored = Server::open(home);
     assert_eq!(restored.state.rescan().unwrap().root, offer.applied.root);
+}
+
+#[test]
+fn a_log_that_vanished_while_the_server_ran_is_known_to_be_lost() {
+    let (server, home, offer) = fetched();
+    fs::remove_file(home.path().join(crate::chain_db::FILE)).unwrap();
+    swap::take_over(home.path(), &server.genesis, &offer).unwrap();
+    let chain = ChainDb::open_existing(home.path(), &server.genesis).unwrap();
+    assert!(chain.is_wiped().unwrap(), "it has forgotten its votes");
+}
+
+#[test]
+fn nobody_is_blamed_for_this_machines_trouble() {
+    let (server, home, offer) = fetched();
+    // SQLite cannot open its write-ahead log here.
+    let log = home.path().join("incoming/state.db-wal");
+    fs::create_dir(&log).unwrap();
+    let fault = swap::take_over(home.path(), &server.genesis, &offer).unwrap_err();
+    assert!(matches!(fault, Fault::Storage { .. }), "{fault}");
+    fs::remove_dir(&log).unwrap();
+    let outcome = swap::take_over(home.path(), &server.genesis, &offer).unwrap();
+    assert_eq!(outcome, Outcome::Taken);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused() {
+    let (server, home, offer) = fetched();
+    let path = home.path().join("incoming/state.db");
+    fs::write(&path, vec![7; usize::try_from(offer.bytes).unwrap()]).unwrap();
+    let outcome = swap::take_over(home.path(), &server.genesis, &offer).unwrap();
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
 }
 
 #[test]
