@@ -25,7 +25,7 @@ impl ChainDb {
     /// record of it was noted and may be lost, the blocks are in the tail. To be called before
     /// [`ChainDb::recover`].
     pub fn settle(&mut self, executed: Height) -> Result<(), Fault> {
-        let (mut blocks, mut end) = (Vec::new(), None);
+        let mut records = Vec::new();
         let mut height = self.last.0;
         if executed <= height {
             return Ok(());
@@ -38,11 +38,11 @@ impl ChainDb {
                 break;
             }
             height = block.header.height;
-            end = Some((term, index));
-            blocks.push(block);
+            // Each with its own proof, as it was noted.
+            let finality = Finality::Log { term, index };
+            records.push(Record::Finalized { blocks: vec![block], finality });
         }
-        let Some((term, index)) = end else { return Ok(()) };
-        self.append(&[Record::Finalized { blocks, finality: Finality::Log { term, index } }])
+        if records.is_empty() { Ok(()) } else { self.append(&records) }
     }
 
     /// Whether these records are written alone, and what was noted later: entries, on which
@@ -61,6 +61,9 @@ impl ChainDb {
             let Record::Finalized { blocks, finality } = note else { continue };
             let news: Vec<Arc<Block>> =
                 blocks.iter().filter(|block| block.header.height >= next).cloned().collect();
+            if news.is_empty() {
+                continue; // all of it is older
+            }
             let sizes = news.iter().map(|block| borsh::object_length(block).unwrap_or(0));
             bytes = bytes.saturating_add(sizes.sum());
             let follows = news.first().is_some_and(|block| block.header.height == next);
@@ -224,6 +227,12 @@ mod tests {
         assert_eq!(recovered.last, Some((two.clone(), Finality::Log { term: 1, index: 3 })));
         assert_eq!(recovered.tail, records[3..]);
         assert_eq!(t.db.final_block(Height(1)).unwrap().as_ref(), Some(one));
+        let first = t.db.serve(&rota_core::message::Fetch::FinalAfter(Height(0))).unwrap();
+        let Some(rota_core::message::Message::Final(first)) = first else { panic!("{first:?}") };
+        assert_eq!(heights(&first), [1, 2]);
+        let proven = "SELECT count(*) FROM rota_certificates";
+        let proven: i64 = t.db.connection.query_row(proven, [], |row| row.get(0)).unwrap();
+        assert_eq!(proven, 2, "an answer can end with either");
         t.db.settle(Height(2)).unwrap();
         t.db.settle(Height(9)).unwrap();
         assert_eq!(t.db.height(), Height(3), "as far as the blocks go");
@@ -244,6 +253,33 @@ mod tests {
             assert_eq!(heights(&answer), expected);
         }
         assert_eq!(serve(3).unwrap(), None);
+    }
+
+    #[test]
+    fn a_question_about_the_middle_of_what_is_noted_is_answered() {
+        let mut t = Fixture::new();
+        let blocks = [t.maker.next(1, 10), t.maker.next(2, 11), t.maker.next(3, 12)];
+        let [one, two, three] = &blocks;
+        let finality = Finality::Log { term: 1, index: 2 };
+        t.db.note(Record::Finalized { blocks: vec![one.clone(), two.clone()], finality });
+        t.db.note(finalized(three));
+        for (after, expected) in [(0, vec![1, 2, 3]), (1, vec![2, 3]), (2, vec![3])] {
+            let answer = t.db.noted_after(Height(after)).unwrap();
+            assert_eq!(heights(&answer), expected);
+            assert_eq!(answer.finality, Finality::Log { term: 1, index: 3 });
+        }
+    }
+
+    #[test]
+    fn an_answer_holds_so_many_small_blocks_and_no_more() {
+        let mut t = Fixture::new();
+        let many = crate::chain_db::MAX_ANSWER_BLOCKS as u64 + 10;
+        let records: Vec<Record> =
+            (1..=many).map(|slot| finalized(&t.maker.next(slot, 1))).collect();
+        t.db.append(&records).unwrap();
+        let answer = t.db.serve(&rota_core::message::Fetch::FinalAfter(Height(0))).unwrap();
+        let Some(rota_core::message::Message::Final(answer)) = answer else { panic!("none") };
+        assert_eq!(answer.blocks.len(), crate::chain_db::MAX_ANSWER_BLOCKS);
     }
 
     #[test]
