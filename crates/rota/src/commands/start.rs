@@ -10,8 +10,8 @@ use crate::failure::Failure;
 use crate::stop::Stop;
 
 /// What is logged unless `RUST_LOG` says otherwise: Rota's own words, and what its libraries find
-/// worth a warning.
-const LOGGED: &str = "warn,rota=info,rota_node=info,rota_store=info";
+/// worth a warning. Kademlia warns each server that is the first one to come up.
+const LOGGED: &str = "warn,libp2p_kad=error,rota=info,rota_node=info,rota_store=info";
 
 /// Runs until it is stopped.
 pub async fn run(asked: Start) -> Result<(), Failure> {
