@@ -167,6 +167,8 @@ fn carry_out(
     for output in outputs {
         match output {
             Output::Persist(record) => records.push(record),
+            // It tells of what follows those blocks: it must not be written before them.
+            Output::Note(record) if records.iter().any(makes_final) => records.push(record),
             // Before the records that follow it in this batch: what it tells of is older.
             Output::Note(record) => journal.note(record),
             other if records.is_empty() => carry_out_one(journal, other, io)?,
@@ -177,6 +179,11 @@ fn carry_out(
         journal.append(&records)?;
     }
     others.into_iter().try_for_each(|output| carry_out_one(journal, output, io))
+}
+
+/// Whether blocks are final by this record.
+fn makes_final(record: &Record) -> bool {
+    matches!(record, Record::Finalized { .. })
 }
 
 /// Whether nothing is carried out after this output.
@@ -217,7 +224,8 @@ fn carry_out_one(journal: &mut impl Journal, output: Output, io: &mut dyn Io) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rota_core::block::{Certificate, Choice};
+    use crate::chain_db::tests::{Maker, genesis};
+    use rota_core::block::{Certificate, Choice, Finality};
     use rota_core::types::{Epoch, NodeId, Slot};
 
     /// Journal and world in one, so that the order between the two is seen.
@@ -368,6 +376,20 @@ mod tests {
     fn answers_are_looked_up_after_the_append_and_only_what_exists_is_sent() {
         let (_, events) = run(false, vec![persist(1), serve(0), serve(7)]);
         assert_eq!(events, ["disk [2]", "look up", "answer", "look up"]);
+    }
+
+    #[test]
+    fn what_is_noted_after_blocks_became_final_is_not_written_before_them() {
+        let mut maker = Maker::new(&genesis("host"));
+        let mut finalized = |index| {
+            let finality = Finality::Log { term: 1, index };
+            Record::Finalized { blocks: vec![maker.next(index, 1)], finality }
+        };
+        let (one, two, three) = (finalized(1), finalized(2), finalized(3));
+        let outputs = vec![Output::Note(one), Output::Persist(two), Output::Note(three.clone())];
+        assert_eq!(run(false, outputs).1, ["noted 1", "disk [2, 3]"]);
+        // Entries are older than what is noted of them: the note need not be written with them.
+        assert_eq!(run(false, vec![persist(1), Output::Note(three)]).1, ["noted 3", "disk [2]"]);
     }
 
     #[test]
