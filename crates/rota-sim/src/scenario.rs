@@ -327,6 +327,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("raft-killed-leaders", raft::killed_leaders),
     ("raft-all-crash", raft::all_crash),
     ("raft-followers", raft::followers),
+    ("raft-flipped-row", raft::flipped_row),
     ("pow-swarm", pow::swarm),
     ("pow-calm", pow::calm),
     ("pow-six", pow::six_servers),

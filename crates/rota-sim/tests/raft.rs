@@ -59,6 +59,20 @@ fn what_was_acknowledged_outlives_a_crash_of_all() {
     }
 }
 
+/// A leader with the wrong rows names none of its states in its headers: only the others' reports
+/// tell it.
+#[test]
+fn a_server_whose_rows_differ_stops_whether_it_leads_or_not() {
+    for (seed, outcome) in runs("raft-flipped-row").into_iter().enumerate() {
+        let [(server, rows)] = outcome.diverged.as_slice() else {
+            panic!("{:?}", outcome.diverged)
+        };
+        assert_eq!(*server, seed % 3);
+        assert!(rows.iter().any(|row| row.table == "ledger"), "{rows:?}");
+        assert_eq!(outcome.writes.len(), 91);
+    }
+}
+
 #[test]
 fn servers_that_follow_execute_what_the_members_decide() {
     for name in ["raft-followers", "followers"] {

@@ -11,7 +11,7 @@ use rota_sim::{Counters, Fault, Plan, World};
 const SEEDS: u64 = 200;
 
 /// The same for `raft` and `pow`.
-const FEWER: u64 = 100;
+const FEWER: u64 = 80;
 
 /// Runs on two threads, each with whole worlds of its own.
 const THREADS: usize = 2;

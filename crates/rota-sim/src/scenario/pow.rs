@@ -26,9 +26,12 @@ const SPACING: Micros = SPACING_S as u64 * SECOND;
 /// be ahead of the receiver's clock.
 pub(crate) const MOST_CLOCK_MS: u64 = 8_000;
 
-/// One liar among so many has a quarter of the hash power, and reverts what is twelve deep once in
-/// some hundred tries (`work::reversal_bound`); it does not even try.
+/// One liar among so many, with a third of an honest miner's speed, has less than a tenth of the hash
+/// power.
 const MINERS_WITH_A_LIAR: usize = 4;
+
+/// See [`MINERS_WITH_A_LIAR`].
+const LIARS_PART: u64 = 3;
 
 /// The kinds of fault that a swarm draws from.
 const FAULTS: &[Fault] = &[
@@ -157,6 +160,8 @@ pub(super) fn swarm(seed: u64) -> Plan {
         plan.hash_rates[0] *= (miners as u64 - 1).max(1);
     } else if miners >= MINERS_WITH_A_LIAR && random.per_mille(700) {
         plan.liars = liar(&plan, miners, random);
+        // Whom others keep out mines alone: so slowly that nothing is deep there.
+        plan.liars.iter().for_each(|liar| plan.hash_rates[liar.server] /= LIARS_PART);
     }
     let count = usize::try_from(random.between(1, 4)).expect("small");
     let mix = random.choose(&[Mix::Plain, Mix::Hostile, Mix::Transfers, Mix::Keyed]);
@@ -166,14 +171,8 @@ pub(super) fn swarm(seed: u64) -> Plan {
 
 fn liar(plan: &Plan, miners: usize, random: &mut Random) -> Vec<LiarPlan> {
     let server = random.index(miners.min(plan.servers));
-    let most = random.between(1, Behaviour::POW.len() as u64);
-    let mut behaviours: Vec<Behaviour> = Behaviour::POW
-        .iter()
-        .copied()
-        .filter(|_| random.below(Behaviour::POW.len() as u64) < most)
-        .collect();
-    if behaviours.is_empty() {
-        behaviours.push(random.choose(&Behaviour::POW));
-    }
+    // Many lies at once hide each other, and multiply each other's messages.
+    let count = random.choose(&[1, 1, 2, 3]);
+    let behaviours = (0..count).map(|_| random.choose(&Behaviour::POW)).collect();
     vec![LiarPlan { server, behaviours }]
 }

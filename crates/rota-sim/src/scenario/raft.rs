@@ -93,6 +93,16 @@ pub(super) fn all_crash(seed: u64) -> Plan {
     plan
 }
 
+/// Rows change behind one server's back: each of them in turn, so that one is the leader.
+pub(super) fn flipped_row(seed: u64) -> Plan {
+    let mut plan = members("raft-flipped-row", seed, 3);
+    let server = usize::try_from(seed % 3).expect("small");
+    plan.script = vec![(SECOND, Step::FlipRow { server })];
+    plan.faults_end = 8 * SECOND;
+    plan.clients = writers(3, 30, SECOND / 4, Mix::Sums);
+    plan
+}
+
 /// Two servers follow; one of them, and a member, is down for a while.
 pub(super) fn followers(seed: u64) -> Plan {
     let mut plan = members("raft-followers", seed, 5);
