@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use rota_core::codec::{decode, encode};
 use rota_core::error::Invalid;
-use rota_core::message::{MAX_MESSAGE_BYTES, Message};
+use rota_core::message::{MAX_MESSAGE_BYTES, Message, RaftKind};
 
 use super::links::Kind;
 use super::outbox::Outbox;
@@ -42,7 +42,10 @@ pub fn kind(message: &Message) -> Kind {
         | Message::Proofs(_)
         | Message::Offer(_)
         | Message::Chunk { .. } => Kind::Blocks,
-        // Elections and acknowledgements do not wait behind blocks; `raft` puts them in order.
+        // A leader's entries, and its word that they are committed, come in order: a word that is
+        // there before its block is refused, and the block sent again. Heartbeats, elections and
+        // acknowledgements do not wait behind blocks.
+        Message::Raft(message) if message.kind == RaftKind::Append => Kind::Blocks,
         Message::Raft(message) if message.entries.is_empty() => Kind::Votes,
         Message::Raft(_) => Kind::Blocks,
     }
@@ -132,7 +135,8 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    use rota_core::message::Fetch;
+    use rota_core::block::Applied;
+    use rota_core::message::{Fetch, RaftMessage};
     use rota_core::types::Height;
 
     fn fetch() -> Message {
@@ -142,6 +146,31 @@ mod tests {
     async fn check(bytes: &[u8], on: Kind) -> Result<Message, End> {
         let mut bytes = futures::io::Cursor::new(bytes);
         read(&mut bytes, on, limit(on), None).await.map(|(message, _)| message)
+    }
+
+    fn raft(kind: RaftKind) -> Message {
+        Message::Raft(Box::new(RaftMessage {
+            kind,
+            term: 1,
+            log_term: 1,
+            index: 1,
+            commit: 1,
+            commit_term: 0,
+            entries: Vec::new(),
+            reject: false,
+            reject_hint: 0,
+            context: Vec::new(),
+            snapshot: None,
+            applied: Applied::default(),
+        }))
+    }
+
+    #[test]
+    fn a_leaders_word_that_a_block_is_committed_does_not_overtake_it() {
+        assert_eq!(kind(&raft(RaftKind::Append)), Kind::Blocks);
+        for fast in [RaftKind::Heartbeat, RaftKind::AppendResponse, RaftKind::VoteResponse] {
+            assert_eq!(kind(&raft(fast)), Kind::Votes);
+        }
     }
 
     #[tokio::test]
