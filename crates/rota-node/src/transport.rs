@@ -592,7 +592,11 @@ impl Network {
 
     /// Closes all connections and waits until that is done.
     async fn stop(mut self, done: oneshot::Sender<()>) {
-        for connection in self.connections.values() {
+        for connection in self.connections.values_mut() {
+            // Who waits to write holds a stream, and the stream our socket.
+            for task in connection.current.take().into_iter().flat_map(|current| current.tasks) {
+                task.abort();
+            }
             let _ = self.swarm.disconnect_peer_id(connection.id);
         }
         let farewell = async {

@@ -604,6 +604,8 @@ impl OpenNetwork {
             self.file.write_now(&kept);
         }
         for neighbour in self.neighbours.values() {
+            // Who waits to write holds a stream, and the stream our socket.
+            neighbour.tasks.iter().for_each(AbortHandle::abort);
             let _ = self.swarm.disconnect_peer_id(neighbour.peer);
         }
         let farewell = async {
