@@ -69,8 +69,8 @@ impl World {
         }
     }
 
-    /// What was acknowledged by this server is so no more: the promise had a bound, and the scenario
-    /// is beyond it.
+    /// What was acknowledged by this server is so no more: the promise had a bound, and the
+    /// scenario is beyond it.
     fn undo(&mut self, server: usize, undone: &[TransactionId]) {
         for id in undone {
             self.clients.undone(*id);

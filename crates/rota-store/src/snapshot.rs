@@ -217,7 +217,8 @@ impl Snapshots {
                 tracing::error!(%height, chunk = number, why, "a snapshot is damaged: deleting it");
             }
             Err(why) => {
-                tracing::error!(%height, chunk = number, %why, "a snapshot is damaged: deleting it");
+                let chunk = number;
+                tracing::error!(%height, chunk, %why, "a snapshot is damaged: deleting it");
             }
         }
         self.forget(height);

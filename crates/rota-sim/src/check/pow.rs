@@ -1,5 +1,5 @@
-//! `pow`: the proofs of what is final are checked once more, by the rules written anew. What a server
-//! says binds it to nothing, so that nothing is held against it.
+//! `pow`: the proofs of what is final are checked once more, by the rules written anew. What a
+//! server says binds it to nothing, so that nothing is held against it.
 
 use rota_core::block::Block;
 use rota_core::genesis::{Genesis, Pow};

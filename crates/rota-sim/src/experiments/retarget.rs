@@ -4,7 +4,7 @@
 //! exponential (`intervals` shows that real ones are).
 //!
 //! **What theory says.** With `L` the time by which blocks are late, ASERT's target is
-//! `2^(L / halflife)` times the anchor's, and the spacing `I = S · rate₀ / rate · 2^(−L / halflife)`
+//! `2^(L / halflife)` times the anchor's, and the spacing `I = S · rate₀/rate · 2^(−L/halflife)`
 //! lets `L` grow by `I − S` a block. In the mean that is a differential equation, whose solution
 //! after a doubling is `I(t) / S = 1 − 2^−(1 + t / halflife)`: **what is missing to the target
 //! spacing, a half at first, halves with each half-life.** Bitcoin's rule knows nothing before its

@@ -1,6 +1,6 @@
 //! How often two blocks are found at one height, against how long a block takes to everybody:
-//! `1 − exp(−(1 − share) · delay / interval)`, since whoever found the first one mines on it at once
-//! (Decker and Wattenhofer 2013, the miner's own share taken out). Through the real Replica with
+//! `1 − exp(−(1 − share) · delay / interval)`, since whoever found the first one mines on it at
+//! once (Decker and Wattenhofer 2013, the miner's own share taken out). Through the real Replica with
 //! real searches, in the simulator: every message takes the same time, the target is fixed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,9 +119,8 @@ fn forked_heights(found: &[FoundBlock], chain: &[BlockId]) -> usize {
 /// Prints the table.
 pub fn print() -> bool {
     println!("Real searches and the real Replica; all messages take the same time; fixed target.");
-    println!(
-        "  miners' shares          delay/interval   heights   expected   measured   standard error      z"
-    );
+    print!("  miners' shares          delay/interval   heights   expected   measured");
+    println!("   standard error      z");
     let equal = [10_u64; 10];
     let unequal = [40_u64, 20, 10, 10, 10, 10];
     let ratios = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5];

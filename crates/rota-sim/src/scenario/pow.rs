@@ -26,8 +26,8 @@ const SPACING: Micros = SPACING_S as u64 * SECOND;
 /// be ahead of the receiver's clock.
 pub(crate) const MOST_CLOCK_MS: u64 = 8_000;
 
-/// One liar among so many, with a third of an honest miner's speed, has less than a tenth of the hash
-/// power.
+/// One liar among so many, with a third of an honest miner's speed, has less than a tenth of the
+/// hash power.
 const MINERS_WITH_A_LIAR: usize = 4;
 
 /// See [`MINERS_WITH_A_LIAR`].
@@ -137,8 +137,8 @@ pub(super) fn lone_liar(seed: u64) -> Plan {
     plan
 }
 
-/// Everything drawn from the seed, but nothing that is stronger than the depth: parts of the network
-/// are apart for ten seconds at most, in which nobody finds twelve blocks.
+/// Everything drawn from the seed, but nothing that is stronger than the depth: parts of the
+/// network are apart for ten seconds at most, in which nobody finds twelve blocks.
 pub(super) fn swarm(seed: u64) -> Plan {
     let random = &mut Random::new(seed ^ 0x6e6e_0000_6e6e);
     let miners = usize::try_from(random.between(2, 5)).expect("small");

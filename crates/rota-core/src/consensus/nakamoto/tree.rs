@@ -308,8 +308,8 @@ impl Tree {
         }
     }
 
-    /// Where there are too many proofs beside the main branch, only the ways to the heaviest one and
-    /// to blocks that are here stay: whole branches, never the middle of one.
+    /// Where there are too many proofs beside the main branch, only the ways to the heaviest one
+    /// and to blocks that are here stay: whole branches, never the middle of one.
     fn forget_light(&mut self) {
         if self.aside.len() <= MOST_ASIDE {
             return;
