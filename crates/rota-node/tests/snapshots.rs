@@ -20,8 +20,9 @@ use rota_store::snapshot::{read_manifest, write_manifest};
 
 use support::{Cluster, LOOK, PATIENCE, count, key, statement, write};
 
-/// How many blocks are between two snapshots in these tests.
-const EVERY: u64 = 10;
+/// How many blocks are between two snapshots in these tests: more than a server lags on a machine
+/// that has other things to do.
+const EVERY: u64 = 20;
 
 fn often(genesis: &mut Genesis) {
     genesis.parameters.snapshot_blocks = EVERY;
@@ -86,6 +87,12 @@ async fn restored(mut server: Server) -> Server {
     }
 }
 
+/// Waits until this server has executed what another one has.
+async fn caught_up(cluster: &Cluster, number: usize, with: usize) {
+    let height = Height(cluster.driver(with).status().applied.height);
+    cluster.root(number, height).await;
+}
+
 /// How many promises there are in a server's log for slots that are not final.
 fn promises(home: &Path) -> i64 {
     let log = rusqlite::Connection::open(home.join("chain.db")).unwrap();
@@ -128,7 +135,8 @@ async fn a_member_that_lost_its_disk_catches_up_by_snapshot_and_never_votes() {
     let begins = server.driver.status().applied.height;
     assert!(begins >= 20, "{begins}");
     cluster.servers[3] = Some(server);
-    let written = fill(&first, begins + 30).await;
+    caught_up(&cluster, 3, 0).await;
+    let written = fill(&first, begins + 40).await;
     let root = cluster.root(0, written.height).await;
     assert_eq!(cluster.root(3, written.height).await, root);
     let last = cluster.driver(3);
@@ -205,6 +213,7 @@ async fn follow(members: usize, method: Method) {
     let server = Server::start(home.path(), RunOptions::default()).await.unwrap();
     let server = restored(server).await;
     let driver = server.driver.clone();
+    count(&driver, Height(first.status().applied.height)).await;
     let written = fill(&first, newest + 15).await;
     let began = std::time::Instant::now();
     assert_eq!(count(&driver, written.height).await, count(&first, written.height).await);
@@ -269,7 +278,7 @@ async fn come_back(members: usize, method: Method) {
     let last = members - 1;
     fill(&first, 5).await;
     cluster.stop(last).await;
-    fill(&first, 45).await;
+    fill(&first, 90).await;
     if method == Method::Raft {
         // Or the leader would have all entries in memory.
         drop(first);
@@ -279,22 +288,34 @@ async fn come_back(members: usize, method: Method) {
         }
     }
     cluster.bring_back(last).await;
-    let server = restored(cluster.servers[last].take().unwrap()).await;
+    // As a rule a server's addresses are fixed: it has to get the very same ones again.
+    let server = cluster.servers[last].take().unwrap();
+    let mut config = ServerConfig::load(cluster.homes[last].path()).unwrap();
+    (config.pg, config.http, config.peer) = (server.pg, server.http, server.peer);
+    config.save(cluster.homes[last].path()).unwrap();
+    let addresses = (server.pg, server.http, server.peer);
+    let server = restored(server).await;
+    assert_eq!((server.pg, server.http, server.peer), addresses);
+    let any = "127.0.0.1:0".parse().unwrap();
+    (config.pg, config.http, config.peer) = (any, any, any);
+    config.save(cluster.homes[last].path()).unwrap();
     cluster.servers[last] = Some(server);
     let first = cluster.driver(0);
-    let written = fill(&first, 50).await;
+    caught_up(&cluster, last, 0).await;
+    let written = fill(&first, 95).await;
     let root = cluster.root(0, written.height).await;
     assert_eq!(cluster.root(last, written.height).await, root);
     assert_ne!(cluster.driver(last).status().role, "reader");
     // Without it there is no quorum.
     cluster.stop(1).await;
-    let written = fill(&first, 60).await;
+    let written = fill(&first, 105).await;
     assert_eq!(cluster.root(last, written.height).await, cluster.root(0, written.height).await);
     // Its own log begins with the snapshot, and will do.
     cluster.stop(last).await;
     cluster.bring_back(1).await;
     cluster.bring_back(last).await;
-    let written = fill(&first, 65).await;
+    caught_up(&cluster, last, 0).await;
+    let written = fill(&first, 110).await;
     assert_eq!(count(&cluster.driver(last), written.height).await, count(&first, Height(0)).await);
 }
 
@@ -356,7 +377,8 @@ async fn a_snapshot_with_other_rows_than_were_agreed_on_is_refused_and_an_honest
     let begins = server.driver.status().applied.height;
     assert!(begins >= 20, "{begins}");
     cluster.servers[3] = Some(server);
-    let written = fill(&cluster.driver(0), begins + 30).await;
+    caught_up(&cluster, 3, 0).await;
+    let written = fill(&cluster.driver(0), begins + 40).await;
     let root = cluster.root(0, written.height).await;
     assert_eq!(cluster.root(3, written.height).await, root);
 }
