@@ -9,8 +9,11 @@ pub mod intervals;
 pub mod retarget;
 pub mod stale;
 
+/// Prints what it finds; false if that is not what theory says.
+pub type Experiment = fn() -> bool;
+
 /// All experiments by name; each prints, and is false if a check failed.
-pub const EXPERIMENTS: &[(&str, fn() -> bool)] =
+pub const EXPERIMENTS: &[(&str, Experiment)] =
     &[("retarget", retarget::print), ("stale", stale::print), ("intervals", intervals::print)];
 
 /// More standard errors than this between measured and expected are no chance: once in 370 times

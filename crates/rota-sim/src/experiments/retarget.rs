@@ -127,7 +127,7 @@ fn run(retarget: Retarget, seed: u64) -> (Vec<f64>, Vec<f64>) {
                 *count += 1.0;
             }
         }
-        if chain.height() % u64::from(INTERVAL) == 0 {
+        if chain.height().is_multiple_of(u64::from(INTERVAL)) {
             if let Some(began) = began {
                 intervals.push((chain.now - began) / interval);
             }

@@ -1,7 +1,7 @@
 //! How often two blocks are found at one height, against how long a block takes to everybody:
 //! `1 − exp(−(1 − share) · delay / interval)`, since whoever found the first one mines on it at
-//! once (Decker and Wattenhofer 2013, the miner's own share taken out). Through the real Replica with
-//! real searches, in the simulator: every message takes the same time, the target is fixed.
+//! once (Decker and Wattenhofer 2013, the miner's own share taken out). Through the real Replica
+//! with real searches, in the simulator: every message takes the same time, the target is fixed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
