@@ -221,8 +221,8 @@ impl Verifier {
         if message.context.len() > MAX_RAFT_CONTEXT {
             return Err(Invalid::Rule("a context larger than MAX_RAFT_CONTEXT"));
         }
-        let blocks = message.entries.iter().filter_map(|entry| entry.block.as_ref());
-        blocks.map(|block| self.body(block)).collect::<Result<(), _>>()?;
+        let mut blocks = message.entries.iter().filter_map(|entry| entry.block.as_ref());
+        blocks.try_for_each(|block| self.body(block))?;
         Ok(Vec::new())
     }
 

@@ -96,9 +96,9 @@ impl Endpoint {
 
     async fn message(&mut self) -> (NodeId, Message) {
         loop {
-            match timeout(PATIENCE, self.votes.recv()).await.expect("no message").unwrap() {
-                Incoming::Message(from, message, _) => return (from, message),
-                _ => {}
+            let heard = timeout(PATIENCE, self.votes.recv()).await.expect("no message").unwrap();
+            if let Incoming::Message(from, message, _) = heard {
+                return (from, message);
             }
         }
     }

@@ -91,12 +91,10 @@ impl Bench {
         outputs
             .into_iter()
             .filter_map(|output| match output {
-                Output::Send { to: Recipient::One(to), message: Message::Fetch(fetch) } => {
-                    match fetch {
-                        Fetch::Chunk { number, .. } => Some(format!("{number} of {}", name(to))),
-                        _ => None,
-                    }
-                }
+                Output::Send {
+                    to: Recipient::One(to),
+                    message: Message::Fetch(Fetch::Chunk { number, .. }),
+                } => Some(format!("{number} of {}", name(to))),
                 Output::Chunk { number, .. } => Some(format!("keeps {number}")),
                 Output::Punish { peer, .. } => Some(format!("punishes {}", name(peer))),
                 Output::Restore { from, .. } => Some(format!("restores {}'s", name(from))),
