@@ -44,8 +44,8 @@ pub mod tls;
 pub mod transport;
 mod unfinal;
 
+pub use anew::{Anew, Ended};
 pub use config::{HomeLock, PeerConfig, ServerConfig, create_home};
 pub use driver::{Driver, WriteError, Written};
-pub use anew::{Anew, Ended};
 pub use server::{RunOptions, Server, ServerError, run, run_until};
 pub use status::{ServerStatus, State};
