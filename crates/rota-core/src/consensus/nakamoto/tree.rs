@@ -153,19 +153,26 @@ impl Tree {
     /// The way to the heaviest block, heavier than the head, of which all bodies are here and that
     /// leaves the main branch at `lowest` or above.
     pub fn complete(&self, lowest: Height) -> Option<VecDeque<HeaderHash>> {
-        let head = self.head().1.work;
-        let mut candidates: Vec<(Work, HeaderHash)> = self
-            .with_body
-            .iter()
-            .map(|&hash| (self.work(hash), hash))
-            .filter(|&(work, _)| work > head)
-            .collect();
-        candidates.sort_unstable_by(|a, b| b.cmp(a));
-        candidates.into_iter().find_map(|(_, tip)| {
-            let (fork, path) = self.path_to(tip);
-            let whole = path.iter().all(|&hash| self.has_body(hash));
-            (whole && fork >= lowest).then_some(path)
-        })
+        let height = |hash: &HeaderHash| self.nodes.get(hash).map(|node| (node.height, *hash));
+        let mut by_height: Vec<(Height, HeaderHash)> =
+            self.with_body.iter().filter_map(height).collect();
+        by_height.sort_unstable();
+        // Blocks whose whole way from the main branch is here; parents come before children.
+        let mut whole = BTreeSet::new();
+        let mut best = None;
+        for (_, hash) in by_height {
+            let Some(node) = self.nodes.get(&hash) else { continue };
+            let parent = node.proof.previous();
+            let leaves_high = |parent: &Node| parent.height >= lowest;
+            let stands = whole.contains(&parent)
+                || (self.is_main(parent) && self.nodes.get(&parent).is_some_and(leaves_high));
+            if stands {
+                whole.insert(hash);
+                best = best.max(Some((node.work, hash)));
+            }
+        }
+        let (work, tip) = best?;
+        (work > self.head().1.work).then(|| self.path_to(tip).1)
     }
 
     /// The newest block of the main branch.
