@@ -6,7 +6,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::codec::encode;
 use crate::crypto::{SecretKey, Signature, Signed};
-use crate::genesis::Genesis;
+use crate::genesis::{Genesis, Parameters};
 use crate::members::Members;
 use crate::time::Time;
 use crate::transaction::Envelope;
@@ -110,6 +110,25 @@ impl Header {
 }
 
 impl Block {
+    /// Whether as many transactions may stand in it, at its height and time.
+    pub fn check_transactions(&self, limits: &Parameters) -> Result<(), &'static str> {
+        let Header { height, time, .. } = self.header;
+        if self.transaction_count() > limits.block_transactions as usize {
+            return Err("it holds too many transactions");
+        }
+        let out_of_time = |envelope: &Arc<Envelope>| {
+            let expiry = envelope.expiry;
+            expiry.has_passed(height, time) || expiry.is_too_far(height, time, limits.max_expiry())
+        };
+        // Anybody may have signed them: who has a key here, and may use it, is known at apply only,
+        // the same on every server. A leader that fills its block with strangers' envelopes wastes
+        // its own turn.
+        match self.body.envelopes.iter().any(out_of_time) {
+            true => Err("an envelope's expiry has passed, or lies too far ahead"),
+            false => Ok(()),
+        }
+    }
+
     /// The block of height and slot 0, which everybody derives from the genesis and nobody
     /// proposes.
     pub fn genesis(genesis: &Genesis) -> Self {

@@ -333,6 +333,12 @@ pub struct Mining {
     pub deepest: u64,
     /// Why nothing is acknowledged now, if so: blocks come too slowly for depth to mean anything.
     pub paused: Option<String>,
+    /// The height of the newest proof of the branch with the most work.
+    pub headers: Height,
+    /// About how high that branch is for those who have all of it.
+    pub due: Height,
+    /// Whether there are proofs of many blocks that are not here or not checked.
+    pub catching_up: bool,
 }
 
 /// The method of the genesis, as a member, or as a server that only follows.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::block::{Applied, Block, Certificate, Finality, Proposal, Vote};
-use crate::types::{NodeId, Slot};
+use crate::types::{Height, NodeId, Slot};
 use crate::work::WorkProof;
 
 /// One thing to remember.
@@ -115,6 +115,8 @@ pub struct Recovered {
     pub roots: Vec<Applied>,
     /// `pow`: the proofs of all final blocks from height 1 on.
     pub proofs: Vec<WorkProof>,
+    /// `pow`: the lowest height that this server can go back to: it has deleted what is older.
+    pub goes_back_to: Height,
     /// Whether this member's log was lost, or never there: it must not vote, since it does not know
     /// what it has voted for.
     pub is_wiped: bool,

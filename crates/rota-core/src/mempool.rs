@@ -11,6 +11,10 @@
 //!                             in equal parts by the member that sent it
 //! ```
 //!
+//! Under `pow`, where nobody is a member and envelopes stay until their block is `k` deep, everything
+//! but a server's own is in the room beside: each neighbour may fill a quarter of it, each key a
+//! quarter of that, and where it is full the newest of who has most makes room for who has less.
+//!
 //! Keys cost nothing, and who is a user is known at apply only: so what a member forwards counts
 //! against that member, however many keys have signed it. Within such a part no key has more than
 //! an eighth, so that one user does not shut out those who use the same server. Blocks are filled
@@ -44,6 +48,14 @@ pub const MAX_GUEST_ENVELOPES: usize = 25_000;
 
 /// The part of an account of clients' own keys that one key may take: one in so many.
 const KEYS_PER_ACCOUNT: usize = 8;
+
+/// Where anybody may send, the part of the room that one neighbour may take, and the part of that
+/// that one key may, which is a server's as a rule, for all its clients.
+const OPEN_PARTS: usize = 4;
+
+/// So many of another's make room for one envelope at most: no more than fit its bytes, but for
+/// very small ones.
+const MOST_EVICTED: usize = 64;
 
 /// The longest time between two attempts to tell all members of an envelope.
 const MAX_PATIENCE: Duration = Duration::from_secs(5);
@@ -125,6 +137,11 @@ impl Share {
         Self { envelopes: self.envelopes / parts, bytes: self.bytes / parts }
     }
 
+    /// How much of the room of all keys that are no member's it is.
+    fn weight(self) -> usize {
+        (self.envelopes * (MAX_GUEST_BYTES / MAX_GUEST_ENVELOPES)).max(self.bytes)
+    }
+
     /// Whether another envelope fits beside what is `used`. One does in any case: with many members
     /// a part may be smaller than the largest envelope.
     fn has_room(self, used: Self, bytes: usize) -> bool {
@@ -197,6 +214,7 @@ impl Mempool {
             Account::Own => members.part(2),
             Account::Member(_) => members.part(2).part(self.members),
             Account::OwnGuest => guests.part(2),
+            Account::Guest(_) | Account::PassedOn(_) if self.is_open() => guests.part(OPEN_PARTS),
             Account::Guest(_) | Account::PassedOn(_) => guests.part(4).part(self.members),
         }
     }
@@ -205,10 +223,38 @@ impl Mempool {
         let share = self.share_of(account);
         let used = self.used.get(&account).copied().unwrap_or_default();
         let by_key = self.used_by_key.get(&(account, signer)).copied().unwrap_or_default();
+        let parts = if self.is_open() { OPEN_PARTS } else { KEYS_PER_ACCOUNT };
+        share.has_room(used, bytes)
+            && (!account.is_of_guests() || share.part(parts).has_room(by_key, bytes))
+    }
+
+    /// Whether anybody may send: there is no turn, and no member.
+    fn is_open(&self) -> bool {
+        self.patience.is_some()
+    }
+
+    /// Makes room in what all keys that are no member's share, by dropping the newest of whoever
+    /// has most, as long as that is more than `account` would have. False if there is none.
+    fn make_room(&mut self, account: Account, bytes: usize) -> bool {
         let guests = Share { envelopes: MAX_GUEST_ENVELOPES, bytes: MAX_GUEST_BYTES };
-        let fits = !account.is_of_guests() || guests.has_room(self.used_by_guests, bytes);
-        fits && share.has_room(used, bytes)
-            && (!account.is_of_guests() || share.part(KEYS_PER_ACCOUNT).has_room(by_key, bytes))
+        for _ in 0..MOST_EVICTED {
+            if guests.has_room(self.used_by_guests, bytes) {
+                return true;
+            }
+            let own = self.used.get(&account).copied().unwrap_or_default();
+            let more = Share { envelopes: own.envelopes + 1, bytes: own.bytes + bytes };
+            // What is of this server's own clients stays: they wait for it.
+            let others = self.used.iter().filter(|(other, used)| {
+                let is_of_a_neighbour = matches!(other, Account::Guest(_) | Account::PassedOn(_));
+                is_of_a_neighbour && **other != account && used.weight() > more.weight()
+            });
+            let largest = others.max_by_key(|(_, used)| used.weight());
+            let Some((&most, _)) = largest else { return false };
+            let newest = self.by_account.range((most, 0)..=(most, u64::MAX)).next_back();
+            let Some(&(_, arrival)) = newest else { return false };
+            self.remove(arrival);
+        }
+        guests.has_room(self.used_by_guests, bytes)
     }
 
     /// Takes an envelope, to count against `account`.
@@ -229,7 +275,9 @@ impl Mempool {
         {
             return Err(NotTaken::TooLarge);
         }
-        if !self.has_room(account, envelope.signer, bytes) {
+        let fits = self.has_room(account, envelope.signer, bytes)
+            && (!account.is_of_guests() || self.make_room(account, bytes));
+        if !fits {
             return Err(NotTaken::Full);
         }
         take(&mut self.used, account, bytes);
@@ -386,15 +434,25 @@ impl Mempool {
 
     /// Envelopes that are due to be sent on and stand in none of the blocks whose envelopes are
     /// `taken`, up to `MAX_SENT_BYTES`. What is sent is due again after twice the time, since a
-    /// message can be lost; what stands in a block, after the same.
-    pub fn take_overdue(&mut self, taken: &BTreeSet<EnvelopeId>, now: Instant) -> Overdue {
+    /// message can be lost; what stands in a block, after the same, or where blocks are found and
+    /// take long to be final, after [`MAX_PATIENCE`]. What has expired at `date` is not sent.
+    pub fn take_overdue(
+        &mut self,
+        taken: &BTreeSet<EnvelopeId>,
+        now: Instant,
+        date: Time,
+    ) -> Overdue {
         let mut overdue = Overdue::default();
         let mut room = MAX_SENT_BYTES;
-        let due: Vec<(Instant, u64)> = self.by_due.range(..=(now, u64::MAX)).copied().collect();
+        // What is due soon comes along: looking costs time each time.
+        let is_open = self.is_open();
+        let until = if is_open { now.plus(SEND_PAUSE) } else { now };
+        let due: Vec<(Instant, u64)> = self.by_due.range(..=(until, u64::MAX)).copied().collect();
         for (at, arrival) in due {
             let Some(entry) = self.entries.get_mut(&arrival) else { continue };
-            let mut next = now.plus(entry.patience);
-            if !taken.contains(&entry.id) {
+            let rests = is_open && (taken.contains(&entry.id) || entry.envelope.expiry.time < date);
+            let mut next = now.plus(if rests { MAX_PATIENCE } else { entry.patience });
+            if !rests && !taken.contains(&entry.id) {
                 if entry.bytes <= room {
                     room -= entry.bytes;
                     entry.patience = entry.patience.saturating_mul(2).min(MAX_PATIENCE);
@@ -507,12 +565,12 @@ mod tests {
         let id = mempool.insert(envelope(1, 9), Account::Own, &limits, at(0)).unwrap();
         mempool.insert(envelope(2, 9), MEMBER, &limits, at(0)).unwrap();
         let none = BTreeSet::new();
-        assert!(mempool.take_overdue(&none, at(149)).own.is_empty());
-        let in_a_block = mempool.take_overdue(&BTreeSet::from([id]), at(150));
+        assert!(mempool.take_overdue(&none, at(149), Time(0)).own.is_empty());
+        let in_a_block = mempool.take_overdue(&BTreeSet::from([id]), at(150), Time(0));
         assert!(in_a_block.own.is_empty() && in_a_block.others.len() == 1);
-        assert_eq!(mempool.take_overdue(&none, at(300)).own.len(), 1);
+        assert_eq!(mempool.take_overdue(&none, at(300), Time(0)).own.len(), 1);
         assert_eq!(mempool.next_overdue(), Some(at(450)), "the other one, after twice the time");
-        assert_eq!(mempool.take_overdue(&none, at(450)).others.len(), 1);
+        assert_eq!(mempool.take_overdue(&none, at(450), Time(0)).others.len(), 1);
         assert_eq!(mempool.next_overdue(), Some(at(600)));
     }
 
@@ -539,6 +597,57 @@ mod tests {
             }
         }
         taken
+    }
+
+    #[test]
+    fn where_blocks_are_found_what_stands_in_one_is_seldom_looked_at() {
+        let limits = Parameters::default();
+        let at = |milliseconds: u64| Instant(milliseconds * 1000);
+        let mut mempool = Mempool::without_turns(4, Duration::from_secs(2));
+        let mut ids = BTreeSet::new();
+        for salt in 0..200_u8 {
+            let now = at(u64::from(salt) * 5);
+            ids.insert(mempool.insert(envelope(salt, 9), GUEST, &limits, now).unwrap());
+        }
+        let mut looks = 0;
+        while let Some(due) = mempool.next_overdue().filter(|due| *due <= at(22_000)) {
+            assert!(mempool.take_overdue(&ids, due, Time(0)).others.is_empty());
+            looks += 1;
+        }
+        assert!(looks <= 4 * 21, "{looks} looks in twenty seconds, of one second's envelopes");
+    }
+
+    #[test]
+    fn what_has_expired_is_not_told_again() {
+        let limits = Parameters::default();
+        let mut mempool = Mempool::without_turns(4, Duration::from_secs(2));
+        mempool.insert(envelope(1, 9), Account::Own, &limits, Instant(0)).unwrap();
+        mempool.insert(envelope(2, 99), Account::Own, &limits, Instant(0)).unwrap();
+        let overdue = mempool.take_overdue(&BTreeSet::new(), Instant(2_000_000), Time(9_001));
+        assert_eq!(overdue.own, [envelope(2, 99)]);
+    }
+
+    #[test]
+    fn where_anybody_may_send_a_server_has_more_than_a_few_envelopes_on_their_way() {
+        let mut mempool = Mempool::without_turns(32, Duration::from_secs(2));
+        let neighbour = MAX_GUEST_ENVELOPES / 4;
+        assert_eq!(flood(&mut mempool, GUEST, 1), neighbour / 4, "one key");
+        assert_eq!(flood(&mut mempool, PASSED_ON, 100_000), neighbour);
+    }
+
+    #[test]
+    fn where_anybody_may_send_whoever_has_most_makes_room() {
+        let mut mempool = Mempool::without_turns(32, Duration::from_secs(2));
+        let account = |number: u8| Account::Guest(PublicKey([number; 32]));
+        for number in 0..4 {
+            assert_eq!(flood(&mut mempool, account(number), 100_000), MAX_GUEST_ENVELOPES / 4);
+        }
+        assert_eq!(mempool.len(), MAX_GUEST_ENVELOPES, "it is full");
+        let fair = MAX_GUEST_ENVELOPES / 5;
+        assert!(flood(&mut mempool, account(9), 100_000) >= fair - 1, "as much as anybody has");
+        assert_eq!(mempool.len(), MAX_GUEST_ENVELOPES);
+        let own = flood(&mut mempool, Account::OwnGuest, 100_000);
+        assert!(own >= MAX_GUEST_ENVELOPES / 6 - 1, "{own}");
     }
 
     #[test]

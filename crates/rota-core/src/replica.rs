@@ -224,7 +224,7 @@ const ANSWERS: Rate = Rate { burst: 8, every: Duration::from_millis(20) };
 const MOST_NEIGHBOURS: usize = 32;
 
 /// The same under `pow`, where each answer is one block, and who catches up asks for many at once.
-const BODIES: Rate = Rate { burst: 32, every: Duration::from_millis(5) };
+const BODIES: Rate = Rate { burst: 64, every: Duration::from_millis(1) };
 
 /// So many lines in the log at once, and one more every so often: a peer can make us write them.
 const REPORTS: Rate = Rate { burst: 50, every: Duration::from_millis(200) };

@@ -86,6 +86,14 @@ impl Past {
             }
             Anew::Rewind { height } => {
                 let rewound = files::undo(home, genesis, height)?;
+                if let Some(lowest) = rewound.too_deep_below {
+                    tracing::error!(
+                        %height, %lowest,
+                        "a heavier chain leaves ours where blocks and snapshots are deleted here: \
+                         nothing was changed"
+                    );
+                    return Ok(self);
+                }
                 let counts = rewound.envelopes.iter().map(|envelope| envelope.transactions.len());
                 tracing::error!(
                     %height,

@@ -15,6 +15,8 @@ use rota_core::genesis::Genesis;
 use rota_core::journal::Recovered;
 use rota_core::members::Members;
 use rota_core::replica::{Input, Output, Replica};
+use rota_core::time::Now;
+use rota_core::transaction::Envelope;
 use rota_core::verify::Verifier;
 use rota_store::StateDb;
 use rota_store::accounts::Purses;
@@ -346,7 +348,8 @@ async fn open(
     key: SecretKey,
     keep_blocks: u64,
 ) -> Result<Opened, Fault> {
-    let (home, distrusted) = (origin.home.clone(), origin.past.distrusted.clone());
+    let home = origin.home.clone();
+    let Past { distrusted, undone } = origin.past.clone();
     let opening = tokio::task::spawn_blocking(move || {
         let Files { mut state, mut chain, snapshots, incoming } = Files::open(&home, &genesis)?;
         chain.keep_blocks(keep_blocks);
@@ -365,11 +368,31 @@ async fn open(
         replay(&mut state, &mut chain, last)?;
         let recovered = Recovered { roots: state.recent_roots()?, ..recovered };
         let clock = Clock::start();
-        let (replica, first) =
+        let (mut replica, mut first) =
             Replica::new(&genesis, key, recovered, state.applied(), clock.now())?;
+        first.extend(wait_again(&mut replica, undone, clock.now()));
         Ok(Opened { state, chain, snapshots, incoming, replica, first, clock })
     });
     opening.await.unwrap_or_else(|panic| Err(Fault::storage("opening the home", panic)))
+}
+
+/// What was in blocks that were undone waits to be written again, as far as there is room.
+fn wait_again(replica: &mut Replica, undone: Vec<Arc<Envelope>>, now: Now) -> Vec<Output> {
+    let submitted = undone.into_iter().map(Input::Submit);
+    let outputs: Vec<Output> = submitted.flat_map(|input| replica.step(now, input)).collect();
+    let dropped = |output: &Output| match output {
+        Output::Dropped { transactions, .. } => transactions.len(),
+        _ => 0,
+    };
+    let transactions: usize = outputs.iter().map(dropped).sum();
+    if transactions > 0 {
+        tracing::error!(
+            transactions,
+            "of what was undone so many do not wait to be written again, for want of room: their \
+             clients must send them anew (chain.undone lists all)"
+        );
+    }
+    outputs
 }
 
 /// What a server is made of, before it runs.
@@ -501,10 +524,6 @@ impl Parts {
             maker,
             stop: stop.clone(),
         };
-        for envelope in &self.origin.past.undone {
-            // What there is no room for its clients must send again.
-            let _ = inputs.try_send(Input::Submit(Arc::clone(envelope)).into());
-        }
         readers::start(&self.origin.home, &reader_jobs, (&unfinal, &board), &access)?;
         for (name, inbox) in [("check-votes", votes), ("check-blocks", blocks)] {
             let verifier = Verifier::new(&self.genesis, self.members.clone());

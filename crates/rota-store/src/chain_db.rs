@@ -252,8 +252,17 @@ impl ChainDb {
         }
         let (hard_state, proofs) = (self.hard_state()?, self.proofs()?);
         let (is_wiped, distrusted) = (self.is_wiped()?, Vec::new());
-        let roots = Vec::new();
-        Ok(Recovered { last, tail, hard_state, roots, proofs, is_wiped, distrusted })
+        let (roots, goes_back_to) = (Vec::new(), self.goes_back_to());
+        Ok(Recovered {
+            last,
+            tail,
+            hard_state,
+            roots,
+            proofs,
+            goes_back_to,
+            is_wiped,
+            distrusted,
+        })
     }
 
     /// The final block of this height, if there is one; not for genesis, which is in no log.
@@ -544,7 +553,15 @@ impl ChainDb {
             Some(Finality::Work(proofs)) => Ok(proofs),
             _ => Err(self.corrupt("certificates")),
         });
-        Ok(proofs.collect::<Result<Vec<_>, _>>()?.concat())
+        let proofs = proofs.collect::<Result<Vec<_>, _>>()?.concat();
+        let follows = |pair: &[WorkProof]| match pair {
+            [parent, child] => child.previous() == parent.hash(),
+            _ => false,
+        };
+        match proofs.windows(2).all(follows) {
+            true => Ok(proofs),
+            false => Err(self.corrupt("certificates (not a chain)")),
+        }
     }
 
     /// `raft`: the newest hard state.

@@ -56,13 +56,21 @@ impl Files {
 }
 
 /// Removes the final blocks above a height (`pow`). The next [`Files::open`] does the rest. Nobody
-/// else may have the home's files open.
+/// else may have the home's files open. Where too much is pruned to begin from there, nothing is
+/// changed, and the answer says so.
 pub fn undo(home: &Path, genesis: &Genesis, height: Height) -> Result<Rewound, Fault> {
-    ChainDb::open_existing(home, genesis)?.rewind(height)
+    let mut chain = ChainDb::open_existing(home, genesis)?;
+    chain.offer_from(Snapshots::open(home, genesis)?)?;
+    let lowest = chain.goes_back_to();
+    if height < lowest {
+        let height = chain.height();
+        return Ok(Rewound { height, envelopes: Vec::new(), too_deep_below: Some(lowest) });
+    }
+    chain.rewind(height)
 }
 
 /// The height from which on `chain` has all blocks.
-fn begins(chain: &ChainDb) -> Height {
+pub(crate) fn begins(chain: &ChainDb) -> Height {
     match chain.begins_with_snapshot() {
         Some(base) if base == chain.lowest() => base,
         _ => Height(chain.lowest().0.saturating_sub(1)),

@@ -22,11 +22,12 @@
 //!   acknowledged.
 //!
 //! Files: `tree` knows proofs and branches, `sync` talks to neighbours, `mine` asks for blocks to
-//! search for, `pace` says how fast blocks come. What is deliberately absent: members, votes, and
+//! search for, `pace` says how fast blocks come, `progress` how far a server is that catches up. What is deliberately absent: members, votes, and
 //! any need to know who the others are.
 
 mod mine;
 mod pace;
+mod progress;
 mod sync;
 mod tree;
 
@@ -37,7 +38,7 @@ use super::{Action, Consensus, Event, Head, Reads, Standing, Validate, Verdict};
 use crate::block::{Block, Finality, Kind, Turn};
 use crate::crypto::SecretKey;
 use crate::error::Invalid;
-use crate::genesis::{Genesis, Pow};
+use crate::genesis::{Genesis, Parameters, Pow};
 use crate::journal::{Record, Recovered};
 use crate::message::{Fetch, Message, Mined};
 use crate::time::{Instant, Now, Time};
@@ -45,6 +46,7 @@ use crate::types::{BlockId, ChainId, Epoch, Height, MemberIndex, NodeId, Slot};
 use crate::work::{HeaderHash, WorkProof};
 
 use mine::Miner;
+use progress::Progress;
 use sync::Neighbours;
 use tree::{Refused, State, Tree};
 
@@ -53,10 +55,14 @@ use tree::{Refused, State, Tree};
 /// their sender nothing.
 const BODIES_TO_REWIND: u64 = 2;
 
+/// However large `k` is, not more of its blocks are waited for: 256 MB of the largest.
+const MOST_TO_REWIND: u64 = 64;
+
 /// A server that follows the chain with the most work.
 pub struct Nakamoto {
     chain: ChainId,
     rules: Pow,
+    limits: Parameters,
     me: NodeId,
     now: Now,
     tree: Tree,
@@ -70,8 +76,13 @@ pub struct Nakamoto {
     asked: Option<HeaderHash>,
     neighbours: Neighbours,
     miner: Miner,
+    progress: Progress,
     reorganisations: u64,
     deepest: u64,
+    /// What is below was deleted here: nothing of it can be undone.
+    lowest: Height,
+    /// A heavier branch that leaves ours below that, once it was told of.
+    unreachable: Option<HeaderHash>,
     /// The server is about to start anew: nothing more is done.
     leaving: bool,
     actions: Vec<Action>,
@@ -89,6 +100,7 @@ impl Nakamoto {
         };
         let mut this = Self {
             chain: genesis.chain_id(),
+            limits: genesis.parameters.clone(),
             me: key.public(),
             now,
             last,
@@ -97,8 +109,11 @@ impl Nakamoto {
             asked: None,
             neighbours: Neighbours::new(now.instant, rules.spacing_s),
             miner: Miner::default(),
+            progress: Progress::default(),
             reorganisations: 0,
             deepest: 0,
+            lowest: recovered.goes_back_to,
+            unreachable: None,
             leaving: false,
             actions: Vec::new(),
             tree,
@@ -246,6 +261,7 @@ impl Nakamoto {
         self.finalize();
         self.fetch_bodies();
         self.mine();
+        self.tell_progress();
     }
 
     /// One step towards the heaviest branch, or while its blocks are not here, towards the heaviest
@@ -253,7 +269,11 @@ impl Nakamoto {
     fn go_on(&mut self) -> bool {
         let heaviest = self.tree.heaviest();
         if self.plan.back() != Some(&heaviest) {
-            (self.fork, self.plan) = self.tree.path_to(heaviest);
+            let more = self.plan.back().and_then(|&back| self.tree.above(back, heaviest));
+            match more {
+                Some(more) => self.plan.extend(more),
+                None => (self.fork, self.plan) = self.tree.path_to(heaviest),
+            }
         }
         if self.is_deep() {
             self.go_back();
@@ -421,6 +441,7 @@ impl Nakamoto {
             let previous = node.proof.previous();
             let parent = self.tree.block_id(previous).unwrap_or_default();
             self.check_form(block, parent, node.height, self.block_time(previous))
+                .and_then(|()| block.check_transactions(&self.limits))
                 .map_err(|why| (hash, why))?;
             if block.header.applied.height != self.named_height(node.height) {
                 return Err((hash, "its applied height is not the one that is final below it"));
@@ -429,10 +450,34 @@ impl Nakamoto {
         Ok(())
     }
 
+    /// So many of a branch's first blocks have to be here.
+    fn bodies_to_rewind(&self) -> usize {
+        let wanted = BODIES_TO_REWIND.saturating_mul(u64::from(self.rules.depth));
+        usize::try_from(wanted.min(MOST_TO_REWIND)).unwrap_or(usize::MAX)
+    }
+
+    /// N5 asks for more than this server has kept: it stays where it is, and acknowledges nothing
+    /// (N6).
+    fn tell_unreachable(&mut self) {
+        let first = self.plan.front().copied();
+        if first != self.unreachable {
+            self.unreachable = first;
+            self.report(format!(
+                "a branch with more work leaves ours after height {}, but blocks and snapshots up \
+                 to height {} are deleted here: this server cannot follow; start one from an empty \
+                 home",
+                self.fork, self.lowest
+            ));
+        }
+    }
+
     /// N5: the heaviest branch leaves ours below a final block.
     fn go_back(&mut self) {
-        let wanted = BODIES_TO_REWIND.saturating_mul(u64::from(self.rules.depth));
-        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        if self.fork < self.lowest {
+            self.tell_unreachable();
+            return;
+        }
+        let wanted = self.bodies_to_rewind();
         if !self.plan.iter().take(wanted).all(|&hash| self.tree.has_body(hash)) {
             return;
         }
@@ -529,7 +574,7 @@ impl Consensus for Nakamoto {
     }
 
     fn standing(&self, now: Now) -> Standing {
-        Standing::Mining(self.mining(now))
+        Standing::Mining(self.with_progress(self.mining(now)))
     }
 }
 

@@ -143,7 +143,7 @@ impl Replica {
             return;
         }
         let taken = self.chain.pending_envelopes(self.consensus.slot());
-        let overdue = self.mempool.take_overdue(&taken, now);
+        let overdue = self.mempool.take_overdue(&taken, now, self.chain_time(self.now));
         if !overdue.own.is_empty() {
             let message = Message::Envelopes(overdue.own);
             self.outputs.push(Output::Send { to: Recipient::Members, message });

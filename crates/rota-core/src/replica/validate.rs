@@ -42,28 +42,13 @@ impl Replica {
 
     fn check_envelopes(&self, block: &Block) -> Result<(), &'static str> {
         let header = &block.header;
-        let envelopes = &block.body.envelopes;
-        if envelopes.is_empty() {
+        if block.body.envelopes.is_empty() {
             return Ok(());
         }
         if self.lags(header.height, header.applied) {
             return Err("it holds transactions though execution lags behind");
         }
-        if block.transaction_count() > self.parameters.block_transactions as usize {
-            return Err("it holds too many transactions");
-        }
-        for envelope in envelopes {
-            // Anybody may have signed it: who has a key here, and may use it, is known at apply
-            // only, the same on every server. A leader that fills its block with strangers'
-            // envelopes wastes its own turn.
-            let expiry = envelope.expiry;
-            if expiry.has_passed(header.height, header.time)
-                || expiry.is_too_far(header.height, header.time, self.parameters.max_expiry())
-            {
-                return Err("an envelope's expiry has passed, or lies too far ahead");
-            }
-        }
-        Ok(())
+        block.check_transactions(&self.parameters)
     }
 
     /// Executed state is agreed and never waited for (docs/methods/poa.md): who has not executed

@@ -20,6 +20,10 @@ const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
 /// More signers than stand in a block: with one more all are forgotten.
 const MOST_SIGNERS: usize = 20_000;
 
+/// With so many envelopes promised since the last block, all are forgotten: more than a block has
+/// room for, and some megabytes of ids.
+const MOST_PROMISED: usize = 100_000;
+
 /// What each signer can pay, read from a server's files. One per thread.
 pub struct Purses {
     terms: Terms,
@@ -27,13 +31,35 @@ pub struct Purses {
     connection: Connection,
     /// The height at which balances were read, and what was promised of them since.
     height: i64,
-    promised: BTreeMap<PublicKey, Promised>,
+    promises: Promises,
+}
+
+/// What was promised since the last block, of a bounded number of envelopes.
+#[derive(Default)]
+struct Promises {
+    by_signer: BTreeMap<PublicKey, Promised>,
+    envelopes: usize,
 }
 
 #[derive(Default)]
 struct Promised {
     fees: i64,
     envelopes: BTreeSet<EnvelopeId>,
+}
+
+impl Promises {
+    /// One more envelope, with which the signer has promised so much. With too many of them all
+    /// others are forgotten.
+    fn add(&mut self, signer: PublicKey, id: EnvelopeId, fees: i64) {
+        if self.by_signer.len() >= MOST_SIGNERS || self.envelopes >= MOST_PROMISED {
+            *self = Self::default();
+        }
+        let promised = self.by_signer.entry(signer).or_default();
+        promised.fees = fees;
+        if promised.envelopes.insert(id) {
+            self.envelopes = self.envelopes.saturating_add(1);
+        }
+    }
 }
 
 impl Purses {
@@ -46,7 +72,8 @@ impl Purses {
         let connection =
             Connection::open_with_flags(home.join(STATE_FILE), flags).map_err(fault)?;
         connection.busy_timeout(BUSY).map_err(fault)?;
-        Ok(Some(Self { terms, access, connection, height: -1, promised: BTreeMap::new() }))
+        let promises = Promises::default();
+        Ok(Some(Self { terms, access, connection, height: -1, promises }))
     }
 
     /// Whether a signer can pay for one transaction of so many bytes, sent alone.
@@ -70,7 +97,7 @@ impl Purses {
     pub fn admits(&mut self, envelope: &Envelope) -> Result<bool, Fault> {
         self.look_at_height()?;
         let (signer, id) = (envelope.signer, envelope.id());
-        let before = self.promised.get(&signer);
+        let before = self.promises.by_signer.get(&signer);
         if before.is_some_and(|promised| promised.envelopes.contains(&id)) {
             return Ok(true);
         }
@@ -79,12 +106,7 @@ impl Purses {
         if self.has(&signer, fees)?.is_err() {
             return Ok(false);
         }
-        if self.promised.len() >= MOST_SIGNERS {
-            self.promised.clear();
-        }
-        let promised = self.promised.entry(signer).or_default();
-        promised.fees = fees;
-        promised.envelopes.insert(id);
+        self.promises.add(signer, id, fees);
         Ok(true)
     }
 
@@ -107,7 +129,7 @@ impl Purses {
             .map_err(reading)?;
         if self.height != height {
             self.height = height;
-            self.promised.clear();
+            self.promises = Promises::default();
         }
         Ok(())
     }
@@ -115,4 +137,22 @@ impl Purses {
 
 fn reading(error: rusqlite::Error) -> Fault {
     Fault::storage("reading balances", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_signer_cannot_make_a_server_remember_any_number_of_envelopes() {
+        let mut promises = Promises::default();
+        let signer = PublicKey([1; 32]);
+        for number in 0..MOST_PROMISED + 10 {
+            let mut id = EnvelopeId::default();
+            id.0[..8].copy_from_slice(&number.to_le_bytes());
+            promises.add(signer, id, 7);
+        }
+        let promised = &promises.by_signer[&signer];
+        assert_eq!((promised.envelopes.len(), promised.fees), (10, 7));
+    }
 }

@@ -2,6 +2,7 @@
 //! a server that was restored from a snapshot, of one whose log was lost, and of one that goes back
 //! behind a reorganisation deeper than `k` (`pow`).
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use rota_core::error::Fault;
 use rota_core::genesis::Genesis;
 use rota_core::journal::Record;
 use rota_core::transaction::Envelope;
-use rota_core::types::{Height, Slot};
+use rota_core::types::{EnvelopeId, Height, Slot};
 use rusqlite::OptionalExtension;
 
 use super::writing::write_fault;
@@ -23,8 +24,10 @@ use crate::value::Receipt;
 pub struct Rewound {
     /// The newest block that stays; 0 if none does.
     pub height: Height,
-    /// What was in the blocks that are gone, oldest first.
+    /// What was in the blocks that are gone, final ones and those on their way, oldest first.
     pub envelopes: Vec<Arc<Envelope>>,
+    /// Nothing was changed: what is below this height is deleted here.
+    pub too_deep_below: Option<Height>,
 }
 
 impl ChainDb {
@@ -78,11 +81,34 @@ impl ChainDb {
         anew.connection.close().map_err(|(_, error)| fault(error))
     }
 
+    /// The lowest height that this server can go back to: the blocks after it are here, and a state
+    /// at or below it to execute them on.
+    pub(crate) fn goes_back_to(&self) -> Height {
+        let begins = crate::files::begins(self);
+        if begins == Height(0) {
+            return begins;
+        }
+        let snapshots = self.offers.snapshots.as_ref().map(|snapshots| snapshots.all());
+        let heights = snapshots.iter().flatten().map(|own| own.applied.height);
+        heights.filter(|height| *height >= begins).min().unwrap_or(Height(u64::MAX))
+    }
+
+    /// What stands in blocks that are not final yet.
+    fn envelopes_in_tail(&mut self) -> Result<Vec<Arc<Envelope>>, Fault> {
+        let records = self.recover()?.tail.into_iter();
+        let blocks = records.filter_map(|record| match record {
+            Record::Connected { block, .. } => Some(block),
+            _ => None,
+        });
+        Ok(blocks.flat_map(|block| block.body.envelopes.clone()).collect())
+    }
+
     /// Removes the final blocks above this height. What was in them is listed in `undone`. Until
     /// [`ChainDb::is_back`] is called, [`ChainDb::rewinding`] tells that it happened.
     pub fn rewind(&mut self, height: Height) -> Result<Rewound, Fault> {
         let mut envelopes = Vec::new();
         let mut undone = Vec::new();
+        let on_their_way = self.envelopes_in_tail()?;
         let mut next = height;
         while next < self.last.0 {
             next = next.next();
@@ -129,7 +155,10 @@ impl ChainDb {
         self.fsyncs += 1;
         (self.receipts, self.notes, self.unsorted) = (Vec::new(), Vec::new(), None);
         self.load_ends().map_err(|error| Fault::storage("reading chain.db", error))?;
-        Ok(Rewound { height: self.last.0, envelopes })
+        let known: BTreeSet<EnvelopeId> = envelopes.iter().map(|envelope| envelope.id()).collect();
+        let of_tail = on_their_way.into_iter().filter(|envelope| !known.contains(&envelope.id()));
+        envelopes.extend(of_tail);
+        Ok(Rewound { height: self.last.0, envelopes, too_deep_below: None })
     }
 
     /// The height to which this server is on its way back, if it is.

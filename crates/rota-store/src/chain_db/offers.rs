@@ -37,7 +37,7 @@ pub(super) struct Named {
 /// What is known of this server's snapshots.
 #[derive(Default)]
 pub(super) struct Offers {
-    snapshots: Option<Arc<Snapshots>>,
+    pub(super) snapshots: Option<Arc<Snapshots>>,
     /// The heights at which snapshots are made, as final headers name them: root, and the first
     /// header that does.
     named: BTreeMap<Height, (StateRoot, Height)>,

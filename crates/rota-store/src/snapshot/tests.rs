@@ -10,10 +10,12 @@ use rota_core::message::{Fetch, Message, Offer};
 use rota_core::time::Time;
 use rota_core::transaction::{Envelope, Expiry, Parameters, Settings, Statement, Transaction};
 use rota_core::types::{ChainId, Epoch, MemberIndex, Slot};
+use rota_core::work::{HeaderHash, WorkProof};
 
 use super::swap::{self, Incoming, Outcome};
 use super::*;
 use crate::chain_db::ChainDb;
+use crate::files::{self, Files};
 use crate::host::Journal;
 
 /// How many blocks are between two snapshots in these tests.
@@ -483,6 +485,36 @@ fn going_back_undoes_blocks_and_tells_which_transactions_and_where_they_stand_ag
     let told: String = log.query_row(sql, [], |row| row.get(0)).unwrap();
     assert_eq!(told, "32 0 32, 33 0 -, 34 0 -");
     assert_ne!(server.named, root);
+}
+
+#[test]
+fn where_too_much_is_deleted_nothing_is_undone() {
+    let mut server = Server::new();
+    server.chain.keep_blocks(5);
+    server.up_to(45);
+    assert_eq!(server.chain.lowest(), Height(30));
+    assert_eq!(server.chain.recover().unwrap().goes_back_to, Height(30));
+    let Server { home, genesis, chain, state, snapshots, .. } = server;
+    drop((chain, state, snapshots));
+    let undone = files::undo(home.path(), &genesis, Height(29)).unwrap();
+    assert_eq!((undone.height, undone.too_deep_below), (Height(45), Some(Height(30))));
+    let undone = files::undo(home.path(), &genesis, Height(31)).unwrap();
+    assert_eq!((undone.height, undone.too_deep_below), (Height(31), None));
+    assert_eq!(undone.envelopes.len(), 14);
+    assert_eq!(Files::open(home.path(), &genesis).unwrap().state.applied().height, Height(30));
+}
+
+#[test]
+fn what_stood_in_blocks_on_their_way_is_given_back_as_well() {
+    let mut server = Server::new();
+    server.up_to(5);
+    let id = server.genesis.chain_id();
+    let later = block(id, &server.parent, Applied::default(), "INSERT INTO t VALUES (6, 'six')");
+    let proof = WorkProof::new(HeaderHash::default(), later.id(id), 1, 0x207f_ffff, 0);
+    server.chain.append(&[Record::Connected { proof, block: later.clone() }]).unwrap();
+    let undone = server.chain.rewind(Height(4)).unwrap();
+    assert_eq!(undone.envelopes.len(), 2);
+    assert_eq!(undone.envelopes[1], later.body.envelopes[0]);
 }
 
 #[test]

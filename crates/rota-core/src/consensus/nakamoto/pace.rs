@@ -27,6 +27,7 @@ impl Nakamoto {
             reorganisations: self.reorganisations,
             deepest: self.deepest,
             paused: self.paused(now),
+            ..Mining::default()
         }
     }
 

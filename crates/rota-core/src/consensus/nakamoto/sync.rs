@@ -23,6 +23,17 @@ const WINDOW: usize = 16;
 const BODY_PATIENCE: Duration = Duration::from_millis(1_000);
 const MOST_DOUBLINGS: u32 = 4;
 
+/// A neighbour is asked for a block at most this often, beside a burst: somewhat less than anybody
+/// is answered (`replica`), since what is asked too often is not.
+const BODY_EVERY: Duration = Duration::from_micros(1_250);
+const BODY_BURST: u32 = 32;
+
+/// With all neighbours asked as often as that, they are asked again after this.
+const BODY_PAUSE: Duration = Duration::from_millis(5);
+
+/// Who has left so many questions for blocks unanswered, one after the other, is asked last.
+const UNANSWERED: u32 = 3;
+
 /// A neighbour is asked for its proofs at most this often, unless it has just answered.
 const ASK_PAUSE: Duration = Duration::from_millis(200);
 
@@ -30,6 +41,9 @@ const ASK_PAUSE: Duration = Duration::from_millis(200);
 /// so many spacings, and not more often than [`LEAST_REMINDER`].
 const REMINDER_SPACINGS: u32 = 2;
 const LEAST_REMINDER: Duration = Duration::from_secs(2);
+
+/// Who knows that it lacks something asks this often at least, however far blocks are apart.
+const REMINDER_BEHIND: Duration = Duration::from_secs(10);
 
 /// A new head is told to all neighbours if it is not older than so many spacings: who catches up
 /// has nothing to tell.
@@ -43,6 +57,7 @@ const MOST_NEIGHBOURS: usize = 64;
 /// A block that was asked for.
 #[derive(Debug)]
 struct Asked {
+    of: NodeId,
     tries: u32,
     next: Instant,
 }
@@ -53,6 +68,20 @@ struct Neighbour {
     /// When it may be asked for proofs again.
     next: Instant,
     heard: Instant,
+    /// Questions for blocks are paid for up to this moment, which may be a burst ahead.
+    paid_until: Instant,
+    unanswered: u32,
+}
+
+impl Neighbour {
+    fn new(now: Instant) -> Self {
+        Self { next: Instant(0), heard: now, paid_until: now, unanswered: 0 }
+    }
+
+    /// Whether it answers one more question for a block now.
+    fn is_free(&self, now: Instant) -> bool {
+        self.paid_until.since(now) < BODY_EVERY.saturating_mul(BODY_BURST)
+    }
 }
 
 /// The servers that we are connected to, and what we want of them.
@@ -80,8 +109,7 @@ impl Neighbours {
 
     /// A neighbour says something.
     pub fn heard(&mut self, peer: NodeId, now: Instant) {
-        let silent = Neighbour { next: Instant(0), heard: now };
-        self.known.entry(peer).or_insert(silent).heard = now;
+        self.known.entry(peer).or_insert_with(|| Neighbour::new(now)).heard = now;
         if self.known.len() > MOST_NEIGHBOURS
             && let Some(first) =
                 self.known.iter().min_by_key(|(_, one)| one.heard).map(|(peer, _)| *peer)
@@ -97,7 +125,11 @@ impl Neighbours {
 
     /// A block is here; true if it was asked for.
     pub fn came(&mut self, hash: HeaderHash) -> bool {
-        self.bodies.remove(&hash).is_some()
+        let Some(asked) = self.bodies.remove(&hash) else { return false };
+        if let Some(neighbour) = self.known.get_mut(&asked.of) {
+            neighbour.unanswered = 0;
+        }
+        true
     }
 
     pub fn wake(&self) -> Option<Instant> {
@@ -115,6 +147,36 @@ impl Neighbours {
         self.turn = self.turn.wrapping_add(1);
         let count = self.known.len().max(1);
         self.known.keys().nth(self.turn % count).copied()
+    }
+
+    /// Whom to ask for a block: whoever told us of it first, unless it does not answer or has been
+    /// asked enough for now; then the others in turn.
+    fn choose_for_body(
+        &mut self,
+        source: Option<NodeId>,
+        asked: &Asked,
+        now: Instant,
+    ) -> Option<NodeId> {
+        if asked.tries > 0
+            && let Some(neighbour) = self.known.get_mut(&asked.of)
+        {
+            neighbour.unanswered = neighbour.unanswered.saturating_add(1);
+        }
+        let answers = |neighbour: &Neighbour| neighbour.unanswered < UNANSWERED;
+        let first = source.filter(|_| asked.tries == 0);
+        let first = first.filter(|first| {
+            self.known.get(first).is_some_and(|one| answers(one) && one.is_free(now))
+        });
+        self.turn = self.turn.wrapping_add(1);
+        let turn = self.turn % self.known.len().max(1);
+        let in_turn = || self.known.iter().cycle().skip(turn).take(self.known.len());
+        let free = |(_, one): &(&NodeId, &Neighbour)| one.is_free(now);
+        let next = in_turn().filter(free).find(|(_, one)| answers(one));
+        let peer =
+            first.or_else(|| next.or_else(|| in_turn().find(free)).map(|(peer, _)| *peer))?;
+        let neighbour = self.known.get_mut(&peer)?;
+        neighbour.paid_until = neighbour.paid_until.max(now).plus(BODY_EVERY);
+        Some(peer)
     }
 }
 
@@ -190,34 +252,50 @@ impl Nakamoto {
         self.neighbours.bodies.retain(|hash, _| wanted.contains(hash));
         let now = self.now.instant;
         for hash in wanted {
-            let tries = match self.neighbours.bodies.get(&hash) {
-                Some(asked) if now < asked.next => continue,
-                Some(asked) => asked.tries,
-                None => 0,
+            let before = match self.neighbours.bodies.remove(&hash) {
+                Some(asked) if now < asked.next => {
+                    self.neighbours.bodies.insert(hash, asked);
+                    continue;
+                }
+                Some(asked) => asked,
+                None => Asked { of: NodeId::default(), tries: 0, next: now },
             };
-            let source = self.tree.get(hash).and_then(|node| node.source);
-            let patience = BODY_PATIENCE.saturating_mul(1 << tries.min(MOST_DOUBLINGS));
-            let asked = Asked { tries: tries.saturating_add(1), next: now.plus(patience) };
-            self.neighbours.bodies.insert(hash, asked);
-            let peer = self.neighbours.choose(source, tries);
-            if let (Some(peer), Some(block)) = (peer, self.tree.block_id(hash)) {
-                self.send(Recipient::One(peer), Message::Fetch(Fetch::Block(block)));
-            }
+            let (source, block) = match self.tree.get(hash) {
+                Some(node) => (node.source, node.proof.block()),
+                None => continue,
+            };
+            let Some(peer) = self.neighbours.choose_for_body(source, &before, now) else {
+                let is_alone = self.neighbours.known.is_empty();
+                let pause = if is_alone { BODY_PATIENCE } else { BODY_PAUSE };
+                let asked = Asked { tries: 0, next: now.plus(pause), ..before };
+                self.neighbours.bodies.insert(hash, asked);
+                continue;
+            };
+            let patience = BODY_PATIENCE.saturating_mul(1 << before.tries.min(MOST_DOUBLINGS));
+            let (of, tries) = (peer, before.tries.saturating_add(1));
+            self.neighbours.bodies.insert(hash, Asked { of, tries, next: now.plus(patience) });
+            self.send(Recipient::One(peer), Message::Fetch(Fetch::Block(block)));
         }
     }
 
     /// How far ahead blocks are fetched: enough to go back for (N5) in any case.
     pub(super) fn window(&self) -> usize {
-        let deep = super::BODIES_TO_REWIND.saturating_mul(u64::from(self.rules.depth));
-        if self.is_deep() { usize::try_from(deep).unwrap_or(usize::MAX) } else { WINDOW }
+        if self.is_deep() { self.bodies_to_rewind() } else { WINDOW }
     }
 
     fn remind(&mut self) {
         let now = self.now.instant;
+        if self.tree.heaviest() != self.head() {
+            let soon = now.plus(REMINDER_BEHIND);
+            self.neighbours.remind_at = self.neighbours.remind_at.min(soon);
+        }
         if now < self.neighbours.remind_at {
             return;
         }
         self.neighbours.remind_at = now.plus(self.neighbours.remind_every);
+        if self.tree.is_far_behind() {
+            return;
+        }
         if let Some(peer) = self.neighbours.choose(None, 1) {
             self.ask_for_proofs(peer);
         }

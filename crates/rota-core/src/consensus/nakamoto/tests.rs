@@ -8,8 +8,10 @@ use std::time::Duration;
 use super::*;
 use crate::block::{Applied, Body, Header};
 use crate::consensus::Build;
+use crate::crypto::Signature;
 use crate::genesis::{Administrator, FORMAT, Method, Parameters};
 use crate::message::Recipient;
+use crate::transaction::{Envelope, Expiry};
 use crate::types::{Digest, StateRoot};
 use crate::work::{Retarget, Search, SearchJob, Step};
 
@@ -51,6 +53,13 @@ fn root(height: Height) -> Applied {
     Applied { height, root: StateRoot([u8::try_from(height.0 % 251).unwrap(); 32]) }
 }
 
+/// An envelope that may stand in no block.
+fn expired() -> Arc<Envelope> {
+    let expiry = Expiry { height: Height(0), time: Time(0) };
+    let signature = Signature([0; 64]);
+    Arc::new(Envelope { signer: NodeId::default(), expiry, transactions: Vec::new(), signature })
+}
+
 struct Server {
     method: Nakamoto,
     job: Option<SearchJob>,
@@ -58,6 +67,8 @@ struct Server {
     finals: Vec<Arc<Block>>,
     /// What an operator and the replica would notice.
     said: Vec<String>,
+    /// Its log.
+    reports: Vec<String>,
     /// Blocks that this server finds wrong.
     dislikes: Vec<BlockId>,
 }
@@ -69,6 +80,10 @@ struct Net {
     /// Which part each server is in; messages between parts are lost.
     part: Vec<usize>,
     seconds: u64,
+    /// This server's blocks hold what has expired.
+    spoils: Option<usize>,
+    /// What has passed beside whole seconds.
+    now_us: u64,
     bodies: BTreeMap<BlockId, Arc<Block>>,
 }
 
@@ -80,6 +95,8 @@ impl Net {
             queue: VecDeque::new(),
             part: vec![0; servers],
             seconds: 0,
+            spoils: None,
+            now_us: 0,
             bodies: BTreeMap::new(),
             genesis,
         };
@@ -91,6 +108,7 @@ impl Net {
                 records: Vec::new(),
                 finals: Vec::new(),
                 said: Vec::new(),
+                reports: Vec::new(),
                 dislikes: Vec::new(),
             });
         }
@@ -101,7 +119,7 @@ impl Net {
     }
 
     fn now(&self) -> Now {
-        let since = Duration::from_secs(self.seconds);
+        let since = Duration::from_secs(self.seconds) + Duration::from_micros(self.now_us);
         Now { instant: Instant(1_000).plus(since), clock: Time(GENESIS_MS).plus(since) }
     }
 
@@ -152,22 +170,27 @@ impl Net {
                 return Some(Event::Validated { block: id, verdict });
             }
             Action::Build(wanted) => {
-                return Some(Event::Built { slot: wanted.slot, block: Some(self.fill(&wanted)) });
+                return Some(Event::Built {
+                    slot: wanted.slot,
+                    block: Some(self.fill(number, &wanted)),
+                });
             }
             Action::Search(job) => server.job = job,
             Action::Send { to, message } => self.send(number, &to, &message),
             Action::Abandon(blocks) => server.said.push(format!("abandon {}", blocks.len())),
             Action::Rewind { height } => server.said.push(format!("rewind to {height}")),
             Action::Punish { why, .. } => server.said.push(format!("punish: {why}")),
-            Action::Report(_) | Action::Readable { .. } | Action::Outvoted { .. } => {}
+            Action::Report(line) => server.reports.push(line),
+            Action::Readable { .. } | Action::Outvoted { .. } => {}
         }
         None
     }
 
-    fn fill(&self, wanted: &Build) -> Arc<Block> {
+    fn fill(&self, number: usize, wanted: &Build) -> Arc<Block> {
         let super::super::Naming::Exactly(height) = wanted.applied else { panic!("not exact") };
         let parent = &wanted.parent.header;
-        let body = Body { parent_certificate: None, envelopes: Vec::new() };
+        let expired = self.spoils.filter(|spoils| *spoils == number).map(|_| expired());
+        let body = Body { parent_certificate: None, envelopes: expired.into_iter().collect() };
         let header = Header {
             epoch: Epoch(0),
             slot: wanted.slot,
@@ -333,6 +356,50 @@ fn a_heavier_branch_from_below_what_was_final_makes_the_server_go_back() {
 }
 
 #[test]
+fn nothing_is_given_up_for_a_heavier_branch_that_is_wrong_on_its_face() {
+    let net = &mut Net::new(2, 2);
+    net.find(0);
+    net.part = vec![0, 1];
+    net.spoils = Some(1);
+    net.find(1);
+    net.spoils = None;
+    for _ in 0..6 {
+        net.find(0);
+    }
+    for _ in 0..8 {
+        net.find(1);
+    }
+    let head = net.head(0);
+    net.heal();
+    assert_eq!(net.said(0), ["punish: a block that breaks a rule"]);
+    assert_eq!((net.head(0), net.servers[0].finals.len()), (head, 5));
+}
+
+#[test]
+fn a_server_that_has_deleted_what_a_heavier_branch_leaves_stays_and_acknowledges_nothing() {
+    let net = &mut Net::new(2, 2);
+    net.find(0);
+    net.part = vec![0, 1];
+    for _ in 0..6 {
+        net.find(0);
+    }
+    net.servers[0].method.lowest = Height(2);
+    for _ in 0..8 {
+        net.find(1);
+    }
+    let head = net.head(0);
+    net.heal();
+    assert_eq!(net.said(0), [""; 0]);
+    assert_eq!(net.head(0), head);
+    let paused = net.servers[0].method.mining(net.now()).paused;
+    assert_eq!(paused.unwrap(), "a branch with more work leaves ours below what was final");
+    // Where it leaves ours later, it is followed.
+    net.servers[0].method.lowest = Height(1);
+    net.step(0, Event::Timer);
+    assert_eq!(net.said(0), ["rewind to 1"]);
+}
+
+#[test]
 fn a_restarted_server_has_the_same_head() {
     let net = &mut Net::new(2, 3);
     for turn in 0..8 {
@@ -358,6 +425,56 @@ fn a_server_that_comes_late_fetches_all() {
     net.heal();
     assert_eq!(net.head(2), net.head(0));
     assert_eq!(net.servers[2].finals, net.servers[0].finals);
+}
+
+#[test]
+fn a_long_chain_is_fetched_proofs_first_and_said_how_far_it_is() {
+    let net = &mut Net::new(2, 2);
+    net.part = vec![0, 1];
+    for _ in 0..4_500 {
+        net.find(0);
+    }
+    net.servers[1].reports.clear();
+    net.part = vec![0, 0];
+    net.step(1, Event::Connected(key(0).public()));
+    // Blocks are paid for as time passes, so that nobody is asked for more than it answers.
+    let mut caught_up = 0;
+    while net.head(1) != net.head(0) {
+        net.settle();
+        let standing = net.servers[1].method.standing(net.now());
+        let Standing::Mining(mining) = standing else { panic!("not pow") };
+        assert_eq!(mining.headers, Height(4_500));
+        assert!((4_500..4_530).contains(&mining.due.0), "{}", mining.due);
+        net.now_us += 20_000;
+        net.step(1, Event::Timer);
+        caught_up += 1;
+        assert!(caught_up < 2_000, "{:?}", net.head(1));
+    }
+    let reports = net.servers[1].reports.join("\n");
+    assert!(reports.contains("all headers are here, 4,500"), "{reports}");
+    assert!(reports.contains("catching up: headers 4,500 of about 4,50"), "{reports}");
+    assert!(reports.contains("caught up at height 4,4"), "{reports}");
+}
+
+#[test]
+fn an_ancestor_beside_the_main_branch_is_found_by_its_height() {
+    let net = &mut Net::new(1, 2);
+    let tree = &mut net.servers[0].method.tree;
+    let mut branch = vec![tree.head().0];
+    for turn in 1..600_u32 {
+        let tip = *branch.last().unwrap();
+        let time = tree.median_time(tip) + 1;
+        let proof = proof(tip, BlockId([1; 32]), time, tree.bits_after(tip).unwrap());
+        assert_eq!(tree.admit(proof, Time(u64::MAX), None), Ok(true), "{turn}");
+        branch.push(proof.hash());
+    }
+    for of in [1, 2, 63, 64, 65, 511, 512, 599] {
+        for height in 0..=of {
+            let found = tree.ancestor(branch[of], Height(height as u64));
+            assert_eq!(found, Some(branch[height]), "{height} below {of}");
+        }
+        assert_eq!(tree.ancestor(branch[of], Height(of as u64 + 1)), None);
+    }
 }
 
 /// A proof for this block on this parent that says what it is told to say.

@@ -19,13 +19,13 @@ use crate::work::{
     most_ahead_s,
 };
 
-/// With more proofs beside the main branch, light branches are forgotten. Each proof has cost the
-/// work that was due.
+/// With more proofs beside the main branch, and twice as many as there were when it was last looked,
+/// light branches are forgotten. Each proof has cost the work that was due.
 const MOST_ASIDE: usize = 100_000;
 
-/// So many proofs of a branch are fetched ahead of its blocks: with those, a branch that is heavier
-/// is known to be, and there is room beside them.
-const MOST_AHEAD: u64 = 20_000;
+/// So many proofs of a branch are fetched ahead of its blocks, some 150 MB of them: as many as a
+/// chain of a fortnight has at two seconds. The main branch's take the same room for good.
+const MOST_AHEAD: u64 = 500_000;
 
 /// Who is so many blocks behind does not search.
 const LATE: u64 = 16;
@@ -58,6 +58,20 @@ pub(super) struct Node {
     /// Who told us first; nobody if we found it.
     pub source: Option<NodeId>,
     arrival: u64,
+    /// An ancestor far below (`skip_height`), so that any is found in a few steps.
+    skip: HeaderHash,
+}
+
+/// The height of the ancestor that a block of this height names beside its parent: with the last
+/// one bit, or two, taken out (Bitcoin Core's `GetSkipHeight`), any other is so reached in about
+/// `2 log height` steps.
+fn skip_height(height: Height) -> Height {
+    let without = |number: u64| number & number.wrapping_sub(1);
+    match height.0 {
+        0 | 1 => Height(0),
+        odd if odd % 2 == 1 => Height(without(without(odd - 1)).saturating_add(1)),
+        even => Height(without(even)),
+    }
 }
 
 /// Why a proof was not taken.
@@ -80,6 +94,8 @@ pub(super) struct Tree {
     heaviest: HeaderHash,
     /// Proofs beside the main branch, oldest first; some may have come to stand on it since.
     aside: VecDeque<HeaderHash>,
+    /// With so many of those, light branches are forgotten.
+    most_aside: usize,
     /// Those beside the main branch whose bodies are here.
     with_body: BTreeSet<HeaderHash>,
     arrivals: u64,
@@ -102,6 +118,7 @@ impl Tree {
             body: None,
             source: None,
             arrival: 0,
+            skip: proof.hash(),
         };
         let hash = proof.hash();
         Self {
@@ -109,6 +126,7 @@ impl Tree {
             main: vec![hash],
             heaviest: hash,
             aside: VecDeque::new(),
+            most_aside: MOST_ASIDE,
             with_body: BTreeSet::new(),
             arrivals: 0,
             difficulty,
@@ -226,20 +244,18 @@ impl Tree {
     }
 
     /// The ancestor at a height, or the block itself.
-    fn ancestor(&self, of: HeaderHash, height: Height) -> Option<HeaderHash> {
+    pub fn ancestor(&self, of: HeaderHash, height: Height) -> Option<HeaderHash> {
         let mut hash = of;
         loop {
             let node = self.nodes.get(&hash)?;
+            if node.height <= height {
+                return (node.height == height).then_some(hash);
+            }
             if self.is_main(hash) {
-                return (height <= node.height)
-                    .then(|| self.on_main(height))
-                    .flatten()
-                    .map(|at| at.0);
+                return self.on_main(height).map(|at| at.0);
             }
-            if node.height == height {
-                return Some(hash);
-            }
-            hash = node.proof.previous();
+            let skips = skip_height(node.height) >= height;
+            hash = if skips { node.skip } else { node.proof.previous() };
         }
     }
 
@@ -275,15 +291,18 @@ impl Tree {
         let Some(work) = parent.work.checked_add(Work::of(proof.bits())) else {
             return wrong("more work than there is");
         };
+        let height = parent.height.next();
+        let skip = self.ancestor(proof.previous(), skip_height(height)).unwrap_or_default();
         self.arrivals += 1;
         let node = Node {
             proof,
-            height: parent.height.next(),
+            height,
             work,
             state: State::Proven,
             body: None,
             source,
             arrival: self.arrivals,
+            skip,
         };
         if work > self.nodes[&self.heaviest].work {
             self.heaviest = hash;
@@ -308,7 +327,9 @@ impl Tree {
             let work = node.work.checked_add(Work::of(proof.bits())).unwrap_or(node.work);
             let height = node.height.next();
             let (hash, state) = (proof.hash(), State::Right);
-            let node = Node { proof, height, work, state, body: None, source: None, arrival: 0 };
+            let skip = self.on_main(skip_height(height)).map(|at| at.0).unwrap_or_default();
+            let (body, source) = (None, None);
+            let node = Node { proof, height, work, state, body, source, arrival: 0, skip };
             self.nodes.insert(hash, node);
             self.main.push(hash);
             self.heaviest = hash;
@@ -318,7 +339,7 @@ impl Tree {
     /// Where there are too many proofs beside the main branch, only the ways to the heaviest one
     /// and to blocks that are here stay: whole branches, never the middle of one.
     fn forget_light(&mut self) {
-        if self.aside.len() <= MOST_ASIDE {
+        if self.aside.len() <= self.most_aside {
             return;
         }
         let mut wanted = BTreeSet::new();
@@ -339,6 +360,9 @@ impl Tree {
                 self.nodes.remove(&hash);
             }
         }
+        // The way to a long branch that is still to be fetched stays whole: each look is paid for
+        // by as many proofs that came since.
+        self.most_aside = self.aside.len().saturating_mul(2).max(MOST_ASIDE);
     }
 
     /// Whether there is a heavier branch that is so much longer that what we find now would stand
@@ -353,6 +377,19 @@ impl Tree {
     pub fn is_far_behind(&self) -> bool {
         let heaviest = self.nodes.get(&self.heaviest).map_or(0, |node| node.height.0);
         heaviest.saturating_sub(self.head().1.height.0) > MOST_AHEAD
+    }
+
+    /// The blocks after `from` up to `tip`, if that stands on it and the main branch does not begin
+    /// in between.
+    pub fn above(&self, from: HeaderHash, tip: HeaderHash) -> Option<VecDeque<HeaderHash>> {
+        let mut path = VecDeque::new();
+        let mut hash = tip;
+        while hash != from {
+            let node = self.nodes.get(&hash).filter(|_| !self.is_main(hash))?;
+            path.push_front(hash);
+            hash = node.proof.previous();
+        }
+        Some(path)
     }
 
     /// The blocks after the main branch up to this one, by rising height, and the height of the
