@@ -17,10 +17,11 @@
 //! configuration are not used.
 //!
 //! Files: `log` is the log in memory, `ready` does what the crate wants done, `held` says less of
-//! it, `lead` decides when a leader proposes, `reads` are linearizable reads, `roots` what members
-//! have executed.
+//! it, `lead` decides when a leader proposes, `elections` who stands again, `reads` are linearizable
+//! reads, `roots` what members have executed.
 
 mod behind;
+mod elections;
 mod held;
 mod lead;
 mod log;
@@ -48,6 +49,7 @@ use crate::time::{Instant, Now};
 use crate::types::{BlockId, ChainId, NodeId, Slot};
 
 use behind::{Behind, place_of};
+use elections::Candidacy;
 use held::Held;
 use lead::Pace;
 use log::{Log, Place};
@@ -94,6 +96,7 @@ pub struct Raft {
     /// Term and leader, and whether it can answer reads, when that was last looked at.
     known_leader: (u64, u64, bool),
     load: Load,
+    candidacy: Candidacy,
     pace: Pace,
     ticked_at: Instant,
     roots: Roots,
@@ -154,6 +157,7 @@ impl Raft {
             live: false,
             known_leader: (0, 0, false),
             load: Load::default(),
+            candidacy: Candidacy::new(genesis, &members, id),
             pace: Pace::new(genesis.parameters.idle(), now.instant),
             ticked_at: now.instant,
             roots: Roots::default(),
@@ -202,6 +206,9 @@ impl Raft {
         }
         if message.kind == RaftKind::Snapshot {
             self.on_snapshot(id, &message);
+            return;
+        }
+        if self.comes_before(id, &message) {
             return;
         }
         let leads = matches!(message.kind, RaftKind::Append | RaftKind::Heartbeat);
@@ -351,6 +358,7 @@ impl Consensus for Raft {
             Event::Connected(_) => self.pace.newcomer(),
             Event::Timer => {
                 self.pace.look_again();
+                self.stand_again();
                 self.repeat_snapshots();
                 self.look_after_heir();
             }
@@ -366,6 +374,7 @@ impl Consensus for Raft {
             }
         }
         self.carry_out();
+        self.look_at_candidacy();
         self.look_at_leader();
         self.answer_reads();
         self.fetch_missing();
@@ -384,7 +393,8 @@ impl Consensus for Raft {
         let tick = self.aside_until().unwrap_or_else(|| self.next_tick());
         let flush = self.noted_at.map(|at| at.plus(FLUSH_AFTER));
         let others = [self.next_empty_block(), self.next_question(), flush, self.held.wake()];
-        others.into_iter().flatten().chain([tick]).min()
+        let others = others.into_iter().chain([self.next_candidacy()]);
+        others.flatten().chain([tick]).min()
     }
 
     fn slot(&self) -> Slot {

@@ -4,4 +4,5 @@
 mod behaviour;
 mod catching_up;
 mod cluster;
+mod elections;
 mod hostile;
