@@ -228,7 +228,8 @@ impl Board {
     pub fn state(&self) -> State {
         let (height, live) = {
             let (status, _) = &*lock(&self.replica);
-            (status.height, status.live && !status.fetching)
+            let behind = matches!(&status.standing, Standing::Mining(own) if own.catching_up);
+            (status.height, status.live && !status.fetching && !behind)
         };
         let lag = height.0.saturating_sub(self.applied.borrow().0);
         if lock(&self.diverged).is_some() {

@@ -128,6 +128,13 @@ pub struct WorkStatus {
     pub reorganisations: u64,
     /// How many blocks the deepest of them undid.
     pub deepest: u64,
+    /// The height of the newest header of the branch with the most work: above `head` while its
+    /// blocks are fetched and checked.
+    #[serde(default)]
+    pub headers: u64,
+    /// About how high that branch is for those who have all of it: a block is due every spacing.
+    #[serde(default)]
+    pub due: u64,
     /// Why no write is acknowledged now, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
@@ -200,6 +207,8 @@ impl WorkStatus {
             stale: mining.stale,
             reorganisations: mining.reorganisations,
             deepest: mining.deepest,
+            headers: mining.headers.0,
+            due: mining.due.0,
             paused: mining.paused.clone(),
             reversal: Depth { blocks: mining.depth }.reversal().to_vec(),
         }

@@ -209,6 +209,15 @@ fn about_work(answers: &[Answer]) -> String {
     );
     for server in servers() {
         let Some(work) = &server.work else { continue };
+        if server.state == State::CatchingUp {
+            text.push_str(&format!(
+                "{} is catching up: headers {} of about {}, blocks {}\n",
+                server.name,
+                thousands(work.headers),
+                thousands(work.due),
+                thousands(work.head)
+            ));
+        }
         if let Some(why) = &work.paused {
             text.push_str(&format!("{} acknowledges nothing now: {why}\n", server.name));
         }
@@ -376,7 +385,7 @@ mod tests {
         let text = shown(raft);
         assert!(text.contains("term  role") && text.contains("   7  leader"), "{text}");
         let mut pow = server("a", "x", &[(1, 1)]);
-        pow.method = Method::Pow;
+        (pow.method, pow.state) = (Method::Pow, State::CatchingUp);
         pow.work = Some(WorkStatus {
             head: 1_007,
             hash: "00".into(),
@@ -390,6 +399,8 @@ mod tests {
             stale: 3,
             reorganisations: 0,
             deepest: 0,
+            headers: 50_000,
+            due: 51_000,
             paused: Some("no block for 15 s".into()),
             reversal: vec![Reversal { share: 0.1, bound: 0.000_242_8 }],
         });
@@ -400,6 +411,7 @@ mod tests {
             "1.0 M",
             "0.02 % by 10 %",
             "a acknowledges nothing now",
+            "a is catching up: headers 50,000 of about 51,000, blocks 1,007",
             "a is connected to nobody",
         ] {
             assert!(text.contains(part), "{part}: {text}");
