@@ -132,6 +132,10 @@ pub enum Action {
     Build(Build),
     /// This block is known and may become final.
     Known(Arc<Block>),
+    /// This block most likely becomes final next, after those that were named before it: it may be
+    /// executed now, as long as nothing of that is seen or kept before it is final. A hint: nothing
+    /// depends on it.
+    Ahead(Arc<Block>),
     /// These blocks are final, by rising height. The record is on disk before any of them is
     /// executed.
     Finalize {

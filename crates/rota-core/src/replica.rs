@@ -104,6 +104,9 @@ pub enum Output {
     /// Execute a final block. Each is applied once, by rising height, and answered by
     /// `Input::Applied`.
     Apply(Arc<Block>),
+    /// This block most likely becomes final next (`raft`): execute it, but commit nothing. A hint:
+    /// it may be left out, and another block may be applied instead.
+    Ahead(Arc<Block>),
     /// Step with `Input::Woken` at this instant; replaces what was asked for before.
     Wake {
         /// When.
@@ -506,6 +509,7 @@ impl Replica {
             Action::Build(wanted) => self.build(wanted),
             Action::Known(block) => self.chain.insert(block),
             Action::Note(record) => self.outputs.push(Output::Note(record)),
+            Action::Ahead(block) => self.outputs.push(Output::Ahead(block)),
             Action::Finalize { blocks, .. } => self.finalize(blocks),
             Action::Abandon(blocks) => self.abandon(&blocks),
             Action::Rewind { height } => self.outputs.push(Output::Rewind { height }),

@@ -1,9 +1,11 @@
 //! Steps 8 and 9: the thread that owns `state.db` executes final blocks, and answers clients once a
-//! block is committed.
+//! block is committed. A block that most likely becomes final next is executed before it is, when
+//! nothing final waits, and then has only to be committed (`StateDb::ahead`).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use rota_core::block::{Applied, Block};
 use rota_core::error::Fault;
 use rota_core::types::Height;
@@ -13,6 +15,7 @@ use rota_store::{Receipt, StateDb};
 
 use crate::board::Board;
 use crate::pending::Pending;
+use crate::queues;
 use crate::snapshots::Maker;
 use crate::threads::Stop;
 
@@ -23,6 +26,8 @@ const PROGRESS_BLOCKS: u64 = 1_000;
 pub(crate) enum Job {
     /// Execute the next block.
     Apply(Arc<Block>),
+    /// Execute this one when its turn comes, and do not commit it: it is not final yet.
+    Ahead(Arc<Block>),
     /// Find out where this server's state went wrong, and log it.
     Rescan,
 }
@@ -45,33 +50,74 @@ pub(crate) struct Executor {
     pub(crate) results: Sender<Executed>,
     pub(crate) maker: Maker,
     pub(crate) stop: Stop,
+    /// Blocks that are not final, by rising height.
+    pub(crate) to_come: VecDeque<Arc<Block>>,
 }
 
 impl Executor {
     /// The thread's body.
     pub(crate) fn run(mut self) -> Result<(), Fault> {
-        while let Ok(job) = self.jobs.recv() {
+        while let Some(job) = self.next() {
             if self.stop.is_told() {
                 break;
             }
-            match job {
-                Job::Rescan => self.rescan()?,
+            let done = match job {
+                Job::Rescan => self.rescan().map(|()| true),
                 // What comes after a divergence would be executed on a wrong state, and answered
                 // wrongly.
-                Job::Apply(_) if self.board.refuse_if_diverged().is_err() => {}
-                Job::Apply(block) => match self.apply(&block) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(Fault::Diverged(why)) => {
-                        self.board.diverge(why);
-                        self.pending.close("this server's state is not the cluster's");
-                        self.rescan()?;
-                    }
-                    Err(fault) => return Err(fault),
-                },
+                _ if self.board.refuse_if_diverged().is_err() => Ok(true),
+                Job::Apply(block) => self.apply(&block),
+                Job::Ahead(block) => self.state.ahead(&block).map(|()| true),
+            };
+            match done {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(Fault::Diverged(why)) => {
+                    self.board.diverge(why);
+                    self.pending.close("this server's state is not the cluster's");
+                    self.rescan()?;
+                }
+                Err(fault) => return Err(fault),
             }
         }
         Ok(())
+    }
+
+    /// What is to be done next: what is final first, then a block whose turn it would be. Nothing
+    /// when the replica is gone.
+    fn next(&mut self) -> Option<Job> {
+        loop {
+            match self.jobs.try_recv() {
+                Ok(Job::Ahead(block)) => self.expect(block),
+                Ok(job) => return Some(job),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => match self.next_to_come() {
+                    Some(block) => return Some(Job::Ahead(block)),
+                    None => match self.jobs.recv().ok()? {
+                        Job::Ahead(block) => self.expect(block),
+                        job => return Some(job),
+                    },
+                },
+            }
+        }
+    }
+
+    /// A block that was expected at this height or above is not any more.
+    fn expect(&mut self, block: Arc<Block>) {
+        let height = block.header.height;
+        self.to_come.retain(|other| other.header.height < height);
+        if self.to_come.len() < queues::AHEAD {
+            self.to_come.push_back(block);
+        }
+    }
+
+    /// The block after the last one that is executed, if it is expected.
+    fn next_to_come(&mut self) -> Option<Arc<Block>> {
+        let next = self.state.applied().height.next();
+        while self.to_come.front().is_some_and(|block| block.header.height < next) {
+            self.to_come.pop_front();
+        }
+        self.to_come.pop_front_if(|block| block.header.height == next)
     }
 
     /// False when the replica is gone.

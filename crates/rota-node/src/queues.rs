@@ -41,6 +41,10 @@ pub const INPUTS: usize = 1_024;
 /// filling blocks.
 pub const EXECUTION: usize = 128;
 
+/// Blocks that may be executed before they are final (`raft`) and wait for their turn: more than a
+/// leader has on their way at once. What there is no room for is executed when it is final.
+pub const AHEAD: usize = 8;
+
 /// States that wait to be copied, beside the one that is: while one waits, the write-ahead log
 /// grows.
 pub const SNAPSHOTS: usize = 1;

@@ -192,6 +192,14 @@ impl Io for Outside {
         self.ask(Job::Apply(block));
     }
 
+    fn ahead(&mut self, block: Arc<Block>) {
+        // If nobody here waits for what is in it, it is early enough when it is final.
+        let has_room = self.backlog.is_empty() && self.jobs.len() < queues::AHEAD;
+        if has_room && !self.pending.is_empty() {
+            let _ = self.jobs.try_send(Job::Ahead(block));
+        }
+    }
+
     fn wake(&mut self, at: Instant) {
         self.wake = Some(at);
     }

@@ -523,6 +523,7 @@ impl Parts {
             results: executed,
             maker,
             stop: stop.clone(),
+            to_come: VecDeque::new(),
         };
         readers::start(&self.origin.home, &reader_jobs, (&unfinal, &board), &access)?;
         for (name, inbox) in [("check-votes", votes), ("check-blocks", blocks)] {

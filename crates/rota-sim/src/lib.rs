@@ -119,6 +119,10 @@ pub enum Fault {
     Restored,
     /// A record that was only noted was lost by a crash.
     LostNote,
+    /// A block was executed before it was final.
+    Ahead,
+    /// Another block than the one that was executed ahead became final.
+    Replaced,
 }
 
 impl Fault {
@@ -152,7 +156,7 @@ impl Fault {
     ];
 
     /// Every kind that a swarm of `raft` must meet.
-    pub const RAFT: [Self; 19] = [
+    pub const RAFT: [Self; 21] = [
         Self::Crash,
         Self::CrashAtOutput,
         Self::CrashAll,
@@ -172,6 +176,8 @@ impl Fault {
         Self::Killed,
         Self::Retry,
         Self::ReadRefused,
+        Self::Ahead,
+        Self::Replaced,
     ];
 
     /// Every kind that a swarm of `pow` must meet.

@@ -15,7 +15,7 @@ use rota_core::message::{Message, Offer, Recipient};
 use rota_core::replica::{Input, Replica, Status};
 use rota_core::time::{Instant, Now, Time};
 use rota_core::transaction::{Envelope, Transaction};
-use rota_core::types::{Height, NodeId, StateRoot, TransactionId};
+use rota_core::types::{BlockId, Height, NodeId, StateRoot, TransactionId};
 use rota_core::work::SearchJob;
 use rota_store::chain_db::ChainDb;
 use rota_store::draft::Drafts;
@@ -37,6 +37,8 @@ pub enum Effect {
     Send(Recipient, Message),
     /// A block goes to the executor.
     Apply(Arc<Block>),
+    /// A block is about to become final.
+    Ahead(Arc<Block>),
     /// A timer is set.
     Wake(Instant),
     /// Clients could be told that these are notarized.
@@ -138,6 +140,10 @@ pub struct Running {
     pub drafts: Arc<Drafts>,
     /// Blocks to execute.
     pub to_apply: VecDeque<Arc<Block>>,
+    /// Blocks that are not final, by rising height.
+    pub to_come: VecDeque<Arc<Block>>,
+    /// Which of them is executed.
+    pub ahead: Option<BlockId>,
     /// What has arrived.
     pub inbox: Vec<Work>,
     /// Whether a turn is scheduled.
@@ -183,6 +189,10 @@ impl Io for Outbox<'_> {
 
     fn apply(&mut self, block: Arc<Block>) {
         self.push(Effect::Apply(block));
+    }
+
+    fn ahead(&mut self, block: Arc<Block>) {
+        self.push(Effect::Ahead(block));
     }
 
     fn wake(&mut self, at: Instant) {
@@ -366,6 +376,8 @@ impl Server {
             state,
             drafts,
             to_apply: VecDeque::new(),
+            to_come: VecDeque::new(),
+            ahead: None,
             inbox: Vec::new(),
             scheduled: false,
             timer: 0,

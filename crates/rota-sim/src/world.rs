@@ -15,7 +15,7 @@ use rota_core::message::Message;
 use rota_core::replica::Input;
 use rota_core::time::Time;
 use rota_core::transaction::Envelope;
-use rota_core::types::{BlockId, Height, TransactionId};
+use rota_core::types::{BlockId, ChainId, Height, TransactionId};
 use rota_core::verify::Verifier;
 use rota_store::{AppliedBlock, DifferingRow};
 
@@ -379,6 +379,7 @@ impl World {
             match effect {
                 Effect::Send(to, message) => self.send(server, leaves, to, message),
                 Effect::Apply(block) => self.hand_over(server, leaves, block),
+                Effect::Ahead(block) => self.expect(server, block),
                 Effect::Wake(instant) => {
                     let at = self.servers[server].world_time(instant).max(leaves);
                     let Some(running) = &mut self.servers[server].running else { continue };
@@ -434,6 +435,10 @@ impl World {
         let Some(running) = &mut there.running else { return };
         let Some(block) = running.to_apply.pop_front() else { return };
         let more = !running.to_apply.is_empty();
+        let id = block.id(self.genesis.chain_id());
+        if running.ahead.take().is_some_and(|ahead| ahead != id) {
+            self.met.borrow_mut().count(Fault::Replaced);
+        }
         match running.state.apply(&block) {
             Err(RealFault::Diverged(what)) => return self.diverge(server, what),
             Err(fault) => self.stopped_by(server, &fault),
@@ -451,6 +456,42 @@ impl World {
         }
         if more {
             self.schedule(self.now + apply, Event::Execute { server, life });
+        } else {
+            self.look_ahead(server);
+        }
+    }
+
+    /// A block has come that is not final. Those that were expected after it are not any more.
+    fn expect(&mut self, server: usize, block: Arc<Block>) {
+        let Some(running) = &mut self.servers[server].running else { return };
+        running.to_come.retain(|other| other.header.height < block.header.height);
+        running.to_come.push_back(block);
+        self.look_ahead(server);
+    }
+
+    /// Executes the block that would be next, if nothing final waits.
+    fn look_ahead(&mut self, server: usize) {
+        let Some(running) = &mut self.servers[server].running else { return };
+        if !running.to_apply.is_empty() {
+            return;
+        }
+        let next = running.state.applied().height.next();
+        running.to_come.retain(|block| block.header.height >= next);
+        let Some(block) = running.to_come.pop_front_if(|block| block.header.height == next) else {
+            return;
+        };
+        let block = guess(&block, self.genesis.chain_id());
+        let before = running.ahead.replace(block.id(self.genesis.chain_id()));
+        let done = running.state.ahead(&block);
+        self.met(Fault::Ahead);
+        if before.is_some() {
+            self.met(Fault::Replaced);
+        }
+        self.note(format_args!("server {server} executes h{next} ahead"));
+        match done {
+            Err(RealFault::Diverged(what)) => self.diverge(server, what),
+            Err(fault) => self.stopped_by(server, &fault),
+            Ok(()) => {}
         }
     }
 
@@ -551,6 +592,12 @@ impl World {
     /// Changes two rows behind the server's back: one that clients will update, one that they will
     /// not.
     pub(crate) fn flip_row(&mut self, server: usize) {
+        // An open transaction would keep it out.
+        if let Some(running) = &mut self.servers[server].running
+            && let Err(fault) = running.state.forget_ahead()
+        {
+            self.stopped_by(server, &fault);
+        }
         let path = self.servers[server].home.join("state.db");
         let flipped = rusqlite::Connection::open(path).and_then(|database| {
             database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
@@ -590,6 +637,16 @@ impl fmt::Display for Outcome {
         let (seed, scenario) = (self.seed, self.scenario);
         write!(f, "again: cargo run -p rota-sim --release -- --seed {seed} --scenario {scenario}")
     }
+}
+
+/// What is taken for the next block: of eight once another one, as if a new leader were about to
+/// replace it, which is rare.
+fn guess(block: &Block, chain: ChainId) -> Block {
+    let mut guess = block.clone();
+    if block.id(chain).0[0].is_multiple_of(8) {
+        guess.header.time.0 += 1;
+    }
+    guess
 }
 
 /// Whether this is what a server writes for a linearizable read: no client writes the like.

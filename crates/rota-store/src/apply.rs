@@ -69,6 +69,16 @@ pub(crate) struct Mark {
 impl StateDb {
     /// Applies the block after [`Self::applied`], wholly or not at all.
     pub fn apply(&mut self, block: &Block) -> Result<AppliedBlock, Fault> {
+        let done = match self.take_ahead(block)? {
+            Some(done) => done,
+            None => self.execute(block)?,
+        };
+        self.commit(done.applied)?;
+        Ok(done)
+    }
+
+    /// All but the COMMIT: the transaction stays open.
+    pub(crate) fn execute(&mut self, block: &Block) -> Result<AppliedBlock, Fault> {
         if self.applied.height.next() != block.header.height {
             return Err(Fault::WrongFiles(format!(
                 "block {} cannot follow height {}",
@@ -177,7 +187,7 @@ impl StateDb {
         Ok(())
     }
 
-    /// Leaves, hashes, root and height, and then everything at once into the file.
+    /// Leaves, hashes, root and height.
     fn finish(&mut self, block: &Block) -> Result<Applied, Fault> {
         self.write_remembered(block.header.height)?;
         self.fold()?;
@@ -191,14 +201,18 @@ impl StateDb {
                      next_transaction = ?5",
                 )?
                 .execute((height, id.0, applied.root.0, self.next_table, self.next_transaction))?;
-            self.write_root(connection, applied)?;
-            connection.prepare_cached("COMMIT")?.execute([])
+            self.write_root(connection, applied)
         })?;
+        Ok(applied)
+    }
+
+    /// Everything at once into the file; from now on others see it.
+    fn commit(&mut self, applied: Applied) -> Result<(), Fault> {
+        self.run_ours("COMMIT")?;
         self.settle_remembered();
         self.applied = applied;
         self.view.publish(&self.engine.access);
-        self.count_log()?;
-        Ok(applied)
+        self.count_log()
     }
 
     pub(crate) fn mark(&self) -> Mark {

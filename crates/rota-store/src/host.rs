@@ -51,6 +51,9 @@ pub trait Io {
     fn send(&mut self, to: Recipient, message: Message);
     /// Hands a final block to the executor, which answers with `Input::Applied`.
     fn apply(&mut self, block: Arc<Block>);
+    /// Lets the executor execute, and not commit, the block that is most likely handed to it next,
+    /// or not: it is a hint.
+    fn ahead(&mut self, block: Arc<Block>);
     /// Asks for `Input::Woken` at this instant, instead of the one asked for before.
     fn wake(&mut self, at: Instant);
     /// Tells our own clients that their transactions are in the mempool.
@@ -204,6 +207,7 @@ fn carry_out_one(journal: &mut impl Journal, output: Output, io: &mut dyn Io) ->
             }
         }
         Output::Apply(block) => io.apply(block),
+        Output::Ahead(block) => io.ahead(block),
         Output::Wake { at } => io.wake(at),
         Output::Admitted(envelope) => io.admitted(envelope),
         Output::Notarized(blocks) => io.notarized(blocks),
@@ -280,6 +284,9 @@ mod tests {
         }
         fn apply(&mut self, block: Arc<Block>) {
             Self::note(self, format!("apply {}", block.header.height));
+        }
+        fn ahead(&mut self, block: Arc<Block>) {
+            Self::note(self, format!("ahead {}", block.header.height));
         }
         fn wake(&mut self, at: Instant) {
             Self::note(self, format!("wake {}", at.0));

@@ -17,6 +17,7 @@
 
 pub mod access;
 pub mod accounts;
+mod ahead;
 mod apply;
 pub mod backup;
 pub mod bind;

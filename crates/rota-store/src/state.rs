@@ -17,7 +17,7 @@
 //! wholly.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use rusqlite::types::ValueRef;
 
 use crate::access::{self, Access, View};
 use crate::accounts;
+use crate::ahead::Ahead;
 use crate::capture::{Capture, RowHasher};
 use crate::determinism::{self, Context};
 use crate::engine::Engine;
@@ -124,7 +125,12 @@ pub struct StateDb {
     pub(crate) next_table: TableId,
     pub(crate) next_transaction: i64,
     pub(crate) remembered: Remembered,
+    /// What is committed.
     pub(crate) applied: Applied,
+    /// The next block, if it is executed already; then its transaction is open, and all that is in
+    /// memory, but for `applied` and `view`, is as after it.
+    pub(crate) ahead: Option<Ahead>,
+    pub(crate) origin: Origin,
     pub(crate) chain: ChainId,
     pub(crate) parameters: Parameters,
     /// `pow`: of so many heights the roots are kept.
@@ -136,6 +142,13 @@ pub struct StateDb {
     pub(crate) staged: Staged,
     /// Whether the running block has begun to change the schema.
     pub(crate) schema_touched: bool,
+}
+
+/// What the file is opened from.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    home: PathBuf,
+    genesis: Arc<Genesis>,
 }
 
 /// How long the write-ahead log of `state.db` is, in pages.
@@ -178,7 +191,14 @@ impl StateDb {
     /// Opens `home/state.db`, or creates it with the state of the genesis. Refuses another chain's,
     /// layout's or SQLite's file.
     pub fn open(home: &Path, genesis: &Genesis) -> Result<Self, Fault> {
-        let path = home.join(STATE_FILE);
+        let origin = Origin { home: home.into(), genesis: Arc::new(genesis.clone()) };
+        Self::open_for(origin, View::default())
+    }
+
+    /// The same, for those who look at `view`.
+    pub(crate) fn open_for(origin: Origin, view: View) -> Result<Self, Fault> {
+        let genesis = Arc::clone(&origin.genesis);
+        let path = origin.home.join(STATE_FILE);
         let doing = |error| Fault::storage(format!("opening {}", path.display()), error);
         let mut database = Database::open(&path).map_err(doing)?;
         let context = Arc::new(Context::default());
@@ -203,17 +223,19 @@ impl StateDb {
             next_transaction: 1,
             remembered: Remembered::default(),
             applied: Applied::default(),
+            ahead: None,
+            origin,
             chain: genesis.chain_id(),
             parameters: genesis.parameters.clone(),
             roots_kept: genesis.pow.as_ref().map(|pow| 2 * u64::from(pow.depth) + 2),
-            view: View::default(),
+            view,
             log: Log::default(),
             staged: Staged::default(),
             schema_touched: false,
         };
-        state.engine.access = Arc::new(Access::of(genesis));
+        state.engine.access = Arc::new(Access::of(&genesis));
         if !state.is_made()? {
-            state.create(genesis)?;
+            state.create(&genesis)?;
         }
         state.load()?;
         Ok(state)
@@ -276,8 +298,12 @@ impl StateDb {
         self.log.at_copy.saturating_add(self.log.since)
     }
 
-    /// Copies the log into the file, as far as readers let it.
+    /// Copies the log into the file, as far as readers let it; not while a block is executed ahead,
+    /// whose transaction is open.
     pub fn copy_log(&mut self) -> Result<(), Fault> {
+        if self.is_ahead() {
+            return Ok(());
+        }
         let at_copy = self.ours("copying the log into state.db", |connection| {
             connection
                 .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
@@ -296,8 +322,10 @@ impl StateDb {
         if self.log.since >= PAGES_PER_COPY { self.copy_log() } else { Ok(()) }
     }
 
-    /// The root from all rows, and where it differs from what is stored.
+    /// The root from all rows, and where it differs from what is stored. A block that is executed
+    /// ahead is undone first.
     pub fn rescan(&mut self) -> Result<Rescan, Fault> {
+        self.forget_ahead()?;
         let mut trees = BTreeMap::new();
         let mut differing = Vec::new();
         for (_, table) in self.schema.tables() {

@@ -86,6 +86,8 @@ pub struct Raft {
     last: Last,
     /// The blocks of this step whose ids the crate has not given back yet.
     fresh: BTreeMap<BlockId, Arc<Block>>,
+    /// The blocks that have just come into the log.
+    to_come: Vec<Arc<Block>>,
     /// Term and vote on disk.
     saved: (u64, u64),
     /// The end of the log that this server started with.
@@ -151,6 +153,7 @@ impl Raft {
             now,
             last: Last { id: block.id(chain), block },
             fresh: BTreeMap::new(),
+            to_come: Vec::new(),
             saved: (state.term, state.vote),
             recovered_end,
             leader_commit: 0,

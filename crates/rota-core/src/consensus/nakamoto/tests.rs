@@ -181,7 +181,7 @@ impl Net {
             Action::Rewind { height } => server.said.push(format!("rewind to {height}")),
             Action::Punish { why, .. } => server.said.push(format!("punish: {why}")),
             Action::Report(line) => server.reports.push(line),
-            Action::Readable { .. } | Action::Outvoted { .. } => {}
+            Action::Readable { .. } | Action::Outvoted { .. } | Action::Ahead(_) => {}
         }
         None
     }

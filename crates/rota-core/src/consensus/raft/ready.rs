@@ -1,15 +1,20 @@
 //! What the `raft` crate wants done, in the order that makes it right (steps 5 to 7).
 //!
 //! ```text
-//!   a leader's words ─► what is committed ─► entries, term and vote on disk ─► a follower's words
-//!   (they promise       (on disk since       (Persist)                         (they promise it)
-//!    nothing of ours)    an earlier step)
+//!   leader    its words ─► what is committed ─► blocks to come ─► entries, term and vote on disk
+//!             (they promise nothing of ours)    (Ahead)           (Persist)
+//!   follower  entries, term and vote on disk ─► its words ─► what is committed ─► blocks to come
+//!             (Persist)                         (they promise it)                 (Ahead)
 //! ```
 //!
 //! A leader's words come before its own fsync, so that the members' disks work side by side (Ongaro
 //! 2014, section 10.2.1). They say nothing of its own disk: an entry of its term counts as its own
 //! only beside others that have it, and their words cannot be here before the records that stand in
 //! the same batch are on disk.
+//!
+//! What is committed was on disk in an earlier step. To execute it, and ahead what most likely
+//! follows it, takes a processor: a leader's client waits for that, so it is done while the disks
+//! write; a follower's leader waits for its words, so they come first.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -41,7 +46,7 @@ impl Raft {
             let restored = ready.snapshot().get_metadata();
             let restored = Place { index: restored.index, term: restored.term };
             let (told, promised) = (ready.take_messages(), ready.take_persisted_messages());
-            let committed = ready.take_committed_entries();
+            let mut committed = ready.take_committed_entries();
             let state = ready.hs().cloned();
             for read in ready.take_read_states() {
                 self.reads.confirmed(&read.request_ctx, read.index);
@@ -51,13 +56,18 @@ impl Raft {
                 self.abandon(gone);
             }
             let entries = ready.take_entries();
+            let leads = self.is_leader();
             let records = self.store(entries);
             let waiting = self.members_that_wait(&committed);
             self.send_all(told, &waiting);
-            self.on_committed(committed);
+            if leads {
+                self.on_committed(std::mem::take(&mut committed));
+                self.look_ahead();
+            }
             self.actions.extend(records.into_iter().map(Action::Persist));
             self.save(state);
             self.send_all(promised, &waiting);
+            self.on_committed(committed);
             // The host has all this on disk before it carries out any of what follows.
             let mut light = self.node.advance_append(ready);
             let committed = light.take_committed_entries();
@@ -65,6 +75,7 @@ impl Raft {
             self.send_all(light.take_messages(), &waiting);
             self.on_committed(committed);
             self.node.advance_apply();
+            self.look_ahead();
         }
         self.fresh.clear();
         let end = place_of(&self.last.block);
@@ -84,10 +95,19 @@ impl Raft {
             self.abandon(gone);
             if let Some(block) = &block {
                 self.actions.push(Action::Known(Arc::clone(block)));
+                self.to_come.push(Arc::clone(block));
             }
             records.push(Record::Entry(Entry { index: at.index, term: at.term, block }));
         }
         records
+    }
+
+    /// Says which blocks have come into the log, unless they are final by now.
+    fn look_ahead(&mut self) {
+        let lowest = self.last.block.header.slot;
+        let to_come = std::mem::take(&mut self.to_come);
+        let to_come = to_come.into_iter().filter(|block| block.header.slot > lowest);
+        self.actions.extend(to_come.map(Action::Ahead));
     }
 
     /// Blocks that another leader's entries have replaced.

@@ -136,6 +136,33 @@ fn a_leaders_entries_travel_while_it_writes_them() {
 }
 
 #[test]
+fn a_block_is_executed_ahead_while_the_leader_writes_it_and_after_the_others_have_said_that_they_have()
+ {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    cluster.settle();
+    cluster.servers.iter_mut().for_each(|server| server.ahead.clear());
+    cluster.write(leader, "a");
+    assert_eq!(cluster.servers[leader].ahead, ["a before it is written"]);
+    cluster.deliver();
+    for other in others(leader) {
+        assert_eq!(cluster.servers[other].ahead, ["a after it is said"]);
+        assert_eq!(cluster.finals(other), "", "it is not final there yet");
+    }
+    // What is final by now is not ahead: one that was away hears of both at once.
+    let away = others(leader)[0];
+    cluster.isolate(away);
+    cluster.write(leader, "b");
+    cluster.settle();
+    cluster.heal();
+    cluster.pass(200);
+    assert_eq!(cluster.finals(away), "a b");
+    let mut alone = Cluster::new(1);
+    alone.servers[0].ahead.clear();
+    alone.write(0, "a");
+    assert_eq!(alone.servers[0].ahead, ["a before it is written"]);
+}
+
+#[test]
 fn a_restart_decides_nothing_anew() {
     let (mut cluster, leader) = Cluster::with_leader(3);
     cluster.write(leader, "a");

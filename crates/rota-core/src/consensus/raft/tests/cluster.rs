@@ -84,6 +84,8 @@ pub struct Server {
     pub readable: Vec<(u64, u64)>,
     pub reports: Vec<String>,
     pub abandoned: Vec<String>,
+    /// What it may have executed before it was final, and when it was told so.
+    pub ahead: Vec<String>,
     /// The height that the last block it built names.
     pub named: Option<Height>,
     /// It was told that its state is the wrong one, after this height: it runs no more.
@@ -254,6 +256,7 @@ impl Cluster {
                 let id = block.id(self.genesis.chain_id());
                 self.servers[who].known.insert(id);
             }
+            Action::Ahead(block) => self.ahead(who, &block, records),
             Action::Finalize { blocks, .. } => return self.finalize(who, blocks, records),
             Action::Abandon(blocks) => {
                 let names = blocks.iter().map(|block| self.name(block)).collect::<Vec<_>>();
@@ -270,6 +273,24 @@ impl Cluster {
             other => panic!("unexpected: {other:?}"),
         }
         Vec::new()
+    }
+
+    /// A member may execute a block that it has, or is about to have, in its log.
+    fn ahead(&mut self, who: usize, block: &Arc<Block>, records: &[Record]) {
+        let is_entry = |record: &Record| matches!(record, Record::Entry(entry) if entry.block.as_ref() == Some(block));
+        let is_written = records.iter().any(is_entry) || self.servers[who].disk.has(block);
+        let is_answer = |flying: &Flying| {
+            let Message::Raft(message) = &flying.message else { return false };
+            flying.from == who && message.kind == RaftKind::AppendResponse
+        };
+        let when = match self.flying.iter().any(is_answer) {
+            _ if !is_written => "before it is written",
+            false => "before it is said",
+            true => "after it is said",
+        };
+        assert!(!self.servers[who].finalized.contains(block), "what is final is not ahead");
+        let name = self.name(block);
+        self.servers[who].ahead.push(format!("{name} {when}"));
     }
 
     fn count(&mut self, message: &Message) {
@@ -528,6 +549,7 @@ impl Server {
             readable: Vec::new(),
             reports: Vec::new(),
             abandoned: Vec::new(),
+            ahead: Vec::new(),
             named: None,
             outvoted: None,
             asked: 0,
