@@ -30,6 +30,10 @@ const CATCHING_UP_LAG: u64 = 16;
 /// Of a server that has no name here, so many hex digits of its key are told.
 const SHORT_KEY: usize = 8;
 
+/// Under `raft`, who knows of no leader for so many times the time-out of one hears no majority:
+/// by then another is elected, where it can be.
+const LEADERLESS_TIMEOUTS: u32 = 2;
+
 /// Where this server stands.
 pub struct Board {
     /// Which database.
@@ -46,9 +50,11 @@ pub struct Board {
     /// server was told of and with those that are connected now.
     peers: Mutex<BTreeMap<NodeId, bool>>,
     replica: Mutex<(Status, Instant)>,
-    /// Since when there is no quorum in reach, and since when final blocks wait to be executed.
+    /// Since when too few members are connected, and since when final blocks wait to be executed.
     cut_off: Mutex<Option<Instant>>,
     behind: Mutex<Option<Instant>>,
+    /// `raft`: since when no leader is known.
+    leaderless: Mutex<Option<Instant>>,
     applied: watch::Sender<Height>,
     live: watch::Sender<bool>,
     roots: Mutex<VecDeque<HeightRoot>>,
@@ -86,6 +92,7 @@ impl Board {
             replica: Mutex::new((status, Instant::now())),
             cut_off: Mutex::new(Some(Instant::now())),
             behind: Mutex::new(None),
+            leaderless: Mutex::new((genesis.method == Method::Raft).then(Instant::now)),
             applied: watch::Sender::new(applied.height),
             live: watch::Sender::new(live),
             roots: Mutex::new(VecDeque::from([applied.into()])),
@@ -102,6 +109,13 @@ impl Board {
         let live = status.live;
         if status.height > *self.applied.borrow() {
             lock(&self.behind).get_or_insert_with(Instant::now);
+        }
+        if self.method == Method::Raft {
+            let mut leaderless = lock(&self.leaderless);
+            match status.leader {
+                Some(_) => *leaderless = None,
+                None => drop(leaderless.get_or_insert_with(Instant::now)),
+            }
         }
         *lock(&self.replica) = (status, Instant::now());
         self.fsyncs.store(fsyncs, Ordering::Relaxed);
@@ -141,13 +155,34 @@ impl Board {
     }
 
     /// Whether enough members are in reach for a write to become final: with this server itself
-    /// more than two thirds of the weight (`poa`), or more than half of it (`raft`). A server that
-    /// only follows needs one member to hear from. Under `pow` nobody is needed.
+    /// more than two thirds of the weight (`poa`), or more than half of it (`raft`), where one that
+    /// is connected and says nothing is not in reach: a leader that hears no majority leads no
+    /// more, and no other is heard of. A server that only follows needs one member to hear from.
+    /// Under `pow` nobody is needed.
     pub fn quorum_in_reach(&self) -> bool {
+        self.cut_off_for().is_zero()
+    }
+
+    /// For how long no quorum has been in reach; zero if one is.
+    pub fn cut_off_for(&self) -> Duration {
+        let since = |at: &Mutex<Option<Instant>>| lock(at).map(|at| at.elapsed());
+        if !self.quorum_is_connected() {
+            let least = Duration::from_nanos(1);
+            return since(&self.cut_off).unwrap_or_default().max(least);
+        }
+        let timeout = Duration::from_millis(self.genesis.parameters.election_ms);
+        let silent = since(&self.leaderless).unwrap_or_default();
+        if silent > timeout.saturating_mul(LEADERLESS_TIMEOUTS) && !self.follows() {
+            return silent;
+        }
+        Duration::ZERO
+    }
+
+    fn quorum_is_connected(&self) -> bool {
         if self.method == Method::Pow {
             return true;
         }
-        let follows = lock(&self.replica).0.standing == Standing::Following;
+        let follows = self.follows();
         let peers = lock(&self.peers);
         if follows {
             return peers.values().any(|connected| *connected);
@@ -202,7 +237,7 @@ impl Board {
     pub fn staleness(&self, strict: bool) -> Duration {
         let since =
             |at: &Mutex<Option<Instant>>| lock(at).map_or(Duration::ZERO, |at| at.elapsed());
-        let cut_off = if self.quorum_in_reach() { Duration::ZERO } else { since(&self.cut_off) };
+        let cut_off = self.cut_off_for();
         if strict { cut_off.max(since(&self.behind)) } else { cut_off }
     }
 
@@ -370,8 +405,9 @@ impl Observer for Board {
         if alone {
             tracing::warn!("no other server is connected: blocks found now may all be abandoned");
         }
+        let connected = self.quorum_is_connected();
         let mut cut_off = lock(&self.cut_off);
-        if self.quorum_in_reach() {
+        if connected {
             *cut_off = None;
         } else {
             cut_off.get_or_insert_with(Instant::now);

@@ -48,7 +48,8 @@ pub(crate) use patience::Patience;
 pub(crate) use purse::{Purse, purse_of};
 pub use transaction::Transaction;
 
-/// How long a write waits for servers to be connected again, before it is refused.
+/// A server that has been without a quorum for so long refuses writes and linearizable reads;
+/// before that they wait.
 const QUORUM_WAIT: Duration = Duration::from_secs(1);
 
 /// How often it looks.
@@ -378,12 +379,11 @@ impl Driver {
         self.0.drafts.home()
     }
 
-    /// Returns when enough servers are connected: at once, as a rule. A connection that was lost
-    /// because a machine was busy is back in a moment.
+    /// Returns when a quorum is in reach: at once, as a rule. A connection that was lost because a
+    /// machine was busy is back in a moment, and so is a leader.
     async fn wait_for_quorum(&self) -> Result<(), Refusal> {
-        let patience = Instant::now() + QUORUM_WAIT;
         while !self.0.board.quorum_in_reach() {
-            if Instant::now() >= patience {
+            if self.0.board.cut_off_for() >= QUORUM_WAIT {
                 return Err(no_quorum());
             }
             tokio::time::sleep(QUORUM_STEP).await;
@@ -411,10 +411,10 @@ impl Driver {
     /// Returns once this server has executed every write that was acknowledged anywhere before this
     /// was called.
     async fn linearizable(&self, deadline: Option<Instant>) -> Result<Height, Refusal> {
-        if !self.0.board.quorum_in_reach() {
+        if self.wait_for_quorum().await.is_err() {
             return Err(Refusal::new(
                 sqlstate::CANNOT_CONNECT_NOW,
-                "not enough servers are connected to this one to make sure that a read is the \
+                "not enough servers are in touch with this one to make sure that a read is the \
                  newest state: try again, use another server, or SET rota.read = local",
             ));
         }
@@ -527,7 +527,7 @@ fn salt() -> Result<[u8; 16], Refusal> {
 fn no_quorum() -> Refusal {
     Refusal::new(
         sqlstate::CANNOT_CONNECT_NOW,
-        "not enough servers are connected to this one to make a write final: nothing was written; \
+        "not enough servers are in touch with this one to make a write final: nothing was written; \
          try again, or use another server",
     )
 }
