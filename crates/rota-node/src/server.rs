@@ -366,7 +366,8 @@ async fn open(
         let last =
             recovered.last.as_ref().map_or_else(Default::default, |(block, _)| block.header.height);
         replay(&mut state, &mut chain, last)?;
-        let recovered = Recovered { roots: state.recent_roots()?, ..recovered };
+        let roots = [snapshots.states(), state.recent_roots()?].concat();
+        let recovered = Recovered { roots, ..recovered };
         let clock = Clock::start();
         let (mut replica, mut first) =
             Replica::new(&genesis, key, recovered, state.applied(), clock.now())?;

@@ -343,7 +343,8 @@ impl Server {
             let applied = state.apply(&block)?;
             replayed.push((block, applied));
         }
-        let recovered = Recovered { roots: state.recent_roots()?, ..recovered };
+        let roots = [snapshots.states(), state.recent_roots()?].concat();
+        let recovered = Recovered { roots, ..recovered };
         let now = self.now(at, genesis);
         let (replica, outputs) =
             Replica::new(genesis, self.key.clone(), recovered, state.applied(), now)?;

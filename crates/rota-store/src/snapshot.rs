@@ -150,6 +150,12 @@ impl Snapshots {
         self.known().all.values().cloned().collect()
     }
 
+    /// The states that they hold, oldest first. A restarted server knows the roots by them: that of
+    /// the newest may not have been named by a final header yet.
+    pub fn states(&self) -> Vec<Applied> {
+        self.known().all.values().map(|manifest| manifest.applied).collect()
+    }
+
     /// The newest that is whole.
     pub fn newest(&self) -> Option<Height> {
         self.known().all.keys().next_back().copied()

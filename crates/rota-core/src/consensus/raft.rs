@@ -132,7 +132,8 @@ impl Raft {
         let me = members.index_of(&key.public()).expect("only members take part");
         let id = u64::from(me.0) + 1;
         let place = place_of(&block);
-        let entries = usable(place, recovered.tail);
+        let last = Last { id: block.id(chain), block };
+        let entries = usable(chain, &last, recovered.tail);
         let mut log = Log::new(chain, place, WireState::default(), members.len() as u64);
         let mut actions = Vec::new();
         for Entry { index, term, block } in entries {
@@ -151,7 +152,7 @@ impl Raft {
             lag: genesis.parameters.lag,
             node,
             now,
-            last: Last { id: block.id(chain), block },
+            last,
             fresh: BTreeMap::new(),
             to_come: Vec::new(),
             saved: (state.term, state.vote),
@@ -290,10 +291,12 @@ impl Raft {
     }
 }
 
-/// The entries of the tail that follow the last final block. Those that do not are of an older term
-/// than a block that was fetched since, and was final: they were replaced when it came.
-fn usable(last: Place, tail: Vec<Record>) -> Vec<Entry> {
-    let mut before = last;
+/// The entries of the tail that follow the last final block and one another. Others are left from
+/// before a block that was fetched since, and was final: they were replaced when it came, though
+/// their term can be a later one than its own.
+fn usable(chain: ChainId, last: &Last, tail: Vec<Record>) -> Vec<Entry> {
+    let mut before = place_of(&last.block);
+    let (mut parent, mut height) = (last.id, last.block.header.height);
     let entries = tail.into_iter().filter_map(|record| match record {
         Record::Entry(entry) => Some(entry),
         _ => None,
@@ -301,7 +304,10 @@ fn usable(last: Place, tail: Vec<Record>) -> Vec<Entry> {
     let follows = |entry: &Entry| {
         let fits = entry.index == before.index + 1 && entry.term >= before.term;
         before = Place { index: entry.index, term: entry.term };
-        fits
+        let Some(block) = &entry.block else { return fits };
+        let has_parent = block.header.parent == parent && block.header.height == height.next();
+        (parent, height) = (block.id(chain), block.header.height);
+        fits && has_parent
     };
     entries.take_while(follows).collect()
 }

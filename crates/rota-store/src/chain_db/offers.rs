@@ -47,6 +47,18 @@ pub(super) struct Offers {
     newest: Option<Box<Offer>>,
 }
 
+/// The heights whose headers can name the oldest snapshot or a later one. Without a snapshot there
+/// is nothing to name; what is below the lowest block here is pruned, or was never here: on a
+/// server that began from another's snapshot, millions of blocks perhaps.
+fn headers_after(
+    oldest: Option<Height>,
+    lowest: Height,
+    last: Height,
+) -> impl Iterator<Item = Height> {
+    let first = oldest.map_or(last.next(), Height::next).max(lowest);
+    (first.0..=last.0).map(Height)
+}
+
 /// What the headers of final blocks among these say.
 pub(super) fn named_by(records: &[Record]) -> Vec<Named> {
     let finalized = records.iter().filter_map(|record| match record {
@@ -63,10 +75,7 @@ impl ChainDb {
         let oldest = snapshots.all().first().map(|manifest| manifest.applied.height);
         self.offers = Offers { snapshots: Some(snapshots), ..Offers::default() };
         let mut named = Vec::new();
-        let mut height = oldest.unwrap_or(self.last.0);
-        while height < self.last.0 {
-            height = height.next();
-            // Older ones may be pruned.
+        for height in headers_after(oldest, self.prune.lowest, self.last.0) {
             if let Some((_, header)) = self.header(height)? {
                 named.push(Named { what: header.applied, by: height });
             }
@@ -195,5 +204,22 @@ impl ChainDb {
             Ok(header) if header.id(self.chain) == id => Ok(Some((id, header))),
             _ => Err(self.corrupt("bodies (header)")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_read_from_the_oldest_snapshot_or_the_oldest_block_on() {
+        let from = |oldest, lowest, last| {
+            let heights = headers_after(oldest, Height(lowest), Height(last));
+            heights.map(|height| height.0).collect::<Vec<_>>()
+        };
+        assert_eq!(from(Some(Height(10)), 0, 12), [11, 12]);
+        assert_eq!(from(Some(Height(10)), 5_000_000, 5_000_001), [5_000_000, 5_000_001]);
+        assert_eq!(from(None, 0, 12), [] as [u64; 0], "nothing can be named");
+        assert_eq!(from(Some(Height(12)), 3, 12), [] as [u64; 0]);
     }
 }

@@ -141,3 +141,31 @@ fn what_stood_in_a_replaced_block_is_told_to_the_new_leader() {
     assert_ne!(cluster.leader(), old);
     assert!((0..3).all(|who| cluster.has(who, &envelope)));
 }
+
+/// A height of which snapshots are made was executed before a restart and named by no header: its
+/// root is known by the snapshot.
+#[test]
+fn a_restarted_leader_passes_over_no_height_of_which_there_is_a_snapshot() {
+    let mut genesis = genesis();
+    genesis.method = Method::Raft;
+    genesis.members.truncate(1);
+    genesis.parameters.snapshot_blocks = 10;
+    let parent = Block::genesis(&genesis).id(genesis.chain_id());
+    let mut last = block(12, parent, None, Applied { height: Height(8), root: root(8) });
+    last.header.turn = Turn::Elected { term: 1 };
+    let recovered = Recovered {
+        last: Some((Arc::new(last), Finality::Log { term: 1, index: 12 })),
+        roots: vec![Applied { height: Height(10), root: root(10) }],
+        ..Recovered::default()
+    };
+    let own = Applied { height: Height(12), root: root(12) };
+    let now = Now { instant: Instant(1_000_000), clock: Time(2_000_000) };
+    let (mut replica, mut outputs) = Replica::new(&genesis, key(0), recovered, own, now).unwrap();
+    outputs.extend(replica.drained(now));
+    let blocks = outputs.iter().filter_map(|output| match output {
+        Output::Apply(block) => Some(block.header.applied),
+        _ => None,
+    });
+    let named: Vec<Applied> = blocks.collect();
+    assert_eq!(named, [Applied { height: Height(10), root: root(10) }]);
+}

@@ -6,6 +6,7 @@ use super::cluster::Cluster;
 use crate::block::{Block, Finality, Turn};
 use crate::consensus::raft::log::KEPT_ENTRIES;
 use crate::consensus::{Consensus, Event};
+use crate::journal::Entry;
 use crate::message::{FinalBlocks, Message};
 use crate::types::{Height, Slot};
 
@@ -84,7 +85,7 @@ fn entries_of_an_older_term_after_a_fetched_block_are_not_recovered() {
     cluster.pass(300);
     // On disk the old entries stand after a final block of a later term: as if it had been fetched.
     cluster.crash(old);
-    let mut entries = stale;
+    let mut entries = stale.clone();
     let last = cluster.servers[old].disk.finals.last().unwrap().header.slot.0;
     for (entry, index) in entries.iter_mut().zip(last + 1..) {
         entry.index = index;
@@ -93,6 +94,17 @@ fn entries_of_an_older_term_after_a_fetched_block_are_not_recovered() {
     cluster.start(old);
     assert_eq!(cluster.raft(old).node.store().last().index, last);
     assert_eq!(cluster.raft(old).node.raft.raft_log.last_term(), 2);
+    // Nor if their term is a later one, of a leader that did not know the block.
+    cluster.crash(old);
+    let tail = &mut cluster.servers[old].disk.tail;
+    tail.clear();
+    tail.extend(stale.iter().zip(last + 1..).map(|(entry, index)| Entry {
+        index,
+        term: 3,
+        ..entry.clone()
+    }));
+    cluster.start(old);
+    assert_eq!(cluster.raft(old).node.store().last().index, last);
 }
 
 #[test]
