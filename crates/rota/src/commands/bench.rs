@@ -27,6 +27,10 @@ use crate::trust::Trust;
 use measure::Measured;
 use work::Extent;
 
+/// Longer than a server takes to answer that it does not know, where it does not tell for how long a
+/// write waits.
+const LAST_ANSWERS: Duration = Duration::from_secs(30);
+
 /// A server to load.
 pub struct Target {
     config: Postgres,
@@ -54,10 +58,12 @@ pub async fn run(asked: Bench) -> Result<(), Failure> {
         Some(count) => Extent::Count(count),
         None => Extent::Time(Duration::from_secs(asked.seconds)),
     };
+    let last_answers = patience(&targets).await;
     let mut results = Vec::new();
     for &workload in &asked.workload {
         let before = statuses(&targets).await;
-        let measured = work::load(workload, &configs, asked.connections, extent, run).await?;
+        let measured =
+            work::load(workload, &configs, asked.connections, (extent, last_answers), run).await?;
         let after = statuses(&targets).await;
         results.push((workload, measured, servers(&before, &after)));
     }
@@ -99,6 +105,25 @@ struct Server {
     blocks: u64,
     transactions: u64,
     fsyncs: u64,
+}
+
+/// How long after its end a workload waits for the last answers: twice as long as the servers let a
+/// write wait, which under `pow` is some spacings.
+async fn patience(targets: &[Target]) -> Duration {
+    let mut longest = LAST_ANSWERS;
+    for web in targets.iter().filter_map(|target| target.http.as_ref()) {
+        if let Ok((_, body)) = web.get("/chain").await {
+            longest = longest.max(last_answers(&body));
+        }
+    }
+    longest
+}
+
+/// The same by one server's answer to `GET /chain`.
+fn last_answers(body: &[u8]) -> Duration {
+    let told: Option<Value> = serde_json::from_slice(body).ok();
+    let patience = told.and_then(|told| told.get("patience_ms")?.as_u64());
+    Duration::from_millis(patience.unwrap_or_default()).saturating_mul(2)
 }
 
 async fn statuses(targets: &[Target]) -> Vec<Option<ServerStatus>> {

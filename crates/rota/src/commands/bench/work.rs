@@ -21,10 +21,6 @@ const RECONNECT: Duration = Duration::from_millis(100);
 /// After an error: a server that refuses at once is not asked in a tight loop.
 const BREATH: Duration = Duration::from_millis(10);
 
-/// How long after its end a workload waits for the last answers. Longer than a server takes to
-/// answer that it does not know.
-const LAST_ANSWERS: Duration = Duration::from_secs(30);
-
 /// Of the mixed workload's statements, one in this many is an update.
 const MIXED: u64 = 5;
 
@@ -40,12 +36,12 @@ pub enum Extent {
     Count(u64),
 }
 
-/// Loads the servers for a while.
+/// Loads the servers for a while, and waits for the last answers for so long after it.
 pub async fn load(
     workload: Workload,
     servers: &[Postgres],
     connections: u32,
-    extent: Extent,
+    (extent, last_answers): (Extent, Duration),
     run: Run,
 ) -> Result<Measured, Failure> {
     let mut ready = Vec::new();
@@ -65,7 +61,7 @@ pub async fn load(
     let tasks: Vec<_> = tasks.collect();
     watch(workload, &shared, until).await;
     let mut all = Measured::new();
-    let last_answers = tokio::time::Instant::now() + LAST_ANSWERS;
+    let last_answers = tokio::time::Instant::now() + last_answers;
     let gap = shared.longest_gap();
     for task in tasks {
         match tokio::time::timeout_at(last_answers, task).await {
