@@ -229,6 +229,13 @@ const MOST_NEIGHBOURS: usize = 32;
 /// The same under `pow`, where each answer is one block, and who catches up asks for many at once.
 const BODIES: Rate = Rate { burst: 64, every: Duration::from_millis(1) };
 
+/// All neighbours together, under `pow`, where there are any number of them: reading and encoding a
+/// block takes this thread's time, some twenty microseconds and seven milliseconds a megabyte.
+const ALL_BODIES: Rate = Rate { burst: 1_024, every: Duration::from_micros(500) };
+
+/// A large answer counts as one for each so many bytes.
+const ANSWER_BYTES: usize = 16 << 10;
+
 /// So many lines in the log at once, and one more every so often: a peer can make us write them.
 const REPORTS: Rate = Rate { burst: 50, every: Duration::from_millis(200) };
 
@@ -261,6 +268,8 @@ pub struct Replica {
     woken_for: Option<Instant>,
     /// How many questions of each peer are answered yet.
     answers: BTreeMap<NodeId, Allowance>,
+    /// How many of all of them together (`pow`).
+    all_answers: Allowance,
     reports: Allowance,
     barriers: Barriers,
     unfinal: Unfinal,
@@ -309,6 +318,7 @@ impl Replica {
             member: members.index_of(&me).filter(|_| !recovered.is_wiped),
             consensus: consensus::begin(genesis, &members, key, recovered, now),
             answers: BTreeMap::new(),
+            all_answers: Allowance::new(now.instant, ALL_BODIES),
             reports: Allowance::new(now.instant, REPORTS),
             barriers: Barriers::new(now.instant),
             unfinal: Unfinal::default(),
@@ -442,6 +452,7 @@ impl Replica {
             return;
         }
         match fetch {
+            Fetch::Block(_) if !self.method.is_closed() && !self.all_answers.take(now) => {}
             Fetch::Block(id) => self.serve_block(from, id),
             Fetch::FinalAfter(height)
                 if self.method.is_closed() && height >= self.chain.last().block.header.height =>
@@ -456,6 +467,17 @@ impl Replica {
             Fetch::CertificatesAfter(_) | Fetch::ProofsAfter(_) => {
                 let message = Message::Fetch(fetch);
                 self.events.push_back(Event::Message { from, message });
+            }
+        }
+    }
+
+    /// An answer of so many bytes was read from the log.
+    pub fn served(&mut self, to: NodeId, bytes: usize) {
+        let more = u32::try_from(bytes / ANSWER_BYTES).unwrap_or(u32::MAX);
+        if !self.method.is_closed() {
+            self.all_answers.spend(more);
+            if let Some(own) = self.answers.get_mut(&to) {
+                own.spend(more);
             }
         }
     }

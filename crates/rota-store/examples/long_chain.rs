@@ -122,6 +122,7 @@ impl Io for Asked {
 
     // There is nobody else, and no client.
     fn send(&mut self, _: Recipient, _: Message) {}
+    fn ahead(&mut self, _: Arc<Block>) {}
     fn wake(&mut self, _: Instant) {}
     fn admitted(&mut self, _: Arc<Envelope>) {}
     fn notarized(&mut self, _: Vec<Arc<Block>>) {}

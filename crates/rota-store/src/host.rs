@@ -22,6 +22,7 @@
 use std::sync::Arc;
 
 use rota_core::block::Block;
+use rota_core::codec::encode;
 use rota_core::error::{Fault, Invalid, Refusal};
 use rota_core::journal::Record;
 use rota_core::message::{Fetch, Message, Offer, Recipient};
@@ -133,7 +134,10 @@ impl<J: Journal> Host<J> {
 
     /// Carries out outputs: those that `Replica::new` returned, before anything else.
     pub fn carry_out(&mut self, outputs: Vec<Output>, io: &mut dyn Io) -> Result<(), Fault> {
-        carry_out(&mut self.journal, outputs, io)
+        for (to, bytes) in carry_out(&mut self.journal, outputs, io)? {
+            self.replica.served(to, bytes);
+        }
+        Ok(())
     }
 
     /// Where the replica stands.
@@ -157,12 +161,14 @@ impl<J: Journal> Host<J> {
     }
 }
 
-/// Carries out outputs in the order above. After a fault nothing may be carried out again.
+/// Carries out outputs in the order above. After a fault nothing may be carried out again. Gives
+/// back who was answered from the journal with blocks, of how many bytes.
 fn carry_out(
     journal: &mut impl Journal,
     mut outputs: Vec<Output>,
     io: &mut dyn Io,
-) -> Result<(), Fault> {
+) -> Result<Vec<(NodeId, usize)>, Fault> {
+    let mut served = Vec::new();
     if let Some(last) = outputs.iter().position(ends) {
         outputs.truncate(last + 1);
     }
@@ -174,14 +180,15 @@ fn carry_out(
             Output::Note(record) if records.iter().any(makes_final) => records.push(record),
             // Before the records that follow it in this batch: what it tells of is older.
             Output::Note(record) => journal.note(record),
-            other if records.is_empty() => carry_out_one(journal, other, io)?,
+            other if records.is_empty() => carry_out_one(journal, other, io, &mut served)?,
             other => others.push(other),
         }
     }
     if !records.is_empty() {
         journal.append(&records)?;
     }
-    others.into_iter().try_for_each(|output| carry_out_one(journal, output, io))
+    others.into_iter().try_for_each(|output| carry_out_one(journal, output, io, &mut served))?;
+    Ok(served)
 }
 
 /// Whether blocks are final by this record.
@@ -195,7 +202,12 @@ fn ends(output: &Output) -> bool {
 }
 
 /// Carries out what is no record.
-fn carry_out_one(journal: &mut impl Journal, output: Output, io: &mut dyn Io) -> Result<(), Fault> {
+fn carry_out_one(
+    journal: &mut impl Journal,
+    output: Output,
+    io: &mut dyn Io,
+    served: &mut Vec<(NodeId, usize)>,
+) -> Result<(), Fault> {
     match output {
         Output::Persist(_) | Output::Note(_) => {
             unreachable!("records are written together")
@@ -203,6 +215,9 @@ fn carry_out_one(journal: &mut impl Journal, output: Output, io: &mut dyn Io) ->
         Output::Send { to, message } => io.send(to, message),
         Output::Serve { to, fetch } => {
             if let Some(message) = journal.serve(&fetch)? {
+                if let Message::Pending(block) = &message {
+                    served.push((to, encode(&**block).len()));
+                }
                 io.send(Recipient::One(to), message);
             }
         }

@@ -269,3 +269,33 @@ fn what_another_server_s_client_signed_is_passed_on_as_such() {
     });
     assert_eq!(sent, Some((key(0).public(), 1)));
 }
+
+#[test]
+fn who_asks_for_large_blocks_under_pow_is_answered_as_seldom_as_they_take_time() {
+    let pow = Some(crate::genesis::Pow::default());
+    let genesis = Genesis { method: Method::Pow, pow, members: Vec::new(), ..genesis() };
+    let own = Applied::default();
+    let start = Now::default();
+    let (mut replica, _) =
+        Replica::new(&genesis, key(0), Recovered::default(), own, start).unwrap();
+    let mut answers = |asker: u16, at: Instant, bytes: usize| {
+        let from = key(asker).public();
+        let now = Now { instant: at, ..start };
+        let message = Message::Fetch(Fetch::Block(BlockId([7; 32])));
+        let outputs = replica.step(now, Input::Message { from, message });
+        let served = outputs.iter().filter(|output| matches!(output, Output::Serve { .. })).count();
+        if served > 0 {
+            replica.served(from, bytes);
+        }
+        served
+    };
+    let small: usize = (0..100).map(|_| answers(1, Instant(0), 200)).sum();
+    assert_eq!(small, 64, "a burst");
+    let large: usize = (0..100).map(|_| answers(2, Instant(0), 4 << 20)).sum();
+    assert_eq!(large, 1, "and one of four megabytes");
+    assert_eq!(answers(2, Instant(190_000), 0), 0);
+    assert_eq!(answers(2, Instant(195_000), 0), 1, "after as long as it stands for");
+    // However many ask: all of them together make this server do no more than that.
+    let all: usize = (3..100).map(|asker| answers(asker, Instant(195_000), 4 << 20)).sum();
+    assert!((3..=5).contains(&all), "{all}");
+}

@@ -35,6 +35,16 @@ struct Since {
     headers: u64,
     blocks: u64,
     has_all_headers: bool,
+    said_so: bool,
+}
+
+impl Progress {
+    /// A neighbour has told all headers that it has.
+    pub fn no_more_headers(&mut self) {
+        if let Some(since) = &mut self.since {
+            since.has_all_headers = true;
+        }
+    }
 }
 
 impl Since {
@@ -68,13 +78,16 @@ impl Nakamoto {
         let Some(since) = self.progress.since else {
             if self.tree.is_catching_up() {
                 let has_all_headers = headers.saturating_add(ALL_BUT) >= due;
-                self.progress.since = Some(Since { at: now, headers, blocks, has_all_headers });
+                let said_so = has_all_headers;
+                let since = Since { at: now, headers, blocks, has_all_headers, said_so };
+                self.progress.since = Some(since);
                 self.progress.word = Some((now.plus(FIRST_WORD), FIRST_WORD));
             }
             return;
         };
-        if !since.has_all_headers && headers.saturating_add(ALL_BUT) >= due {
-            self.progress.since = Some(Since { has_all_headers: true, ..since });
+        let has_all = since.has_all_headers || headers.saturating_add(ALL_BUT) >= due;
+        if has_all && !since.said_so {
+            self.progress.since = Some(Since { said_so: true, ..since });
             let came = headers.saturating_sub(since.headers);
             self.report(format!(
                 "all headers are here, {}: {} a second",

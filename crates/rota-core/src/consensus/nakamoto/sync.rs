@@ -222,6 +222,9 @@ impl Nakamoto {
                 return;
             }
         }
+        if proofs.len() < MAX_PROOFS {
+            self.progress.no_more_headers();
+        }
         // A full answer has a next one, unless it told nothing new: of a branch that may not be
         // the heaviest before its end is known.
         if proofs.len() >= MAX_PROOFS && is_new && !self.tree.is_far_behind() {
