@@ -17,8 +17,8 @@
 //! configuration are not used.
 //!
 //! Files: `log` is the log in memory, `ready` does what the crate wants done, `held` says less of
-//! it, `lead` decides when a leader proposes, `elections` who stands again, `reads` are linearizable
-//! reads, `roots` what members have executed.
+//! it, `lead` decides when a leader proposes, `elections` who stands again, `reads` are
+//! linearizable reads, `roots` what members have executed.
 
 mod behind;
 mod elections;

@@ -27,8 +27,8 @@ use crate::trust::Trust;
 use measure::Measured;
 use work::Extent;
 
-/// Longer than a server takes to answer that it does not know, where it does not tell for how long a
-/// write waits.
+/// Longer than a server takes to answer that it does not know, where it does not tell for how long
+/// a write waits.
 const LAST_ANSWERS: Duration = Duration::from_secs(30);
 
 /// A server to load.
