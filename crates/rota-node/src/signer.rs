@@ -73,7 +73,7 @@ impl EnvelopeLimits {
         Self {
             transactions: MOST_TRANSACTIONS.min(most),
             bytes: MAX_ENVELOPE_BYTES.min(block).saturating_sub(ENVELOPE_FRAME_BYTES),
-            max_expiry: parameters.max_expiry(),
+            max_expiry: Patience::most_expiry(genesis),
             patience: Patience::of(genesis),
         }
     }

@@ -159,8 +159,11 @@ impl Driver {
             return Err(Refusal::new(sqlstate::SERIALIZATION_FAILURE, message));
         }
         if envelope.expiry.is_too_far(height, time, self.0.limits.max_expiry) {
-            let message = "the envelope's expiry is more than an hour or a million blocks ahead: \
-                           GET /chain tells height and time";
+            let seconds = self.0.limits.max_expiry.as_secs();
+            let message = format!(
+                "the envelope's expiry is more than {seconds} seconds or a million blocks ahead: \
+                 GET /chain tells height and time"
+            );
             return Err(Refusal::new(sqlstate::PROTOCOL_VIOLATION, message));
         }
         Ok(())

@@ -18,6 +18,10 @@ const EXPIRY: Duration = Duration::from_secs(60);
 /// longer (Erlang's distribution; the tail of 22 spacings is 4 in 10⁷).
 const MORE_SPACINGS: u32 = 8;
 
+/// A block's time under `pow` is the median of eleven: some six spacings behind the clock, and
+/// seldom more than so many.
+const BEHIND_SPACINGS: u32 = 12;
+
 /// How long a write may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Patience {
@@ -43,6 +47,15 @@ impl Patience {
             }
         };
         Self { write, expiry: expiry.min(most) }
+    }
+
+    /// How far ahead of the clock an expiry may lie that a client has signed: so that it may stand in
+    /// the next block, whose time is behind the clock.
+    pub(crate) fn most_expiry(genesis: &Genesis) -> Duration {
+        let most = genesis.parameters.max_expiry();
+        let spacing = genesis.pow.as_ref().map_or(0, |pow| pow.spacing_s);
+        let behind = Duration::from_secs(spacing.into()) * BEHIND_SPACINGS;
+        most.saturating_sub(behind).max(most / 2)
     }
 }
 
@@ -82,5 +95,14 @@ mod tests {
         assert_eq!(slow.expiry, slow.write);
         let bitcoin = Patience::of(&genesis(Some(Pow { spacing_s: 600, ..pow })));
         assert_eq!(bitcoin.expiry, Duration::from_secs(1_800), "half of what blocks allow");
+    }
+
+    #[test]
+    fn what_a_client_signs_may_stand_in_a_block_whose_time_is_behind_the_clock() {
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(Patience::most_expiry(&genesis(None)), hour);
+        let pow = |spacing_s| genesis(Some(Pow { spacing_s, ..Pow::default() }));
+        assert_eq!(Patience::most_expiry(&pow(60)), hour - Duration::from_secs(720));
+        assert_eq!(Patience::most_expiry(&pow(600)), hour / 2);
     }
 }

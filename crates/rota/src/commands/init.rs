@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rota_core::genesis::{Administrator, Genesis, Method, Pow};
 use rota_core::work::Retarget;
+use rota_node::auth::operator::{PASSWORD_FILE as OPERATOR_FILE, USER as OPERATOR};
 use rota_node::auth::scram;
 use rota_node::config::{GENESIS_FILE, new_key};
 use rota_node::tls::CA_FILE;
@@ -54,6 +55,9 @@ pub fn run(asked: &Init) -> Result<(), Failure> {
         mines: (u32::from(method == Method::Pow), 100),
     };
     let genesis = cluster::create(&asked.out, &founding, &places)?;
+    if method == Method::Pow && !founding.open {
+        (1..=places.len()).try_for_each(|number| operator(&home_of(&asked.out, number)))?;
+    }
     if !founding.open {
         certify(asked, &places)?;
     }
@@ -179,6 +183,12 @@ fn administrator(asked: &Init) -> Result<(Administrator, Option<String>), Failur
     Ok((Administrator { name, key, verifier: Some(verifier.to_string()) }, Some(password)))
 }
 
+/// Makes what a server's operator logs in with where clients come from other machines: of that
+/// server only, and nothing of it is replicated.
+fn operator(home: &Path) -> Result<(), Failure> {
+    write(&home.join(OPERATOR_FILE), &(new_password()? + "\n"), 0o600)
+}
+
 /// A hundred bits, in letters and digits that are not taken for one another.
 fn new_password() -> Result<String, Failure> {
     let mut random = [0; 20];
@@ -250,12 +260,34 @@ fn for_operators(asked: &Init, places: &[Place]) -> String {
     let port = |of: fn(&Place) -> SocketAddr| places.first().map_or(0, |place| of(place).port());
     let (pg, http) = (port(|place| place.pg), port(|place| place.http));
     let bootstrap: Vec<&str> = places.iter().map(|place| place.dialled.as_str()).collect();
+    let host = host_of_first(asked, "127.0.0.1");
+    let home = home_of(&asked.out, 1).display().to_string();
+    let (scheme, acts) = match asked.listen.is_loopback() {
+        true => {
+            let acts = "Who comes from a server's own machine acts as that server's account:";
+            ("http", format!("{acts}\n  rota sql 127.0.0.1:{pg}\n"))
+        }
+        false => {
+            let acts = format!(
+                "Who knows the password in a server's {OPERATOR_FILE} acts as that server's \
+                 account:\n  \
+                 export ROTA_PASSWORD=$(cat {home}/{OPERATOR_FILE}) ROTA_CA={folder}/{CA_FILE}\n  \
+                 rota sql postgres://{OPERATOR}@{host}:{pg}/rota\n  \
+                 PGPASSWORD=$ROTA_PASSWORD psql 'postgres://{OPERATOR}@{host}:{pg}/rota\
+                 ?sslmode=verify-full&sslrootcert={folder}/{CA_FILE}'\n"
+            );
+            ("https", acts)
+        }
+    };
+    let ca = match asked.listen.is_loopback() {
+        true => String::new(),
+        false => format!(" --ca {folder}/{CA_FILE}"),
+    };
     format!(
-        "\nWho comes from a server's own machine acts as that server's account:\n  \
-         rota sql 127.0.0.1:{pg}\n\
+        "\n{acts}\
          {user} may do everything, and signs with {folder}/{KEY_FILE} only; keep that where nobody \
          else gets at it:\n  \
-         rota tx --key {folder}/{KEY_FILE} http://127.0.0.1:{http} \"GRANT …\"\n\
+         rota tx --key {folder}/{KEY_FILE}{ca} {scheme}://{host}:{http} \"GRANT …\"\n\
          Others join with the genesis, which holds nothing secret:\n  \
          rota join --genesis {genesis} --bootstrap {bootstrap} --out rota\n\
          \nWhen the server-… folders are copied, remove them here: a key must be in one place \
@@ -286,14 +318,19 @@ fn promise(genesis: &Genesis, servers: usize) -> String {
     )
 }
 
+/// The first server as its clients call it; `here` if they are on its own machine.
+fn host_of_first(asked: &Init, here: &str) -> String {
+    let host = match asked.servers.first() {
+        Some(host) if !asked.listen.is_loopback() => host.trim(),
+        _ => here,
+    };
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
 /// How to log in.
 fn for_clients(asked: &Init, places: &[Place], password: &str) -> String {
     let (folder, user) = (asked.out.display(), &asked.administrator);
-    let host = match asked.servers.first() {
-        Some(host) if !asked.listen.is_loopback() => host.trim(),
-        _ => "localhost",
-    };
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let host = host_of_first(asked, "localhost");
     let port = |of: fn(&Place) -> SocketAddr| places.first().map_or(0, |place| of(place).port());
     let (pg, http) = (port(|place| place.pg), port(|place| place.http));
     let changes = match asked.trusted_servers {
@@ -327,6 +364,7 @@ fn for_clients(asked: &Init, places: &[Place], password: &str) -> String {
 mod tests {
     use super::*;
     use crate::args::Rule;
+    use rota_node::auth::operator::Operator;
 
     fn asked(servers: &[&str]) -> Init {
         Init {
@@ -354,6 +392,29 @@ mod tests {
         let made = super::pow(&Work { spacing: Some(600), hash_rate: Some(1 << 20), ..work() }, 1);
         assert_eq!((made.spacing_s, made.depth), (600, 3));
         assert_eq!(made.retarget, Retarget::Asert { halflife_s: 172_800 });
+    }
+
+    #[test]
+    fn an_operator_can_log_in_to_each_server_under_pow() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = |listen: Ipv4Addr, out: &str| {
+            let out = folder.path().join(out);
+            let work = Work { hash_rate: Some(1 << 20), spacing: Some(600), ..Work::default() };
+            let asked = asked(&["a.example", "b.example"]);
+            let listen = listen.into();
+            let init = Init { listen, out: out.clone(), method: Rule::Pow, work, ..asked };
+            run(&init).map_err(|failure| failure.to_string()).unwrap();
+            let key = rota_node::config::load_key(&home_of(&out, 2)).unwrap().public();
+            Operator::load(&home_of(&out, 2), key).unwrap();
+            let genesis = rota_node::config::load_genesis(&home_of(&out, 2)).unwrap();
+            assert_eq!(genesis.parameters.max_expiry_ms, 56 * 600_000, "56 spacings");
+            let password = std::fs::read_to_string(home_of(&out, 2).join(OPERATOR_FILE));
+            let other = std::fs::read_to_string(home_of(&out, 1).join(OPERATOR_FILE));
+            assert!(password.is_err() || password.as_ref().ok() != other.as_ref().ok());
+            password.is_ok()
+        };
+        assert!(made(Ipv4Addr::UNSPECIFIED, "far"));
+        assert!(!made(Ipv4Addr::LOCALHOST, "near"), "nobody else comes in there");
     }
 
     #[test]
