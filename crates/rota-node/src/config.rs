@@ -103,7 +103,7 @@ pub struct ServerConfig {
     pub pg: SocketAddr,
     /// Where HTTP is spoken (TCP).
     pub http: SocketAddr,
-    /// Where other servers reach this one (UDP, QUIC).
+    /// Where other servers reach this one (TCP; `pow`: UDP).
     pub peer: SocketAddr,
     /// Whether clients of this machine may be users that have neither password nor key. Honoured
     /// only where both doors listen on loopback addresses; `rota dev` sets it.

@@ -583,7 +583,8 @@ impl Parts {
     ) -> Result<Transport, TransportError> {
         let (key, listen) = (&self.key, self.config.peer);
         if self.genesis.method.is_closed() {
-            return Transport::start(key, listen, self.peers(), inboxes, board).await;
+            let chain = self.genesis.chain_id();
+            return Transport::start(key, chain, listen, self.peers(), inboxes, board).await;
         }
         let known = self.config.peers.iter();
         let open = Open {

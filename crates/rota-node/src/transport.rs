@@ -1,4 +1,4 @@
-//! Step 5 of a transaction's life: messages travel between the members, over libp2p and QUIC.
+//! Step 5 of a transaction's life: messages travel between the servers.
 //!
 //! ```text
 //!              replica ── send ──► outbox per peer and kind ──► writer ══► stream ══► peer
@@ -6,14 +6,11 @@
 //!   blocks checker ◄── inbox ◄──────┘
 //! ```
 //!
-//! Any trouble with a stream closes its connection, and a new one is made.
-//!
 //! A server's identity is its Ed25519 key. Where membership is closed only members may connect, and
-//! this file has the task that sees to it; where it is open, `open` has. Between two servers there
-//! is one connection; if a second one appears the older is closed, since a peer that connects again
-//! has lost the other. Of two servers the one with the lower key dials at once and the other a
-//! little later, so that they rarely dial each other at the same time.
+//! `closed` sees to it, over TCP; where it is open, `open` does, over libp2p and QUIC. What both
+//! have in common is here.
 
+mod closed;
 pub mod frames;
 pub mod links;
 pub mod open;
@@ -25,37 +22,26 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures::StreamExt;
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, Swarm, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, identity};
+use libp2p::swarm::ConnectionId;
+use libp2p::{PeerId, identity};
 use rota_core::crypto::SecretKey;
 use rota_core::error::Invalid;
+use rota_core::genesis::Method;
 use rota_core::message::{MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, Message, Recipient};
-use rota_core::types::NodeId;
+use rota_core::types::{ChainId, NodeId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
+use closed::{Door, Network};
 use frames::End;
-use links::{Direction, Kind, Links, StreamEvent};
+use links::{Direction, Kind, Links};
 use open::gate::Gate;
 use open::groups::Groups;
 use open::{Open, OpenNetwork};
 use outbox::Outbox;
-use swarm::{Behaviour, BehaviourEvent, closed_swarm, listening, multiaddr, open_swarm};
+use swarm::{listening, multiaddr, open_swarm};
 
 use crate::queues;
-
-/// How long the server with the higher key waits before it dials.
-const POLITE_WAIT: Duration = Duration::from_millis(300);
-
-/// After a failed dial the next one comes after this time, then twice as long, up to
-/// [`MAX_BACKOFF`].
-const MIN_BACKOFF: Duration = Duration::from_millis(100);
-
-/// A server that comes back is connected at most this much later, if it does not dial itself.
-const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
 /// How long a peer that sent invalid bytes is kept out: long enough that it costs nothing, short
 /// enough that a member whose memory flipped a bit returns.
@@ -112,7 +98,11 @@ pub struct Inboxes {
 struct Inbox {
     queue: mpsc::Sender<Incoming>,
     bytes: Arc<Semaphore>,
+    shortcut: Option<Shortcut>,
 }
+
+/// A way around the checkers for what they have little to do with; what cannot go it comes back.
+pub type Shortcut = Arc<dyn Fn(Incoming) -> Result<(), Incoming> + Send + Sync>;
 
 impl Inboxes {
     /// Both, and the other ends: votes, then blocks.
@@ -120,6 +110,14 @@ impl Inboxes {
         let (votes, votes_out) = Inbox::new();
         let (blocks, blocks_out) = Inbox::new();
         (Self { votes, blocks }, votes_out, blocks_out)
+    }
+
+    /// The same inboxes with a shortcut.
+    #[must_use]
+    pub fn with(mut self, shortcut: Shortcut) -> Self {
+        self.votes.shortcut = Some(Arc::clone(&shortcut));
+        self.blocks.shortcut = Some(shortcut);
+        self
     }
 
     fn of(&self, kind: Kind) -> &Inbox {
@@ -133,7 +131,8 @@ impl Inboxes {
 impl Inbox {
     fn new() -> (Self, mpsc::Receiver<Incoming>) {
         let (queue, out) = mpsc::channel(queues::CHECKS);
-        (Self { queue, bytes: Arc::new(Semaphore::new(queues::CHECKS_BYTES)) }, out)
+        let bytes = Arc::new(Semaphore::new(queues::CHECKS_BYTES));
+        (Self { queue, bytes, shortcut: None }, out)
     }
 
     /// Waits for room. False when nobody wants messages any more.
@@ -141,7 +140,14 @@ impl Inbox {
         let Ok(room) = Arc::clone(&self.bytes).acquire_many_owned(bytes).await else {
             return false;
         };
-        self.queue.send(Incoming::Message(from, message, room)).await.is_ok()
+        let mut incoming = Incoming::Message(from, message, room);
+        if let Some(shortcut) = &self.shortcut {
+            match shortcut(incoming) {
+                Ok(()) => return true,
+                Err(back) => incoming = back,
+            }
+        }
+        self.queue.send(incoming).await.is_ok()
     }
 }
 
@@ -218,18 +224,24 @@ impl Outboxes {
 }
 
 enum Order {
-    /// Disconnect a peer that sent something invalid, and keep it out for a while.
+    /// Disconnect a peer that sent something invalid, and keep it out for [`COOL_DOWN`], or longer.
     Punish(NodeId, Invalid),
     /// A stream of this connection came to its end.
     Ended(NodeId, ConnectionId, End),
-    /// A peer's address was looked up.
-    Dial(NodeId, Vec<Multiaddr>),
     /// The addresses of an entrance were looked up.
     DialEntrance(usize, Vec<SocketAddr>),
     /// A peer was the first to tell of a block that became the head.
     News(NodeId),
     /// Say goodbye to all.
     Stop(oneshot::Sender<()>),
+}
+
+/// What the ports are that servers of such a database listen on for each other.
+pub fn ports(method: Method) -> &'static str {
+    match method.is_closed() {
+        true => "TCP",
+        false => "UDP",
+    }
 }
 
 /// The transport does not start.
@@ -239,7 +251,7 @@ pub enum TransportError {
     #[error("{0} is not an Ed25519 public key")]
     Key(NodeId),
     /// The address is taken, or not this machine's.
-    #[error("cannot listen for peers on {0} (UDP): {1}")]
+    #[error("cannot listen for peers on {0}: {1}")]
     Listen(SocketAddr, String),
 }
 
@@ -247,32 +259,26 @@ impl Transport {
     /// Listens for the members and connects to them. Must be called within a tokio runtime.
     pub async fn start(
         key: &SecretKey,
+        chain: ChainId,
         listen: SocketAddr,
         peers: Vec<Peer>,
         inboxes: Inboxes,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, TransportError> {
         let own = key.public();
-        let (mut connections, mut outboxes) = (BTreeMap::new(), BTreeMap::new());
-        for peer in peers.into_iter().filter(|peer| peer.key != own) {
-            let id = peer_id(&peer.key)?;
-            let own_boxes = Outboxes::new(queues::OUTBOX_BYTES, peer.follows);
-            outboxes.insert(peer.key, Arc::new(own_boxes));
-            connections.insert(peer.key, Connection::new(id, peer.address, own < peer.key));
-        }
-        let links = Links::new(connections.values().map(|peer| peer.id));
-        let mut swarm = closed_swarm(key, links)?;
-        let address = listening(&mut swarm, listen).await?;
+        let peers: Vec<Peer> = peers.into_iter().filter(|peer| peer.key != own).collect();
+        let boxes = |peer: &Peer| Outboxes::new(queues::OUTBOX_BYTES, peer.follows);
+        let outboxes = peers.iter().map(|peer| (peer.key, Arc::new(boxes(peer)))).collect();
+        let door = Door::open(listen).await?;
         let (orders, incoming_orders) = mpsc::channel(ORDERS);
-        let peers = Arc::new(RwLock::new(outboxes));
-        let transport = Self { peers, observer, orders, limits: Limits::MEMBERS, address };
-        let network = Network {
-            names: connections.iter().map(|(key, peer)| (peer.id, *key)).collect(),
-            connections,
-            swarm,
-            transport: transport.clone(),
-            inboxes,
+        let transport = Self {
+            peers: Arc::new(RwLock::new(outboxes)),
+            observer,
+            orders,
+            limits: Limits::MEMBERS,
+            address: door.address,
         };
+        let network = Network::new(key, chain, door, peers, transport.clone(), inboxes)?;
         tokio::spawn(network.run(incoming_orders));
         Ok(transport)
     }
@@ -327,7 +333,7 @@ impl Transport {
         }
     }
 
-    /// Disconnects a peer that sent something invalid, and keeps it out for [`COOL_DOWN`].
+    /// Disconnects a peer that sent something invalid, and keeps it out for a while.
     pub fn punish(&self, peer: NodeId, why: Invalid) {
         // When so many orders wait, this peer is being dealt with already.
         let _ = self.orders.try_send(Order::Punish(peer, why));
@@ -356,257 +362,6 @@ pub fn peer_id(key: &NodeId) -> Result<PeerId, TransportError> {
     let key = identity::ed25519::PublicKey::try_from_bytes(&key.0)
         .map_err(|_| TransportError::Key(*key))?;
     Ok(identity::PublicKey::from(key).to_peer_id())
-}
-
-/// What the transport knows of one peer.
-struct Connection {
-    id: PeerId,
-    address: String,
-    /// The connection in use.
-    current: Option<Current>,
-    /// When to dial, if we are not connected.
-    dial_at: Instant,
-    backoff: Duration,
-    /// Until when it is kept out.
-    kept_out: Option<Instant>,
-}
-
-struct Current {
-    id: ConnectionId,
-    /// Which of the four streams are open.
-    open: Vec<(Kind, Direction)>,
-    tasks: Vec<AbortHandle>,
-}
-
-impl Connection {
-    fn new(id: PeerId, address: String, dials_first: bool) -> Self {
-        let wait = if dials_first { Duration::ZERO } else { POLITE_WAIT };
-        Self {
-            id,
-            address,
-            current: None,
-            dial_at: Instant::now() + wait,
-            backoff: MIN_BACKOFF,
-            kept_out: None,
-        }
-    }
-
-    /// When something is to be done about this peer that no event will tell.
-    fn next(&self) -> Option<Instant> {
-        match (&self.current, self.kept_out) {
-            (_, Some(until)) => Some(until),
-            (None, None) if !self.address.is_empty() => Some(self.dial_at),
-            _ => None,
-        }
-    }
-
-    /// Sets the time of the next dial, and doubles the wait after it.
-    fn dial_later(&mut self) {
-        self.dial_at = Instant::now() + self.backoff;
-        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
-    }
-}
-
-/// The task that owns libp2p's swarm.
-struct Network {
-    swarm: Swarm<Behaviour>,
-    connections: BTreeMap<NodeId, Connection>,
-    names: BTreeMap<PeerId, NodeId>,
-    transport: Transport,
-    inboxes: Inboxes,
-}
-
-impl Network {
-    async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
-        loop {
-            let next = self.connections.values().filter_map(Connection::next).min();
-            let timer = async {
-                match next {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                event = self.swarm.select_next_some() => self.happened(event),
-                order = orders.recv() => match order {
-                    Some(Order::Stop(done)) => return self.stop(done).await,
-                    Some(order) => self.obey(order),
-                    None => return,
-                },
-                () = timer => self.due(),
-            }
-        }
-    }
-
-    fn happened(&mut self, event: SwarmEvent<BehaviourEvent>) {
-        match event {
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
-                self.established(peer_id, connection_id);
-            }
-            SwarmEvent::Behaviour(BehaviourEvent::Links((peer, connection, event))) => {
-                self.stream(peer, connection, event);
-            }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
-                let why = cause.map_or_else(|| "closed".into(), |cause| cause.to_string());
-                self.closed(peer_id, connection_id, &why);
-            }
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
-                if let Some(peer) = self.names.get(&peer) {
-                    tracing::debug!(%peer, %error, "dialling failed");
-                }
-            }
-            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
-                tracing::debug!(from = %send_back_addr, %error, "a connection was refused");
-            }
-            SwarmEvent::ListenerClosed { reason: Err(error), .. } => {
-                tracing::error!(%error, "no longer listening for peers");
-            }
-            _ => {}
-        }
-    }
-
-    /// The newest connection is the one in use: a peer that connects again has lost the other.
-    fn established(&mut self, peer: PeerId, id: ConnectionId) {
-        let Some(key) = self.names.get(&peer) else { return };
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.backoff = MIN_BACKOFF;
-        let current = Current { id, open: Vec::new(), tasks: Vec::new() };
-        if let Some(old) = connection.current.replace(current) {
-            let key = *key;
-            self.forget(key, &old);
-            self.swarm.close_connection(old.id);
-        }
-    }
-
-    fn stream(&mut self, peer: PeerId, id: ConnectionId, event: StreamEvent) {
-        let Some(key) = self.names.get(&peer).copied() else { return };
-        let Some(connection) = self.connections.get_mut(&key) else { return };
-        let Some(current) = connection.current.as_mut().filter(|current| current.id == id) else {
-            return; // of an older connection, which is being closed
-        };
-        let (kind, direction, stream) = match event {
-            StreamEvent::Opened(kind, direction, stream) => (kind, direction, stream),
-            StreamEvent::Failed(kind) | StreamEvent::Unknown(kind) => {
-                tracing::debug!(peer = %key, ?kind, "a stream could not be opened");
-                self.swarm.close_connection(id);
-                return;
-            }
-        };
-        if current.open.contains(&(kind, direction)) {
-            self.punish(key, &Invalid::Rule("a second stream of the same kind"));
-            return;
-        }
-        current.open.push((kind, direction));
-        let complete = current.open.len() == 2 * Kind::ALL.len();
-        let task = self.transport.streaming(key, id, kind, direction, stream, &self.inboxes);
-        current.tasks.push(task);
-        if complete {
-            tracing::info!(peer = %key, "connected");
-            self.transport.observer.peer_is(&key, true);
-            let votes = self.inboxes.votes.queue.clone();
-            let announce = tokio::spawn(async move {
-                let _ = votes.send(Incoming::Connected(key)).await;
-            });
-            current.tasks.push(announce.abort_handle());
-        }
-    }
-
-    fn closed(&mut self, peer: PeerId, id: ConnectionId, why: &str) {
-        let Some(key) = self.names.get(&peer).copied() else { return };
-        let Some(connection) = self.connections.get_mut(&key) else { return };
-        let Some(current) = connection.current.take_if(|current| current.id == id) else { return };
-        connection.dial_later();
-        tracing::info!(peer = %key, why, "disconnected");
-        self.forget(key, &current);
-    }
-
-    /// What was to go over a connection that is gone.
-    fn forget(&self, key: NodeId, gone: &Current) {
-        for task in &gone.tasks {
-            task.abort();
-        }
-        for kind in Kind::ALL {
-            if let Some(outbox) = self.transport.outbox(&key, kind) {
-                outbox.close();
-            }
-        }
-        self.transport.observer.peer_is(&key, false);
-    }
-
-    fn obey(&mut self, order: Order) {
-        match order {
-            Order::Punish(peer, why) => self.punish(peer, &why),
-            Order::Ended(peer, id, end) => {
-                let current = self.connections.get(&peer).and_then(|peer| peer.current.as_ref());
-                if current.is_some_and(|current| current.id == id) {
-                    match end {
-                        End::Closed => drop(self.swarm.close_connection(id)),
-                        End::Invalid(why) => self.punish(peer, &why),
-                    }
-                }
-            }
-            Order::Dial(peer, addresses) => self.dial(peer, addresses),
-            Order::DialEntrance(..) | Order::News(_) | Order::Stop(_) => {}
-        }
-    }
-
-    fn punish(&mut self, key: NodeId, why: &Invalid) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
-        if connection.kept_out.is_some() {
-            return;
-        }
-        tracing::warn!(peer = %key, %why, "sent something invalid; disconnected for {COOL_DOWN:?}");
-        connection.kept_out = Some(Instant::now() + COOL_DOWN);
-        let id = connection.id;
-        self.swarm.behaviour_mut().links.deny(&id);
-        // Not connected any more is as good.
-        let _ = self.swarm.disconnect_peer_id(id);
-    }
-
-    /// Does what no event asks for: dials, and lets peers in again.
-    fn due(&mut self) {
-        let now = Instant::now();
-        for (key, connection) in &mut self.connections {
-            if connection.kept_out.is_some_and(|until| until <= now) {
-                connection.kept_out = None;
-                self.swarm.behaviour_mut().links.allow(connection.id);
-            }
-            let wanted = connection.current.is_none() && connection.kept_out.is_none();
-            if wanted && !connection.address.is_empty() && connection.dial_at <= now {
-                connection.dial_later();
-                look_up(*key, connection.address.clone(), self.transport.orders.clone());
-            }
-        }
-    }
-
-    fn dial(&mut self, key: NodeId, addresses: Vec<Multiaddr>) {
-        let Some(connection) = self.connections.get(&key) else { return };
-        let options = DialOpts::peer_id(connection.id)
-            .addresses(addresses)
-            .condition(PeerCondition::DisconnectedAndNotDialing)
-            .build();
-        if let Err(error) = self.swarm.dial(options) {
-            tracing::debug!(peer = %key, %error, "not dialled");
-        }
-    }
-
-    /// Closes all connections and waits until that is done.
-    async fn stop(mut self, done: oneshot::Sender<()>) {
-        for connection in self.connections.values_mut() {
-            // Who waits to write holds a stream, and the stream our socket.
-            for task in connection.current.take().into_iter().flat_map(|current| current.tasks) {
-                task.abort();
-            }
-            let _ = self.swarm.disconnect_peer_id(connection.id);
-        }
-        let farewell = async {
-            while self.swarm.connected_peers().next().is_some() {
-                let _ = self.swarm.next().await;
-            }
-        };
-        let _ = tokio::time::timeout(GOODBYE, farewell).await;
-        let _ = done.send(());
-    }
 }
 
 impl Transport {
@@ -664,17 +419,4 @@ async fn receive(
             }
         }
     }
-}
-
-/// Finds a peer's IP addresses and orders a dial. A name may mean another address tomorrow, so this
-/// is done each time.
-fn look_up(key: NodeId, address: String, orders: mpsc::Sender<Order>) {
-    tokio::spawn(async move {
-        match tokio::net::lookup_host(&address).await {
-            Ok(found) => {
-                let _ = orders.send(Order::Dial(key, found.map(multiaddr).collect())).await;
-            }
-            Err(error) => tracing::warn!(peer = %key, address, %error, "no such address"),
-        }
-    });
 }

@@ -154,7 +154,7 @@ async fn lie(number: u8, chain: ChainId, to: &Server, message: &Message) {
         .with(Protocol::Udp(to.peer.port()))
         .with(Protocol::QuicV1);
     let options = DialOpts::unknown_peer_id().address(at).build();
-    let gate = swarm.behaviour_mut().gate().unwrap();
+    let gate = swarm.behaviour_mut().gate();
     let group = gate.groups.of(to.peer);
     gate.dials
         .insert(options.connection_id(), Dial { key: None, group, purpose: Purpose::Neighbour });

@@ -145,8 +145,8 @@ impl Mallory {
         let (inboxes, mut votes, mut blocks) = Inboxes::new();
         let listen = "127.0.0.1:0".parse().unwrap();
         let peers = others.collect();
-        let start =
-            Transport::start(&server_key(last), listen, peers, inboxes, Arc::new(Nobody)).await;
+        let (key, chain) = (server_key(last), cluster.genesis.chain_id());
+        let start = Transport::start(&key, chain, listen, peers, inboxes, Arc::new(Nobody)).await;
         let (news, connected) = mpsc::unbounded_channel();
         // What the others say is heard, and not heeded.
         tokio::spawn(async move { while blocks.recv().await.is_some() {} });

@@ -175,7 +175,7 @@ impl Program {
             .with(Protocol::Udp(address.port()))
             .with(Protocol::QuicV1);
         let options = DialOpts::unknown_peer_id().address(to).build();
-        let gate = self.swarm.behaviour_mut().gate().unwrap();
+        let gate = self.swarm.behaviour_mut().gate();
         let group = gate.groups.of(address);
         let dial = Dial { key: None, group, purpose: Purpose::Neighbour };
         gate.dials.insert(options.connection_id(), dial);

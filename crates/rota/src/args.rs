@@ -127,11 +127,11 @@ pub struct Authority {
 }
 
 const DEV_HELP: &str = "\
-Server i listens on 127.0.0.1: PostgreSQL on 5440+i, HTTP on 4000+i, peers on UDP port 7000+i, \
-all plus the offset. User and database are `rota`; there is no password until one is set (ALTER \
-USER rota PASSWORD '…'; from then on give it in ROTA_PASSWORD). Ctrl-C stops all \
-servers that this command started; the next `rota dev` on the same home carries on where they \
-stopped.
+Server i listens on 127.0.0.1: PostgreSQL on 5440+i, HTTP on 4000+i, other servers on 7000+i \
+(TCP; with pow UDP), all plus the offset. User and database are `rota`; there is no password \
+until one is set (ALTER USER rota PASSWORD '…'; from then on give it in ROTA_PASSWORD). Ctrl-C \
+stops all servers that this command started; the next `rota dev` on the same home carries on where \
+they stopped.
 
 Under `pow` every server mines, one thread at a tenth of a core each, and a block comes every two \
 seconds or so: how much work that is, is measured when the home is made, and stands in its genesis.
@@ -212,7 +212,7 @@ pub struct Init {
     /// The port for HTTP
     #[arg(long, default_value_t = 4001, value_name = "PORT")]
     pub http_port: u16,
-    /// The UDP port for the other servers
+    /// The port for the other servers (TCP; with pow UDP)
     #[arg(long, default_value_t = 7001, value_name = "PORT")]
     pub peer_port: u16,
     /// The first user, who may do everything

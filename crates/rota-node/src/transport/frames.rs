@@ -81,21 +81,32 @@ pub async fn read(
     let mut length = [0; 4];
     stream.read_exact(&mut length).await.map_err(|_| End::Closed)?;
     let length = u32::from_le_bytes(length);
-    if usize::try_from(length).map_or(true, |length| length > most) {
-        let wrong = format!("a message of {length} bytes, {most} allowed");
-        return Err(End::Invalid(Invalid::Encoding(wrong)));
-    }
+    check_length(length, most).map_err(End::Invalid)?;
     let mut body = Vec::new();
     let mut rest = stream.take(length.into());
     timely(rest.read_to_end(&mut body), within).await?;
     if u32::try_from(body.len()).ok() != Some(length) {
         return Err(End::Closed);
     }
-    let message: Message = decode(&body, most).map_err(End::Invalid)?;
-    if kind(&message) != on {
-        return Err(End::Invalid(Invalid::Rule("a message on the wrong stream")));
-    }
+    let message = message(&body, on, most).map_err(End::Invalid)?;
     Ok((message, length))
+}
+
+/// Refuses a frame whose body would be larger than allowed.
+pub(super) fn check_length(length: u32, most: usize) -> Result<(), Invalid> {
+    match usize::try_from(length) {
+        Ok(length) if length <= most => Ok(()),
+        _ => Err(Invalid::Encoding(format!("a message of {length} bytes, {most} allowed"))),
+    }
+}
+
+/// The message that a frame's body is, if it may come on this kind of stream.
+pub(super) fn message(body: &[u8], on: Kind, most: usize) -> Result<Message, Invalid> {
+    let message: Message = decode(body, most)?;
+    if kind(&message) != on {
+        return Err(Invalid::Rule("a message on the wrong stream"));
+    }
+    Ok(message)
 }
 
 /// Writes what comes into an outbox until the stream breaks, or the other side does not take what

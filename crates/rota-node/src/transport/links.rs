@@ -1,18 +1,17 @@
-//! The part of the transport that lives inside libp2p: who may connect, and the four streams of a
-//! connection.
+//! The part of the transport that lives inside libp2p, where anybody may come: who may connect, and
+//! the four streams of a connection. What kinds of stream there are holds among members too.
 //!
 //! ```text
-//!   connection to a member    ours ── votes  ──►           each direction of each kind is
+//!   connection to a server    ours ── votes  ──►           each direction of each kind is
 //!                             ours ── blocks ──►           one stream, opened by the side
 //!                                  ◄── votes  ── theirs    that writes to it, for as long
 //!                                  ◄── blocks ── theirs    as the connection lives
 //! ```
 //!
-//! Whoever is not on the list is denied when its key is known and before any stream is accepted.
-//! Where anybody may come, the gate says who has no place; and the streams' names say which
-//! database they are for, so that servers of different ones part at once.
+//! The gate says who has no place; and the streams' names say which database they are for, so that
+//! servers of different ones part at once.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};
@@ -66,14 +65,8 @@ pub struct Names {
 }
 
 impl Names {
-    /// Among members, who know each other.
-    pub fn closed() -> Self {
-        let [votes, blocks] = Kind::ALL.map(|kind| name(&format!("/rota/{}/1", kind.word())));
-        Self { votes, blocks }
-    }
-
     /// Of one database among many.
-    pub fn open(chain: ChainId) -> Self {
+    pub fn new(chain: ChainId) -> Self {
         let family = family(chain);
         let [votes, blocks] = Kind::ALL.map(|kind| name(&format!("{family}/{}/1", kind.word())));
         Self { votes, blocks }
@@ -118,59 +111,22 @@ pub enum StreamEvent {
     Failed(Kind),
 }
 
-/// Who asked to connect and is not on the list.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} is not a member, or is cooling down")]
-struct NotAllowed(PeerId);
-
-/// Who may come in.
-enum Door {
-    /// These and nobody else.
-    Members(BTreeSet<PeerId>),
-    /// Whoever the gate lets in.
-    Anybody(Box<Gate>),
-}
-
-/// The door, and what the connections' streams report.
+/// The gate, and what the connections' streams report.
 pub struct Links {
-    door: Door,
+    gate: Gate,
     names: Names,
     events: VecDeque<(PeerId, ConnectionId, StreamEvent)>,
 }
 
 impl Links {
-    /// Only these may connect.
-    pub fn new(allowed: impl IntoIterator<Item = PeerId>) -> Self {
-        let door = Door::Members(allowed.into_iter().collect());
-        Self { door, names: Names::closed(), events: VecDeque::new() }
-    }
-
     /// Anybody may connect who has the same database, as far as there are places.
     pub fn open(chain: ChainId, gate: Gate) -> Self {
-        let door = Door::Anybody(Box::new(gate));
-        Self { door, names: Names::open(chain), events: VecDeque::new() }
+        Self { gate, names: Names::new(chain), events: VecDeque::new() }
     }
 
-    /// Who is in, where anybody may come.
-    pub fn gate(&mut self) -> Option<&mut Gate> {
-        match &mut self.door {
-            Door::Anybody(gate) => Some(gate),
-            Door::Members(_) => None,
-        }
-    }
-
-    /// Lets a peer connect again.
-    pub fn allow(&mut self, peer: PeerId) {
-        if let Door::Members(allowed) = &mut self.door {
-            allowed.insert(peer);
-        }
-    }
-
-    /// Lets a peer connect no more. Its connections are the caller's to close.
-    pub fn deny(&mut self, peer: &PeerId) {
-        if let Door::Members(allowed) = &mut self.door {
-            allowed.remove(peer);
-        }
+    /// Who is in.
+    pub fn gate(&mut self) -> &mut Gate {
+        &mut self.gate
     }
 
     fn link(&self) -> Link {
@@ -189,10 +145,7 @@ impl NetworkBehaviour for Links {
         _: &Multiaddr,
         from: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        match &mut self.door {
-            Door::Members(_) => Ok(()),
-            Door::Anybody(gate) => gate.knock(id, from).map_err(ConnectionDenied::new),
-        }
+        self.gate.knock(id, from).map_err(ConnectionDenied::new)
     }
 
     fn handle_established_inbound_connection(
@@ -202,13 +155,7 @@ impl NetworkBehaviour for Links {
         _: &Multiaddr,
         from: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        match &self.door {
-            Door::Members(allowed) if allowed.contains(&peer) => Ok(self.link()),
-            Door::Members(_) => Err(ConnectionDenied::new(NotAllowed(peer))),
-            Door::Anybody(gate) => {
-                gate.enter(&peer, from).map(|()| self.link()).map_err(ConnectionDenied::new)
-            }
-        }
+        self.gate.enter(&peer, from).map(|()| self.link()).map_err(ConnectionDenied::new)
     }
 
     fn handle_pending_outbound_connection(
@@ -218,12 +165,7 @@ impl NetworkBehaviour for Links {
         _: &[Multiaddr],
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        match &self.door {
-            Door::Members(_) => Ok(Vec::new()),
-            Door::Anybody(gate) => {
-                gate.leave(id).map(|()| Vec::new()).map_err(ConnectionDenied::new)
-            }
-        }
+        self.gate.leave(id).map(|()| Vec::new()).map_err(ConnectionDenied::new)
     }
 
     fn handle_established_outbound_connection(
@@ -234,20 +176,13 @@ impl NetworkBehaviour for Links {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        match &self.door {
-            Door::Members(allowed) if allowed.contains(&peer) => Ok(self.link()),
-            Door::Members(_) => Err(ConnectionDenied::new(NotAllowed(peer))),
-            Door::Anybody(gate) => {
-                gate.arrive(id, &peer).map(|()| self.link()).map_err(ConnectionDenied::new)
-            }
-        }
+        self.gate.arrive(id, &peer).map(|()| self.link()).map_err(ConnectionDenied::new)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        let Door::Anybody(gate) = &mut self.door else { return };
         match event {
-            FromSwarm::ConnectionEstablished(event) => gate.settled(event.connection_id),
-            FromSwarm::ListenFailure(event) => gate.settled(event.connection_id),
+            FromSwarm::ConnectionEstablished(event) => self.gate.settled(event.connection_id),
+            FromSwarm::ListenFailure(event) => self.gate.settled(event.connection_id),
             _ => {}
         }
     }

@@ -179,7 +179,7 @@ impl OpenNetwork {
     }
 
     fn gate(&mut self) -> &mut Gate {
-        self.swarm.behaviour_mut().links.gate().expect("an open network has a gate")
+        self.swarm.behaviour_mut().links.gate()
     }
 
     // ---- what happens ----
@@ -300,9 +300,7 @@ impl OpenNetwork {
     }
 
     fn recommend(&mut self, peer: &PeerId, at: SocketAddr) {
-        if let Some(discovery) = self.swarm.behaviour_mut().discovery.as_mut() {
-            discovery.recommend(peer, multiaddr(at));
-        }
+        self.swarm.behaviour_mut().discovery.recommend(peer, multiaddr(at));
     }
 
     fn stream(&mut self, peer: &PeerId, id: ConnectionId, event: StreamEvent) {
@@ -413,10 +411,8 @@ impl OpenNetwork {
         self.gone.push_back((*key, gone.at));
         self.gate().places.leave(key);
         self.transport.peers_mut(|peers| drop(peers.remove(key)));
-        if !self.book.is_tried(key)
-            && let Some(discovery) = self.swarm.behaviour_mut().discovery.as_mut()
-        {
-            discovery.disown(&gone.peer);
+        if !self.book.is_tried(key) {
+            self.swarm.behaviour_mut().discovery.disown(&gone.peer);
         }
         if gone.is_complete() {
             self.transport.observer.peer_is(key, false);
@@ -436,7 +432,7 @@ impl OpenNetwork {
                 }
             }
             Order::DialEntrance(number, addresses) => self.dial_entrance(number, &addresses),
-            Order::Dial(..) | Order::Stop(_) => {}
+            Order::Stop(_) => {}
         }
     }
 
@@ -482,9 +478,7 @@ impl OpenNetwork {
         if now >= self.next_walk && !self.neighbours.is_empty() {
             self.next_walk = now + if wanted { WALK } else { QUIET_WALK };
             let near = self.draw();
-            if let Some(discovery) = self.swarm.behaviour_mut().discovery.as_mut() {
-                discovery.walk(near);
-            }
+            self.swarm.behaviour_mut().discovery.walk(near);
         }
         if now >= self.next_keep {
             self.next_keep = now + KEEP;
@@ -495,8 +489,7 @@ impl OpenNetwork {
     }
 
     fn listen_to_discovery(&mut self, now: Instant) {
-        let Some(discovery) = self.swarm.behaviour_mut().discovery.as_mut() else { return };
-        for (peer, addresses) in discovery.heard() {
+        for (peer, addresses) in self.swarm.behaviour_mut().discovery.heard() {
             let Some(key) = node_id(&peer).filter(|key| *key != self.own) else { continue };
             for at in addresses.iter().filter_map(socket) {
                 if self.book.heard(key, at, now) {
@@ -518,7 +511,7 @@ impl OpenNetwork {
             [OUTBOUND_PER_GROUP, OUTBOUND_PER_GROUP_AT_NEED].into_iter().find_map(|most| {
                 let dialling = self.dialling();
                 let neighbours = &self.neighbours;
-                let gate = self.swarm.behaviour_mut().links.gate()?;
+                let gate = self.swarm.behaviour_mut().links.gate();
                 self.book.choose(draw, now, |key, group| {
                     !neighbours.contains_key(key)
                         && !gate.blame.keeps_out(key, now)

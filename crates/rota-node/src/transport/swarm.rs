@@ -1,15 +1,11 @@
-//! Step 5's ground: libp2p over QUIC, with the protocols that each kind of membership needs.
-//!
-//! ```text
-//!   closed: limits, links              open: discovery (Kademlia), limits, links, identify
-//! ```
+//! Step 5's ground where anybody may come: libp2p over QUIC, with discovery (Kademlia), limits, our
+//! own links, and identify.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::core::multiaddr::Protocol;
-use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, SwarmBuilder, connection_limits, identify, identity};
 use rota_core::crypto::SecretKey;
@@ -41,38 +37,27 @@ const MAX_HANDSHAKES: u32 = 64;
 /// The connection in use, the one that replaces it, and old ones that are closing.
 const MAX_CONNECTIONS_PER_PEER: u32 = 4;
 
-/// Streams that a peer may open on a connection: the two it needs, and room while they are
-/// negotiated.
-const MAX_STREAMS: u32 = 8;
+/// Streams that a peer may open on a connection: the two it needs for us, and those for what
+/// identify and Kademlia say.
+const MAX_STREAMS: u32 = 32;
 
-/// Where anybody may connect: streams for what identify and Kademlia say, beside our own.
-const MAX_OPEN_STREAMS: u32 = 32;
-
-/// Where anybody may connect, a connection makes us hold so many bytes that were not read yet, at
-/// most: 32 neighbours fill 128 MB. On a path of 100 ms it still allows 40 MB a second.
-const OPEN_WINDOW: u32 = 4 << 20;
+/// A connection makes us hold so many bytes that were not read yet, at most: 32 neighbours fill
+/// 128 MB. On a path of 100 ms it still allows 40 MB a second.
+const WINDOW: u32 = 4 << 20;
 
 /// What libp2p does for us.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     // Before `links`, which refuses what this one only listens to.
-    pub(super) discovery: Toggle<Discovery>,
+    pub(super) discovery: Discovery,
     limits: connection_limits::Behaviour,
     pub(super) links: Links,
-    identify: Toggle<identify::Behaviour>,
+    identify: identify::Behaviour,
 }
 
 fn keypair(key: &SecretKey) -> Result<identity::Keypair, TransportError> {
     identity::Keypair::ed25519_from_bytes(key.to_bytes())
         .map_err(|_| TransportError::Key(key.public()))
-}
-
-/// Among members.
-pub(super) fn closed_swarm(
-    key: &SecretKey,
-    links: Links,
-) -> Result<Swarm<Behaviour>, TransportError> {
-    Ok(swarm(keypair(key)?, links, MAX_STREAMS, None, None))
 }
 
 /// Among whoever has the same database.
@@ -90,22 +75,10 @@ pub(super) fn open_swarm(
         .with_cache_size(0);
     let discovery = Discovery::new(own.to_peer_id(), links::name(&format!("{family}/kad/1")));
     let identify = identify::Behaviour::new(told);
-    Ok(swarm(keypair, links, MAX_OPEN_STREAMS, Some(discovery), Some(identify)))
-}
-
-fn swarm(
-    keypair: identity::Keypair,
-    links: Links,
-    streams: u32,
-    discovery: Option<Discovery>,
-    identify: Option<identify::Behaviour>,
-) -> Swarm<Behaviour> {
-    let is_open = discovery.is_some();
     let limits = connection_limits::ConnectionLimits::default()
         .with_max_pending_incoming(Some(MAX_HANDSHAKES))
         .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER));
     let limits = connection_limits::Behaviour::new(limits);
-    let (discovery, identify) = (discovery.into(), identify.into());
     let behaviour = Behaviour { discovery, limits, links, identify };
     let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
     let built = SwarmBuilder::with_existing_identity(keypair)
@@ -114,11 +87,9 @@ fn swarm(
             quic.keep_alive_interval = KEEP_ALIVE;
             quic.max_idle_timeout = millis(IDLE_TIMEOUT);
             quic.handshake_timeout = HANDSHAKE_TIMEOUT;
-            quic.max_concurrent_stream_limit = streams;
-            if is_open {
-                quic.max_stream_data = OPEN_WINDOW;
-                quic.max_connection_data = OPEN_WINDOW;
-            }
+            quic.max_concurrent_stream_limit = MAX_STREAMS;
+            quic.max_stream_data = WINDOW;
+            quic.max_connection_data = WINDOW;
             quic
         })
         .with_behaviour(|_| behaviour);
@@ -126,9 +97,9 @@ fn swarm(
     let swarm = built.with_swarm_config(|config| {
         config
             .with_idle_connection_timeout(NO_STREAMS)
-            .with_max_negotiating_inbound_streams(usize::try_from(streams).unwrap_or(8))
+            .with_max_negotiating_inbound_streams(usize::try_from(MAX_STREAMS).unwrap_or(8))
     });
-    swarm.build()
+    Ok(swarm.build())
 }
 
 /// Starts listening; returns where, with the port that the system chose if `listen` says 0.

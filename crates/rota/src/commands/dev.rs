@@ -19,7 +19,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rota_core::genesis::Method;
 use rota_node::config::{ConfigError, HomeLock};
+use rota_node::transport;
 use tokio::process::{Child, Command};
 
 use crate::args::Dev;
@@ -52,7 +54,7 @@ pub async fn run(asked: Dev) -> Result<(), Failure> {
     let (home, servers) = Home::open(&asked)?;
     let places = places(servers, asked.port_offset)?;
     check_homes(&home, places.len())?;
-    check_ports(&places, asked.port_offset)?;
+    check_ports(home.method, &places, asked.port_offset)?;
     let carried_on = home.prepare(&places)?;
     let mut children = Vec::new();
     for number in 1..=places.len() {
@@ -127,7 +129,7 @@ fn check_homes(home: &Home, servers: usize) -> Result<(), Failure> {
 }
 
 /// Names every port that is taken, before anything is started.
-fn check_ports(places: &[Place], offset: u16) -> Result<(), Failure> {
+fn check_ports(method: Method, places: &[Place], offset: u16) -> Result<(), Failure> {
     let mut taken = Vec::new();
     for (number, place) in (1..).zip(places) {
         for (what, address) in [("PostgreSQL", place.pg), ("HTTP", place.http)] {
@@ -138,9 +140,14 @@ fn check_ports(places: &[Place], offset: u16) -> Result<(), Failure> {
                 ));
             }
         }
-        if let Err(error) = UdpSocket::bind(place.peer) {
+        let bound = match method.is_closed() {
+            true => TcpListener::bind(place.peer).map(drop),
+            false => UdpSocket::bind(place.peer).map(drop),
+        };
+        if let Err(error) = bound {
             taken.push(format!(
-                "  UDP port {} (peers of server {number}): {error}",
+                "  {} port {} (peers of server {number}): {error}",
+                transport::ports(method),
                 place.peer.port()
             ));
         }
@@ -196,7 +203,8 @@ fn introduction(
     children: &[Option<Child>],
     carried_on: bool,
 ) -> String {
-    let heading = ["server", "PostgreSQL", "HTTP", "peers (UDP)", "process", "home"];
+    let peers = format!("peers ({})", transport::ports(home.method));
+    let heading = ["server", "PostgreSQL", "HTTP", &peers, "process", "home"];
     let mut rows = vec![heading.map(String::from).to_vec()];
     for (number, (place, child)) in (1..).zip(places.iter().zip(children)) {
         rows.push(vec![

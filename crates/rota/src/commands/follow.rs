@@ -46,7 +46,7 @@ pub struct Follow {
     /// The port for HTTP, on 127.0.0.1
     #[arg(long, default_value_t = 4001, value_name = "PORT")]
     pub http_port: u16,
-    /// The UDP port for members
+    /// The TCP port for members
     #[arg(long, default_value_t = 7001, value_name = "PORT")]
     pub peer_port: u16,
     /// Added to every port

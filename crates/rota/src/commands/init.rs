@@ -10,6 +10,7 @@ use rota_node::auth::operator::{PASSWORD_FILE as OPERATOR_FILE, USER as OPERATOR
 use rota_node::auth::scram;
 use rota_node::config::{GENESIS_FILE, new_key};
 use rota_node::tls::CA_FILE;
+use rota_node::transport;
 
 use crate::args::{Follow, Init, Work};
 use crate::certificates::{Authority, CA_KEY_FILE, write};
@@ -225,10 +226,11 @@ fn instructions(
         let home = home_of(&asked.out, number);
         text.push_str(&format!(
             "{}\n  copy {} to {host}, readable by the server's user only (its keys are secret)\n  \
-             open UDP port {} to the other servers{}\n  \
+             open {} port {} to the other servers{}\n  \
              rota start --home <the copy>\n",
             place.name,
             home.display(),
+            transport::ports(genesis.method),
             place.peer.port(),
             match asked.listen.is_loopback() {
                 true => String::new(),

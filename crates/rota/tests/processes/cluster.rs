@@ -267,6 +267,7 @@ pub fn free_ports() -> u16 {
             TcpListener::bind((Ipv4Addr::LOCALHOST, 5440 + i + offset)).is_ok()
                 && TcpListener::bind((Ipv4Addr::LOCALHOST, 4000 + i + offset)).is_ok()
                 && UdpSocket::bind((Ipv4Addr::LOCALHOST, 7000 + i + offset)).is_ok()
+                && TcpListener::bind((Ipv4Addr::LOCALHOST, 7000 + i + offset)).is_ok()
         });
         if free {
             return offset;
