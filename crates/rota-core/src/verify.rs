@@ -86,6 +86,12 @@ impl Verifier {
         answers
     }
 
+    /// Whether this is a member's word under `raft`, well formed, which stands on no signature: of
+    /// such words there are many and short ones.
+    pub fn is_unsigned(&self, message: &Message) -> bool {
+        matches!(message, Message::Raft(_)) && self.form(message).is_ok_and(|c| c.is_empty())
+    }
+
     fn remember(&mut self, key: [u8; 32]) {
         if self.seen.insert(key) {
             self.order.push_back(key);

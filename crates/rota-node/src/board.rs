@@ -423,3 +423,58 @@ impl Observer for Board {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use rota_core::crypto::SecretKey;
+    use rota_core::genesis::{Administrator, FORMAT, Parameters};
+    use rota_core::journal::Recovered;
+    use rota_core::members::Member;
+    use rota_core::replica::Replica;
+    use rota_core::time::Now;
+    use rota_core::types::Digest;
+
+    use super::*;
+
+    #[test]
+    fn a_member_that_knows_no_leader_has_no_quorum_in_reach_whoever_is_connected() {
+        let keys = [1, 2, 3].map(|byte| SecretKey::from_bytes([byte; 32]));
+        let members = keys.each_ref().map(|key| Member { key: key.public(), weight: 1 });
+        let genesis = Genesis {
+            format: FORMAT,
+            name: "test".into(),
+            time_ms: 1,
+            method: Method::Raft,
+            seed: Digest::default(),
+            trusted_servers: true,
+            sqlite: String::new(),
+            // Any time without a leader is too long.
+            parameters: Parameters { election_ms: 0, heartbeat_ms: 0, ..Parameters::default() },
+            pow: None,
+            members: members.to_vec(),
+            administrators: vec![Administrator::open("rota")],
+        };
+        let config = "name = 'one'\npg = '127.0.0.1:1'\nhttp = '127.0.0.1:2'\npeer = '127.0.0.1:3'";
+        let config: ServerConfig = toml::from_str(config).unwrap();
+        let members = Members::new(members.to_vec()).unwrap();
+        let [me, other, _] = keys;
+        let (key, other) = (me.public(), other.public());
+        let (recovered, now) = (Recovered::default(), Now::default());
+        let parameters = Parameters::default();
+        let electing = Genesis { parameters, ..genesis.clone() };
+        let (replica, _) =
+            Replica::new(&electing, me, recovered, Applied::default(), now).unwrap();
+        let leaderless = replica.status(now);
+        let led = Status { leader: Some(other), ..leaderless.clone() };
+        let board = Board::new(&genesis, members, key, config, leaderless.clone());
+        board.replica_is(led.clone(), 0);
+        assert!(!board.quorum_in_reach(), "nobody is connected");
+        board.peer_is(&other, true);
+        assert!(board.quorum_in_reach());
+        board.replica_is(leaderless, 0);
+        assert!(!board.quorum_in_reach());
+        assert_eq!(board.state(), State::NoQuorum);
+        board.replica_is(led, 0);
+        assert_eq!(board.cut_off_for(), Duration::ZERO);
+    }
+}

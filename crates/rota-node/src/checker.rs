@@ -3,8 +3,8 @@
 //! envelopes of a large block are verified.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use crossbeam_channel::Sender;
 use rota_core::error::Fault;
 use rota_core::message::Message;
 use rota_core::replica::Input;
@@ -14,8 +14,14 @@ use rota_core::verify::Verifier;
 use rota_store::accounts::Purses;
 use tokio::sync::mpsc::Receiver;
 
+use crate::flow::Flow;
+use crate::mailbox::Inputs;
 use crate::queues;
-use crate::transport::{Incoming, Room, Transport};
+use crate::transport::{Incoming, Room, Shortcut, Transport};
+
+/// A message of more bytes is checked on a checker's thread: hashing its blocks takes longer than
+/// the way there.
+const QUICK_BYTES: usize = 64 << 10;
 
 /// Checks until no more comes or nobody wants it. Of envelopes that cannot be paid for, where that
 /// matters, nothing is said or remembered (`purses`).
@@ -23,16 +29,18 @@ pub fn run(
     mut inbox: Receiver<Incoming>,
     mut verifier: Verifier,
     mut purses: Option<Purses>,
-    inputs: &Sender<Arrival>,
+    inputs: &Inputs,
     transport: &Transport,
 ) -> Result<(), Fault> {
+    // Purses are where anybody may connect.
+    let mut flow = purses.is_some().then(Flow::default);
     while let Some(first) = inbox.blocking_recv() {
         let mut batch = Batch::default();
-        batch.add(first);
+        batch.add(first, flow.as_mut());
         while batch.len() < queues::CHECK_BATCH
             && let Ok(next) = inbox.try_recv()
         {
-            batch.add(next);
+            batch.add(next, flow.as_mut());
         }
         for input in batch.check(&mut verifier, purses.as_mut(), transport)? {
             if inputs.send(input).is_err() {
@@ -41,6 +49,26 @@ pub fn run(
         }
     }
     Ok(())
+}
+
+/// The way around the checkers' threads, for the task that has read a message: words that stand on
+/// no signature and are quickly checked, `raft`'s, go to the replica from there. All others, wrong
+/// ones too, come back.
+pub fn shortcut(verifier: Verifier, inputs: Inputs) -> Shortcut {
+    Arc::new(move |incoming| {
+        let Incoming::Message(from, message, room) = incoming else { return Err(incoming) };
+        let is_quick = room.num_permits() <= QUICK_BYTES && verifier.is_unsigned(&message);
+        if !is_quick {
+            return Err(Incoming::Message(from, message, room));
+        }
+        let arrival = Arrival { input: Input::Message { from, message }, room: Some(room) };
+        inputs.try_send(arrival).map_err(|error| match error.into_inner() {
+            Arrival { input: Input::Message { from, message }, room: Some(room) } => {
+                Incoming::Message(from, message, room)
+            }
+            _ => unreachable!("what comes back is what was sent"),
+        })
+    })
 }
 
 /// What reaches the replica, and the room that it takes until the replica has seen it.
@@ -70,8 +98,12 @@ impl Batch {
         self.connected.len() + self.messages.len()
     }
 
-    fn add(&mut self, incoming: Incoming) {
+    fn add(&mut self, incoming: Incoming, flow: Option<&mut Flow>) {
         match incoming {
+            Incoming::Message(from, message, room)
+                if flow.is_some_and(|flow| {
+                    !flow.lets(from, &message, room.num_permits(), Instant::now())
+                }) => {}
             Incoming::Message(from, message, room) => {
                 self.senders.push((from, room));
                 self.messages.push(message);

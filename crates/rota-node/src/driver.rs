@@ -34,12 +34,13 @@ use rota_store::staged::is_reserved;
 use rota_store::{Rows, StatementResult};
 use tokio::sync::oneshot;
 
+use crate::agenda::Haste;
 use crate::auth::seal;
 use crate::board::Board;
 use crate::pending::Pending;
 use crate::queues;
 use crate::readers::ReadJob;
-use crate::signer::EnvelopeLimits;
+use crate::signer::{EnvelopeLimits, Pen, Unsent};
 use crate::status::{Depth, Named, ServerStatus, State};
 use crate::unfinal::Unfinal;
 pub use envelopes::ChainNow;
@@ -78,6 +79,8 @@ struct Inner {
     board: Arc<Board>,
     pending: Arc<Pending>,
     unfinal: Arc<Unfinal>,
+    haste: Haste,
+    pen: Pen,
     writes: Sender<QueuedWrite>,
     reads: Sender<ReadJob>,
     limits: EnvelopeLimits,
@@ -133,8 +136,8 @@ impl Driver {
     pub(crate) fn new(
         board: Arc<Board>,
         pending: Arc<Pending>,
-        unfinal: Arc<Unfinal>,
-        writes: Sender<QueuedWrite>,
+        (unfinal, haste): (Arc<Unfinal>, Haste),
+        (pen, writes): (Pen, Sender<QueuedWrite>),
         reads: Sender<ReadJob>,
         limits: EnvelopeLimits,
         (drafts, access, purse): (Arc<Drafts>, View, Purse),
@@ -144,6 +147,8 @@ impl Driver {
             board,
             pending,
             unfinal,
+            haste,
+            pen,
             writes,
             reads,
             limits,
@@ -225,11 +230,7 @@ impl Driver {
         let _room = inner.room(bytes)?;
         let id = transaction.id(inner.board.chain, inner.board.key);
         let mut waiting = inner.pending.wait_for(id, options.wait, early)?;
-        match inner.writes.try_send(QueuedWrite { id, transaction, bytes }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => return Err(busy("writes").into()),
-            Err(TrySendError::Disconnected(_)) => return Err(stopping().into()),
-        }
+        inner.sign(QueuedWrite { id, transaction, bytes })?;
         let patience = options.deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let patience = patience.map_or(most, |patience| patience.min(most));
         match tokio::time::timeout(patience, &mut waiting.answer).await {
@@ -418,6 +419,7 @@ impl Driver {
                  newest state: try again, use another server, or SET rota.read = local",
             ));
         }
+        let _awaited = self.0.haste.hurry();
         self.0.unfinal.linearizable(deadline).await
     }
 
@@ -427,6 +429,7 @@ impl Driver {
         if *applied.borrow_and_update() >= height {
             return Ok(());
         }
+        let _awaited = self.0.haste.hurry();
         match tokio::time::timeout(READ_WAIT, applied.wait_for(|now| *now >= height)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(stopping()),
@@ -458,6 +461,20 @@ impl Inner {
             return Err(busy("writes"));
         }
         Ok(room)
+    }
+
+    /// Has a write signed: at once, or by the signer with others.
+    fn sign(&self, write: QueuedWrite) -> Result<(), Refusal> {
+        let write = match self.pen.sign_lone(write) {
+            Ok(()) => return Ok(()),
+            Err(Unsent::Later(write)) => *write,
+            Err(Unsent::Full) => return Err(busy("writes")),
+            Err(Unsent::Gone) => return Err(stopping()),
+        };
+        self.writes.try_send(write).map_err(|error| match error {
+            TrySendError::Full(_) => busy("writes"),
+            TrySendError::Disconnected(_) => stopping(),
+        })
     }
 }
 

@@ -1,23 +1,22 @@
 //! Steps 8 and 9: the thread that owns `state.db` executes final blocks, and answers clients once a
 //! block is committed. A block that most likely becomes final next is executed before it is, when
-//! nothing final waits, and then has only to be committed (`StateDb::ahead`).
+//! nothing final waits, and then has only to be committed; where nobody waits, one COMMIT is for
+//! several blocks (`rota-store/src/ahead.rs`).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use rota_core::block::{Applied, Block};
 use rota_core::error::Fault;
 use rota_core::types::Height;
 use rota_store::chain_db::ChainDb;
 use rota_store::draft::Drafts;
-use rota_store::{Receipt, StateDb};
+use rota_store::{AppliedBlock, Receipt, StateDb};
 
+use crate::agenda::{Agenda, HELD_BLOCKS, Next};
 use crate::board::Board;
+use crate::mailbox::Results;
 use crate::pending::Pending;
-use crate::queues;
 use crate::snapshots::Maker;
-use crate::threads::Stop;
 
 /// How often a long replay says how far it is, in blocks.
 const PROGRESS_BLOCKS: u64 = 1_000;
@@ -26,8 +25,6 @@ const PROGRESS_BLOCKS: u64 = 1_000;
 pub(crate) enum Job {
     /// Execute the next block.
     Apply(Arc<Block>),
-    /// Execute this one when its turn comes, and do not commit it: it is not final yet.
-    Ahead(Arc<Block>),
     /// Find out where this server's state went wrong, and log it.
     Rescan,
 }
@@ -46,28 +43,28 @@ pub(crate) struct Executor {
     pub(crate) drafts: Arc<Drafts>,
     pub(crate) board: Arc<Board>,
     pub(crate) pending: Arc<Pending>,
-    pub(crate) jobs: Receiver<Job>,
-    pub(crate) results: Sender<Executed>,
+    pub(crate) agenda: Agenda,
+    pub(crate) results: Results,
     pub(crate) maker: Maker,
-    pub(crate) stop: Stop,
-    /// Blocks that are not final, by rising height.
-    pub(crate) to_come: VecDeque<Arc<Block>>,
+    /// What is executed and not committed.
+    pub(crate) held: Vec<AppliedBlock>,
 }
 
 impl Executor {
     /// The thread's body.
     pub(crate) fn run(mut self) -> Result<(), Fault> {
-        while let Some(job) = self.next() {
-            if self.stop.is_told() {
-                break;
-            }
-            let done = match job {
-                Job::Rescan => self.rescan().map(|()| true),
+        loop {
+            let next = self.agenda.next(self.state.executed().height.next(), !self.held.is_empty());
+            let is_wrong = self.board.refuse_if_diverged().is_err();
+            let done = match next {
+                Next::End if is_wrong => break,
+                Next::End => return self.commit().map(drop),
+                Next::Job(Job::Rescan) => self.rescan().map(|()| true),
                 // What comes after a divergence would be executed on a wrong state, and answered
                 // wrongly.
-                _ if self.board.refuse_if_diverged().is_err() => Ok(true),
-                Job::Apply(block) => self.apply(&block),
-                Job::Ahead(block) => self.state.ahead(&block).map(|()| true),
+                _ if is_wrong => Ok(true),
+                Next::Job(Job::Apply(block)) => self.apply(&block),
+                Next::Ahead(block) => self.ahead(&block),
             };
             match done {
                 Ok(true) => {}
@@ -83,54 +80,44 @@ impl Executor {
         Ok(())
     }
 
-    /// What is to be done next: what is final first, then a block whose turn it would be. Nothing
-    /// when the replica is gone.
-    fn next(&mut self) -> Option<Job> {
-        loop {
-            match self.jobs.try_recv() {
-                Ok(Job::Ahead(block)) => self.expect(block),
-                Ok(job) => return Some(job),
-                Err(TryRecvError::Disconnected) => return None,
-                Err(TryRecvError::Empty) => match self.next_to_come() {
-                    Some(block) => return Some(Job::Ahead(block)),
-                    None => match self.jobs.recv().ok()? {
-                        Job::Ahead(block) => self.expect(block),
-                        job => return Some(job),
-                    },
-                },
-            }
-        }
-    }
-
-    /// A block that was expected at this height or above is not any more.
-    fn expect(&mut self, block: Arc<Block>) {
-        let height = block.header.height;
-        self.to_come.retain(|other| other.header.height < height);
-        if self.to_come.len() < queues::AHEAD {
-            self.to_come.push_back(block);
-        }
-    }
-
-    /// The block after the last one that is executed, if it is expected.
-    fn next_to_come(&mut self) -> Option<Arc<Block>> {
-        let next = self.state.applied().height.next();
-        while self.to_come.front().is_some_and(|block| block.header.height < next) {
-            self.to_come.pop_front();
-        }
-        self.to_come.pop_front_if(|block| block.header.height == next)
-    }
-
     /// False when the replica is gone.
-    fn apply(&mut self, block: &Block) -> Result<bool, Fault> {
-        let done = self.state.apply(block)?;
-        self.maker.executed(done.applied.height);
+    fn apply(&mut self, block: &Arc<Block>) -> Result<bool, Fault> {
+        let done = self.state.hold(block)?;
+        let height = done.applied.height;
+        self.held.push(done);
+        let is_due = self.held.len() >= HELD_BLOCKS
+            // A snapshot is of what is committed.
+            || self.maker.is_due(height)
+            || self.agenda.is_awaited();
+        if is_due { self.commit() } else { Ok(true) }
+    }
+
+    fn ahead(&mut self, block: &Block) -> Result<bool, Fault> {
+        // What is final does not wait for what may never be.
+        let goes_on = self.commit()?;
+        self.state.ahead(block)?;
+        Ok(goes_on)
+    }
+
+    /// Commits what is held, if anything is, and tells of it.
+    fn commit(&mut self) -> Result<bool, Fault> {
+        if self.held.is_empty() {
+            return Ok(true);
+        }
+        self.state.commit()?;
+        self.maker.executed(self.state.applied().height);
         if self.drafts.log_is(self.state.log_pages()) {
             self.state.copy_log()?;
         }
-        let transactions = u64::try_from(done.receipts.len()).unwrap_or(u64::MAX);
-        self.board.executed(done.applied, transactions);
-        self.pending.executed(&done.receipts, self.board.tells_of(done.applied.height));
-        Ok(self.results.send(Executed { applied: done.applied, receipts: done.receipts }).is_ok())
+        for AppliedBlock { applied, receipts } in self.held.drain(..) {
+            let transactions = u64::try_from(receipts.len()).unwrap_or(u64::MAX);
+            self.board.executed(applied, transactions);
+            self.pending.executed(&receipts, self.board.tells_of(applied.height));
+            if self.results.send(Executed { applied, receipts }).is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn rescan(&mut self) -> Result<(), Fault> {

@@ -1,7 +1,7 @@
 //! Rota's server: all that is sockets, threads and time.
 //!
 //! ```text
-//!             PostgreSQL clients      HTTP clients                       peers (libp2p, QUIC)
+//!             PostgreSQL clients      HTTP clients                       peers (TCP; pow: QUIC)
 //!  async            pg                    http                             transport
 //!  (tokio)           └───────┬─────────────┘                            ▲        │
 //!                          driver                                       │        ▼
@@ -18,6 +18,7 @@
 //! lock. [`queues`] lists what lies between. A thread that cannot go on (a `Fault`) stops the
 //! server.
 
+mod agenda;
 mod anew;
 pub mod auth;
 pub mod board;
@@ -27,7 +28,9 @@ pub mod config;
 pub mod driver;
 mod executor;
 mod files;
+mod flow;
 pub mod http;
+mod mailbox;
 mod miner;
 mod pending;
 pub mod pg;

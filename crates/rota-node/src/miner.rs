@@ -22,8 +22,8 @@ use rustix::thread::gettid;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::board::Board;
-use crate::checker::Arrival;
 use crate::config::ServerConfig;
+use crate::mailbox::Inputs;
 use crate::threads::{self, Faults, Stop};
 
 /// What a slice takes of a core's time: so long that looking up in between costs nothing, so short
@@ -70,7 +70,7 @@ impl Miner {
         genesis: &Genesis,
         config: &ServerConfig,
         board: &Arc<Board>,
-        inputs: &Sender<Arrival>,
+        inputs: &Inputs,
         stop: &Stop,
         faults: &Faults,
     ) -> Result<Self, Fault> {
@@ -121,7 +121,7 @@ struct Thread {
     pace: Pace,
     board: Arc<Board>,
     jobs: Receiver<Option<SearchJob>>,
-    inputs: Sender<Arrival>,
+    inputs: Inputs,
     stop: Stop,
 }
 

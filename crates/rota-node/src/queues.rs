@@ -2,18 +2,19 @@
 //! not bounded here.
 //!
 //! ```text
-//!  doors ──WRITES──► signer ──┐                       ┌──EXECUTION──► executor ──► receipts
-//!    │                        ├──INPUTS──► replica ───┤                  │
-//!    └──READS──► readers      │              ▲  ▲     └──outboxes──► peers
-//!  peers ──CHECKS──► checkers ┘           │  │  └─────────RESULTS────────┘
-//!  readers, driver ──QUESTIONS────────────┘  └ clock
+//!  doors ──────────(signed at once)──────────┐
+//!    ├──WRITES──► signer ──────────────────┐ │            ┌──EXECUTION──► executor ──► receipts
+//!    └──READS──► readers                   ▼ ▼            │                  │
+//!  peers ──CHECKS──► checkers ──────────► INPUTS ──► replica ◄───(results)───┘
+//!    └─────────────(raft's)──────────────────┘ ▲ ▲        │
+//!  readers, driver ──QUESTIONS─────────────────┘ └ clock  └──outboxes──► peers
 //! ```
 //!
 //! What happens when one is full: WRITES and READS refuse the client (53000). CHECKS and INPUTS
-//! make the sender wait, and so, through QUIC's flow control, the peer. An outbox drops its oldest
-//! message: the protocol repeats. The replica never waits for the executor: what does not fit in
-//! EXECUTION stays with it, and until that has drained it takes no more inputs but RESULTS, so the
-//! two can never wait for each other.
+//! make the sender wait, and so, through the flow control of its connection, the peer. An outbox
+//! drops its oldest message: the protocol repeats. The replica never waits for the executor: what
+//! does not fit in EXECUTION stays with it, and until that has drained it takes no more inputs but
+//! results, so the two can never wait for each other.
 
 /// Transactions of this server's clients that wait to be signed: two full blocks of
 /// single-statement transactions.
@@ -48,9 +49,6 @@ pub const AHEAD: usize = 8;
 /// States that wait to be copied, beside the one that is: while one waits, the write-ahead log
 /// grows.
 pub const SNAPSHOTS: usize = 1;
-
-/// Executed blocks whose receipts wait for the replica to write them down.
-pub const RESULTS: usize = 128;
 
 /// Questions about what is not final that wait for the replica's thread: more than there are
 /// readers and clients who ask at once. When it is full the client is refused (53000).

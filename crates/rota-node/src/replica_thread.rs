@@ -4,12 +4,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant as Moment};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, never, select};
+use crossbeam_channel::TrySendError;
 use rota_core::block::Block;
 use rota_core::consensus::Standing;
 use rota_core::error::{Fault, Invalid, Refusal};
+use rota_core::genesis::Method;
 use rota_core::message::{Message, Offer, Recipient};
 use rota_core::replica::{Input, Output};
 use rota_core::time::Instant;
@@ -21,37 +22,38 @@ use rota_store::host::{Host, Io};
 use rota_store::snapshot::swap::Incoming;
 use tokio::sync::mpsc;
 
+use crate::agenda::Orders;
 use crate::anew::Anew;
 use crate::board::Board;
-use crate::checker::Arrival;
 use crate::clock::Clock;
 use crate::executor::{Executed, Job};
+use crate::mailbox::{Mailbox, Post, Wanted};
 use crate::miner::Miner;
 use crate::pending::Pending;
-use crate::queues;
-use crate::threads::{Faults, Stop};
+use crate::threads::Faults;
 use crate::transport::{Room, Transport};
 use crate::unfinal::{Question, Unfinal, Waiting};
 
 /// With nothing to wait for, the thread looks up this seldom; it need not at all.
 const LONG: Duration = Duration::from_secs(3600);
 
+/// Under `raft` nothing that is decided waits for what is executed: the thread takes note of it when
+/// it wakes for something else, or after this.
+const EXECUTED_WAITS: Duration = Duration::from_millis(2);
+
 /// The replica's thread.
 pub(crate) struct ReplicaThread {
     pub(crate) host: Host<ChainDb>,
     pub(crate) clock: Clock,
     pub(crate) board: Arc<Board>,
-    pub(crate) inputs: Receiver<Arrival>,
-    pub(crate) results: Receiver<Executed>,
-    pub(crate) questions: Receiver<Question>,
-    pub(crate) stop: Stop,
+    pub(crate) mailbox: Mailbox,
     pub(crate) outside: Outside,
 }
 
 /// What the replica's outputs reach.
 pub(crate) struct Outside {
     pub(crate) transport: Transport,
-    pub(crate) jobs: Sender<Job>,
+    pub(crate) jobs: Orders,
     pub(crate) pending: Arc<Pending>,
     pub(crate) unfinal: Arc<Unfinal>,
     pub(crate) board: Arc<Board>,
@@ -63,6 +65,8 @@ pub(crate) struct Outside {
     /// Blocks that the executor's queue had no room for: at most what one batch of inputs made
     /// final, since no inputs are taken until they are gone.
     pub(crate) backlog: VecDeque<Job>,
+    /// Blocks that were asked for and are not known to be executed.
+    pub(crate) executing: usize,
     pub(crate) wake: Option<Instant>,
 }
 
@@ -70,57 +74,43 @@ impl ReplicaThread {
     /// The thread's body; `first` are the outputs of the replica's start.
     pub(crate) fn run(mut self, first: Vec<Output>) -> Result<(), Fault> {
         self.host.carry_out(first, &mut self.outside)?;
-        let mut batch = Vec::with_capacity(queues::INPUT_BATCH);
-        while self.wait(&mut batch) {
+        while let Some(Post { results, inputs, questions }) = self.wait() {
+            questions.into_iter().for_each(|question| self.answer(question));
+            let mut batch: Vec<Input> = Vec::with_capacity(results.len() + inputs.len() + 1);
+            batch.extend(results.into_iter().map(|result| self.executed(result)));
+            let mut rooms: Vec<Option<Room>> = Vec::with_capacity(inputs.len());
+            for arrival in inputs {
+                batch.push(arrival.input);
+                rooms.push(arrival.room);
+            }
+            let now = self.clock.now();
+            if self.outside.wake.is_some_and(|at| at <= now.instant) {
+                self.outside.wake = None;
+                batch.push(Input::Woken);
+            }
             self.outside.drain_backlog();
             if self.board.refuse_if_diverged().is_ok() {
-                let (inputs, rooms): (Vec<Input>, Vec<Option<Room>>) =
-                    batch.drain(..).map(|arrival| (arrival.input, arrival.room)).unzip();
-                self.host.handle(self.clock.now(), inputs, &mut self.outside)?;
-                drop(rooms);
+                self.host.handle(now, batch, &mut self.outside)?;
             }
-            batch.clear();
+            drop(rooms);
             self.publish();
         }
         Ok(())
     }
 
-    /// Waits for something to do and puts it into `batch`. False when the server stops.
-    fn wait(&mut self, batch: &mut Vec<Arrival>) -> bool {
+    /// Waits for something to do. Nothing when the server stops.
+    fn wait(&self) -> Option<Post> {
         let held_up = !self.outside.backlog.is_empty();
-        let nothing = never();
-        let inputs = if held_up { &nothing } else { &self.inputs };
-        select! {
-            recv(self.stop.receiver()) -> _ => return false,
-            recv(self.results) -> result => match result {
-                Ok(result) => batch.push(self.executed(result).into()),
-                Err(_) => return false,
-            },
-            recv(inputs) -> input => match input {
-                Ok(input) => batch.push(input),
-                Err(_) => return false,
-            },
-            recv(self.questions) -> question => match question {
-                Ok(question) => self.answer(question),
-                Err(_) => return false,
-            },
-            default(self.patience()) => {}
-        }
-        while let Ok(result) = self.results.try_recv() {
-            batch.push(self.executed(result).into());
-        }
-        while !held_up
-            && batch.len() < queues::INPUT_BATCH
-            && let Ok(input) = self.inputs.try_recv()
-        {
-            batch.push(input);
-        }
-        let now = self.clock.now().instant;
-        if self.outside.wake.is_some_and(|at| at <= now) {
-            self.outside.wake = None;
-            batch.push(Input::Woken.into());
-        }
-        true
+        // What a diverged server has asked for is never executed.
+        let executes = self.outside.executing > 0 && self.board.refuse_if_diverged().is_ok();
+        let can_wait = self.board.method() == Method::Raft && !held_up;
+        let wanted = Wanted { inputs: !held_up, results: !can_wait };
+        let until_woken = self.outside.wake.map_or(LONG, |at| at.since(self.clock.now().instant));
+        let patience = match can_wait && executes {
+            true => until_woken.min(EXECUTED_WAITS),
+            false => until_woken,
+        };
+        self.mailbox.take(wanted, Moment::now() + patience)
     }
 
     /// Tells what is not final. Whoever asked may have gone away.
@@ -135,15 +125,8 @@ impl ReplicaThread {
         }
     }
 
-    /// How long until the replica wants to be woken.
-    fn patience(&self) -> Duration {
-        match self.outside.wake {
-            Some(at) => at.since(self.clock.now().instant),
-            None => LONG,
-        }
-    }
-
     fn executed(&mut self, result: Executed) -> Input {
+        self.outside.executing = self.outside.executing.saturating_sub(1);
         self.host.journal().save_receipts(result.receipts);
         Input::Applied(result.applied)
     }
@@ -189,14 +172,14 @@ impl Io for Outside {
     }
 
     fn apply(&mut self, block: Arc<Block>) {
+        self.executing += 1;
         self.ask(Job::Apply(block));
     }
 
     fn ahead(&mut self, block: Arc<Block>) {
-        // If nobody here waits for what is in it, it is early enough when it is final.
-        let has_room = self.backlog.is_empty() && self.jobs.len() < queues::AHEAD;
-        if has_room && !self.pending.is_empty() {
-            let _ = self.jobs.try_send(Job::Ahead(block));
+        // A later one would have to wait for it, and it is a hint.
+        if self.backlog.is_empty() {
+            self.jobs.expect(block);
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use rota_core::crypto::SecretKey;
 use rota_core::error::Fault;
-use rota_core::genesis::Genesis;
+use rota_core::genesis::{Genesis, Method};
 use rota_core::journal::Recovered;
 use rota_core::members::Members;
 use rota_core::replica::{Input, Output, Replica};
@@ -31,6 +31,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::agenda::{HELD_FOR, agenda};
 use crate::anew::{Anew, Ended, Origin, Past};
 use crate::auth::operator::Operator;
 use crate::auth::{Credentials, Entrance};
@@ -39,10 +40,11 @@ use crate::clock::Clock;
 use crate::config::{ConfigError, HomeLock, PEERS_FILE, ServerConfig, load_genesis, load_key};
 use crate::driver::{Driver, purse_of};
 use crate::executor::{Executor, replay};
+use crate::mailbox::mailbox;
 use crate::miner::Miner;
 use crate::pending::Pending;
 use crate::replica_thread::{Outside, ReplicaThread};
-use crate::signer::{EnvelopeLimits, Signer};
+use crate::signer::{EnvelopeLimits, Pen, Signer};
 use crate::snapshots::Maker;
 use crate::threads::{Faults, StopSender};
 use crate::tls::Tls;
@@ -464,17 +466,23 @@ impl Parts {
             replica.status(clock.now()),
         ));
         let pending = Arc::new(Pending::new(self.genesis.chain_id(), self.key.public()));
+        let (mailbox, inputs, executed, asking) = mailbox();
+        let verifier = Verifier::new(&self.genesis, self.members.clone());
         let (inboxes, votes, blocks) = Inboxes::new();
+        let inboxes = inboxes.with(checker::shortcut(verifier, inputs.clone()));
         let transport = self.transport(inboxes, board.clone()).await?;
-        let (inputs, replica_inputs) = bounded(queues::INPUTS);
-        let (jobs, executor_jobs) = bounded(queues::EXECUTION);
-        let (executed, results) = bounded(queues::RESULTS);
-        let (asking, questions) = bounded(queues::QUESTIONS);
+        let patience = match self.genesis.method {
+            Method::Raft => HELD_FOR,
+            _ => Duration::ZERO,
+        };
+        let (agenda, jobs, haste) = agenda(pending.clone(), patience);
         let unfinal = Unfinal::new(board.chain, inputs.clone(), asking, pending.clone());
         let unfinal = Arc::new(unfinal);
         let (writes, signer_writes) = bounded(queues::WRITES);
         let (reads, reader_jobs) = bounded(queues::READS);
-        let (stop_sender, stop) = threads::stop();
+        let (mut stop_sender, stop) = threads::stop();
+        stop_sender.also(mailbox.closer());
+        stop_sender.also(agenda.closer());
         let (faults, raised) = threads::faults();
         let (anew_sender, anew) = mpsc::channel(1);
         let (maker, making) = Maker::start(snapshots, &stop, &faults)?;
@@ -492,27 +500,25 @@ impl Parts {
             anew: anew_sender,
             faults: faults.clone(),
             backlog: VecDeque::new(),
+            executing: 0,
             wake: None,
         };
         let replica_thread = ReplicaThread {
             host: Host::new(replica, chain),
             clock,
             board: board.clone(),
-            inputs: replica_inputs,
-            results,
-            questions,
-            stop: stop.clone(),
+            mailbox,
             outside,
         };
         let limits = EnvelopeLimits::new(&self.genesis);
-        let signer = Signer {
+        let pen = Pen {
             key: self.key.clone(),
             board: board.clone(),
             pending: pending.clone(),
-            writes: signer_writes,
             inputs: inputs.clone(),
-            limits,
+            expiry: limits.patience.expiry,
         };
+        let signer = Signer { pen: pen.clone(), writes: signer_writes, limits };
         let access = state.access();
         let drafts = Drafts::new(&self.origin.home, &self.genesis, access.clone());
         let executor = Executor {
@@ -520,11 +526,10 @@ impl Parts {
             drafts: drafts.clone(),
             board: board.clone(),
             pending: pending.clone(),
-            jobs: executor_jobs,
+            agenda,
             results: executed,
             maker,
-            stop: stop.clone(),
-            to_come: VecDeque::new(),
+            held: Vec::new(),
         };
         readers::start(&self.origin.home, &reader_jobs, (&unfinal, &board), &access)?;
         for (name, inbox) in [("check-votes", votes), ("check-blocks", blocks)] {
@@ -545,8 +550,8 @@ impl Parts {
         let driver = Driver::new(
             board,
             pending.clone(),
-            unfinal,
-            writes,
+            (unfinal, haste),
+            (pen, writes),
             reads,
             limits,
             (drafts, access.clone(), purse),

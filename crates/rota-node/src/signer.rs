@@ -1,12 +1,13 @@
 //! Step 2: transactions of this server's clients become envelopes signed with its key.
 //!
-//! A lone write is signed at once. While some are in flight, those that come are gathered for a
-//! moment: one signature for all of them here, and one to verify on every other server.
+//! A lone write is signed at once, by the task of whoever asks for it. While some are in flight,
+//! those that come are gathered for a moment by a thread of their own: one signature for all of them
+//! here, and one to verify on every other server.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TrySendError};
 use rota_core::crypto::SecretKey;
 use rota_core::error::Fault;
 use rota_core::genesis::Genesis;
@@ -16,8 +17,8 @@ use rota_core::transaction::{Envelope, Expiry, MAX_ENVELOPE_BYTES, Transaction};
 use rota_core::types::Height;
 
 use crate::board::Board;
-use crate::checker::Arrival;
 use crate::driver::{ENVELOPE_FRAME_BYTES, Patience, QueuedWrite};
+use crate::mailbox::Inputs;
 use crate::pending::Pending;
 
 /// An envelope's expiry in blocks: far more than can be made until its time has passed, so that the
@@ -34,6 +35,9 @@ const GATHERED_BYTES: usize = 256 << 10;
 /// With fewer transactions in flight than this, a write is signed at once.
 const EAGER: usize = 4;
 
+/// A larger write is signed by the signer's thread: hashing it takes longer than the way there.
+const LONE_BYTES: usize = 64 << 10;
+
 /// With more, it waits this long for each in flight: the fuller the server, the longer a block
 /// takes, and the more there is to gather.
 const GATHER: Duration = Duration::from_micros(50);
@@ -41,13 +45,61 @@ const GATHER: Duration = Duration::from_micros(50);
 /// The longest that a write waits for others: a part of the time that a block of many takes.
 const MOST_GATHER: Duration = Duration::from_millis(5);
 
-/// Signs until no more writes come or nobody wants them.
-pub(crate) struct Signer {
+/// Signs with this server's key.
+#[derive(Clone)]
+pub(crate) struct Pen {
     pub(crate) key: SecretKey,
     pub(crate) board: Arc<Board>,
     pub(crate) pending: Arc<Pending>,
+    pub(crate) inputs: Inputs,
+    /// How long what is signed is good for.
+    pub(crate) expiry: Duration,
+}
+
+/// What was not signed, or was and did not reach the replica.
+pub(crate) enum Unsent {
+    /// So much is in flight that it is worth gathering some.
+    Later(Box<QueuedWrite>),
+    /// The replica has no room for it.
+    Full,
+    /// The replica is gone.
+    Gone,
+}
+
+impl Pen {
+    /// Signs a lone write and hands it over at once.
+    pub(crate) fn sign_lone(&self, write: QueuedWrite) -> Result<(), Unsent> {
+        if self.pending.in_flight() >= EAGER || write.bytes > LONE_BYTES {
+            return Err(Unsent::Later(Box::new(write)));
+        }
+        let Some(envelope) = self.sign(vec![write]) else { return Ok(()) };
+        self.inputs.try_send(Input::Submit(envelope).into()).map_err(|error| match error {
+            TrySendError::Full(_) => Unsent::Full,
+            TrySendError::Disconnected(_) => Unsent::Gone,
+        })
+    }
+
+    /// One envelope of all that somebody still waits for, if there is any.
+    fn sign(&self, gathered: Vec<QueuedWrite>) -> Option<Arc<Envelope>> {
+        let wanted =
+            |write: QueuedWrite| self.pending.signed(&write.id).then_some(write.transaction);
+        let transactions: Vec<Transaction> = gathered.into_iter().filter_map(wanted).collect();
+        if transactions.is_empty() {
+            return None;
+        }
+        let (height, time): (Height, Time) = self.board.chain_now();
+        let expiry = Expiry {
+            height: Height(height.0.saturating_add(EXPIRY_BLOCKS)),
+            time: time.plus(self.expiry),
+        };
+        Some(Arc::new(Envelope::sign(self.board.chain, &self.key, expiry, transactions)))
+    }
+}
+
+/// Gathers and signs until no more writes come or nobody wants them.
+pub(crate) struct Signer {
+    pub(crate) pen: Pen,
     pub(crate) writes: Receiver<QueuedWrite>,
-    pub(crate) inputs: Sender<Arrival>,
     pub(crate) limits: EnvelopeLimits,
 }
 
@@ -95,7 +147,7 @@ impl Signer {
 
     /// What goes into the next envelope, and a write that was taken and did not fit.
     fn gather(&self, first: QueuedWrite) -> (Vec<QueuedWrite>, Option<QueuedWrite>) {
-        let in_flight = self.pending.in_flight();
+        let in_flight = self.pen.pending.in_flight();
         let wait = GATHER.saturating_mul(u32::try_from(in_flight).unwrap_or(u32::MAX));
         let deadline = (in_flight >= EAGER).then(|| Instant::now() + wait.min(MOST_GATHER));
         let mut bytes = first.bytes;
@@ -117,18 +169,7 @@ impl Signer {
 
     /// Signs and hands over. False when the replica is gone.
     fn submit(&self, gathered: Vec<QueuedWrite>) -> bool {
-        let wanted =
-            |write: QueuedWrite| self.pending.signed(&write.id).then_some(write.transaction);
-        let transactions: Vec<Transaction> = gathered.into_iter().filter_map(wanted).collect();
-        if transactions.is_empty() {
-            return true;
-        }
-        let (height, time): (Height, Time) = self.board.chain_now();
-        let expiry = Expiry {
-            height: Height(height.0.saturating_add(EXPIRY_BLOCKS)),
-            time: time.plus(self.limits.patience.expiry),
-        };
-        let envelope = Envelope::sign(self.board.chain, &self.key, expiry, transactions);
-        self.inputs.send(Input::Submit(Arc::new(envelope)).into()).is_ok()
+        let Some(envelope) = self.pen.sign(gathered) else { return true };
+        self.pen.inputs.send(Input::Submit(envelope).into()).is_ok()
     }
 }

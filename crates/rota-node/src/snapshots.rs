@@ -46,6 +46,11 @@ impl Maker {
         Ok((Self { snapshots, jobs }, thread))
     }
 
+    /// Whether a copy is made after this height.
+    pub(crate) fn is_due(&self, height: Height) -> bool {
+        self.snapshots.is_due(height)
+    }
+
     /// The block of this height is executed: now is the time for a copy, if one is due. Where the
     /// last one is still being made there is none.
     pub(crate) fn executed(&self, height: Height) {

@@ -10,9 +10,12 @@ use tokio::sync::mpsc;
 const FAULTS: usize = 8;
 
 /// Told to all threads at once, by being dropped.
-pub struct StopSender(
-    #[expect(dead_code, reason = "what counts is when it is dropped")] Sender<()>,
-);
+pub struct StopSender {
+    #[expect(dead_code, reason = "what counts is when it is dropped")]
+    sender: Sender<()>,
+    /// For threads that sleep over something else.
+    also: Vec<Box<dyn FnOnce() + Send + Sync>>,
+}
 
 /// Hears that the server stops.
 #[derive(Clone)]
@@ -21,7 +24,20 @@ pub struct Stop(Receiver<()>);
 /// A pair of them.
 pub fn stop() -> (StopSender, Stop) {
     let (sender, receiver) = bounded(0);
-    (StopSender(sender), Stop(receiver))
+    (StopSender { sender, also: Vec::new() }, Stop(receiver))
+}
+
+impl StopSender {
+    /// Does this, too, when the server stops.
+    pub fn also(&mut self, wake: impl FnOnce() + Send + Sync + 'static) {
+        self.also.push(Box::new(wake));
+    }
+}
+
+impl Drop for StopSender {
+    fn drop(&mut self) {
+        self.also.drain(..).for_each(|wake| wake());
+    }
 }
 
 impl Stop {

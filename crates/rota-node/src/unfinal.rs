@@ -19,8 +19,8 @@ use rota_core::transaction::Envelope;
 use rota_core::types::{ChainId, Height, TransactionId};
 use tokio::sync::oneshot;
 
-use crate::checker::Arrival;
 use crate::driver::{busy, stopping};
+use crate::mailbox::{Inputs, Questions};
 use crate::pending::Pending;
 
 /// How long a linearizable read waits for the replica's word, which comes sooner as a rule, good or
@@ -56,8 +56,8 @@ pub(crate) struct Waiting {
 /// Asks, and is told.
 pub(crate) struct Unfinal {
     chain: ChainId,
-    inputs: Sender<Arrival>,
-    questions: Sender<Question>,
+    inputs: Inputs,
+    questions: Questions,
     pending: Arc<Pending>,
     reads: Mutex<HashMap<u64, oneshot::Sender<Result<Height, Refusal>>>>,
     seen: Mutex<Seen>,
@@ -85,8 +85,8 @@ impl Drop for Place<'_> {
 impl Unfinal {
     pub(crate) fn new(
         chain: ChainId,
-        inputs: Sender<Arrival>,
-        questions: Sender<Question>,
+        inputs: Inputs,
+        questions: Questions,
         pending: Arc<Pending>,
     ) -> Self {
         let (reads, seen) = (Mutex::default(), Mutex::default());
