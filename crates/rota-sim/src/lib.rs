@@ -123,6 +123,8 @@ pub enum Fault {
     Ahead,
     /// Another block than the one that was executed ahead became final.
     Replaced,
+    /// A block that was executed was not committed at once.
+    Held,
 }
 
 impl Fault {
@@ -156,7 +158,7 @@ impl Fault {
     ];
 
     /// Every kind that a swarm of `raft` must meet.
-    pub const RAFT: [Self; 21] = [
+    pub const RAFT: [Self; 22] = [
         Self::Crash,
         Self::CrashAtOutput,
         Self::CrashAll,
@@ -178,6 +180,7 @@ impl Fault {
         Self::ReadRefused,
         Self::Ahead,
         Self::Replaced,
+        Self::Held,
     ];
 
     /// Every kind that a swarm of `pow` must meet.

@@ -142,6 +142,8 @@ pub struct Running {
     pub to_apply: VecDeque<Arc<Block>>,
     /// Blocks that are not final, by rising height.
     pub to_come: VecDeque<Arc<Block>>,
+    /// What is executed and not committed.
+    pub held: Vec<Replayed>,
     /// Which of them is executed.
     pub ahead: Option<BlockId>,
     /// What has arrived.
@@ -378,6 +380,7 @@ impl Server {
             drafts,
             to_apply: VecDeque::new(),
             to_come: VecDeque::new(),
+            held: Vec::new(),
             ahead: None,
             inbox: Vec::new(),
             scheduled: false,
@@ -446,6 +449,11 @@ impl Server {
             Some((state, fault)) => state.restore(&self.home).map(|()| Some(fault)),
             None => Ok(killed.map(|_| crate::Fault::Killed)),
         }
+    }
+
+    /// Whether a snapshot is made after this height.
+    pub fn is_snapshot_due(&self, height: Height) -> bool {
+        self.running.as_ref().is_some_and(|running| running.snapshots.is_due(height))
     }
 
     /// Makes a snapshot, if one is due.

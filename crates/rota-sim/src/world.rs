@@ -35,6 +35,9 @@ use crate::server::{Ears, Effect, Sent, Server, Timed, Work};
 use crate::trace::{Brief, Trace};
 use crate::{Counters, Fault, Micros};
 
+/// So many executed blocks are committed at once.
+const MOST_HELD: usize = 8;
+
 /// More events than this in one run: something feeds itself.
 const MAX_EVENTS: u64 = 10_000_000;
 
@@ -439,25 +442,47 @@ impl World {
         if running.ahead.take().is_some_and(|ahead| ahead != id) {
             self.met.borrow_mut().count(Fault::Replaced);
         }
-        match running.state.apply(&block) {
+        let height = block.header.height;
+        match running.state.hold(&block) {
             Err(RealFault::Diverged(what)) => return self.diverge(server, what),
             Err(fault) => self.stopped_by(server, &fault),
             Ok(applied) => {
-                running.chain_db.borrow_mut().save_receipts(applied.receipts.clone());
-                there.keep_state();
-                if let Err(fault) = there.make_snapshot(applied.applied.height) {
-                    self.stopped_by(server, &fault);
-                    return;
+                running.held.push((block, applied));
+                let is_full = running.held.len() >= MOST_HELD;
+                if is_full || !more || there.is_snapshot_due(height) {
+                    self.commit(server, height);
+                } else {
+                    self.met(Fault::Held);
                 }
-                let reached = applied.applied;
-                self.applied(server, &block, applied);
-                self.give(server, Work::Input(Input::Applied(reached)));
             }
         }
         if more {
             self.schedule(self.now + apply, Event::Execute { server, life });
         } else {
             self.look_ahead(server);
+        }
+    }
+
+    /// Commits what is executed, and tells of it.
+    fn commit(&mut self, server: usize, height: Height) {
+        let there = &mut self.servers[server];
+        let Some(running) = &mut there.running else { return };
+        let held = std::mem::take(&mut running.held);
+        if held.is_empty() {
+            return;
+        }
+        let committed = running.state.commit();
+        for (_, applied) in &held {
+            running.chain_db.borrow_mut().save_receipts(applied.receipts.clone());
+        }
+        there.keep_state();
+        if let Err(fault) = committed.and_then(|()| there.make_snapshot(height)) {
+            return self.stopped_by(server, &fault);
+        }
+        for (block, applied) in held {
+            let reached = applied.applied;
+            self.applied(server, &block, applied);
+            self.give(server, Work::Input(Input::Applied(reached)));
         }
     }
 
@@ -472,7 +497,7 @@ impl World {
     /// Executes the block that would be next, if nothing final waits.
     fn look_ahead(&mut self, server: usize) {
         let Some(running) = &mut self.servers[server].running else { return };
-        if !running.to_apply.is_empty() {
+        if !running.to_apply.is_empty() || running.state.holds() {
             return;
         }
         let next = running.state.applied().height.next();
@@ -593,10 +618,12 @@ impl World {
     /// not.
     pub(crate) fn flip_row(&mut self, server: usize) {
         // An open transaction would keep it out.
-        if let Some(running) = &mut self.servers[server].running
-            && let Err(fault) = running.state.forget_ahead()
-        {
-            self.stopped_by(server, &fault);
+        if let Some(running) = &mut self.servers[server].running {
+            let height = running.state.executed().height;
+            if let Err(fault) = running.state.forget_ahead() {
+                self.stopped_by(server, &fault);
+            }
+            self.commit(server, height);
         }
         let path = self.servers[server].home.join("state.db");
         let flipped = rusqlite::Connection::open(path).and_then(|database| {

@@ -67,28 +67,33 @@ pub(crate) struct Mark {
 }
 
 impl StateDb {
-    /// Applies the block after [`Self::applied`], wholly or not at all.
+    /// Applies the block after [`Self::executed`], wholly or not at all; what was held before it is
+    /// committed with it.
     pub fn apply(&mut self, block: &Block) -> Result<AppliedBlock, Fault> {
+        self.commit()?;
         let done = match self.take_ahead(block)? {
             Some(done) => done,
             None => self.execute(block)?,
         };
-        self.commit(done.applied)?;
+        self.settle_remembered();
+        self.write_down(done.applied)?;
         Ok(done)
     }
 
     /// All but the COMMIT: the transaction stays open.
     pub(crate) fn execute(&mut self, block: &Block) -> Result<AppliedBlock, Fault> {
-        if self.applied.height.next() != block.header.height {
+        if self.executed().height.next() != block.header.height {
             return Err(Fault::WrongFiles(format!(
                 "block {} cannot follow height {}",
-                block.header.height, self.applied.height
+                block.header.height,
+                self.executed().height
             )));
         }
         let mut broken_out = BrokenOut::new();
         loop {
-            match self.attempt(block, &broken_out)? {
+            match self.attempt(block, &broken_out).inspect_err(|_| self.spoil())? {
                 Attempt::Done(applied) => return Ok(applied),
+                Attempt::BrokeOut(..) if self.holds() => self.hold_again()?,
                 Attempt::BrokeOut(index, signer, refusal) => {
                     broken_out.insert(index, (signer, refusal));
                 }
@@ -103,7 +108,9 @@ impl StateDb {
         self.capture().events.clear();
         self.schema_touched = false;
         let start = self.mark();
-        self.run_ours("BEGIN IMMEDIATE")?;
+        if !self.holds() {
+            self.run_ours("BEGIN IMMEDIATE")?;
+        }
         self.forget_expired(time)?;
         self.forget_staged(time)?;
         let mut till = self.open_till(header)?;
@@ -124,7 +131,10 @@ impl StateDb {
                         Err(no) => Err(no.refusal),
                         Ok(own) => match self.run(transaction, id, (signer, own), &mut budget)? {
                             Err(Failure::BrokeOut(refusal)) => {
-                                self.abandon(&start)?;
+                                // With blocks before it, all of them begin again.
+                                if !self.holds() {
+                                    self.abandon(&start)?;
+                                }
                                 return Ok(Attempt::BrokeOut(index, signer, refusal));
                             }
                             Err(Failure::Refused(refusal)) => Err(refusal),
@@ -207,9 +217,8 @@ impl StateDb {
     }
 
     /// Everything at once into the file; from now on others see it.
-    fn commit(&mut self, applied: Applied) -> Result<(), Fault> {
+    pub(crate) fn write_down(&mut self, applied: Applied) -> Result<(), Fault> {
         self.run_ours("COMMIT")?;
-        self.settle_remembered();
         self.applied = applied;
         self.view.publish(&self.engine.access);
         self.count_log()

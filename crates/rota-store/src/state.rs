@@ -30,7 +30,7 @@ use rusqlite::types::ValueRef;
 
 use crate::access::{self, Access, View};
 use crate::accounts;
-use crate::ahead::Ahead;
+use crate::ahead::Open;
 use crate::capture::{Capture, RowHasher};
 use crate::determinism::{self, Context};
 use crate::engine::Engine;
@@ -127,9 +127,9 @@ pub struct StateDb {
     pub(crate) remembered: Remembered,
     /// What is committed.
     pub(crate) applied: Applied,
-    /// The next block, if it is executed already; then its transaction is open, and all that is in
-    /// memory, but for `applied` and `view`, is as after it.
-    pub(crate) ahead: Option<Ahead>,
+    /// What is executed beyond that; then a transaction is open, and all that is in memory, but for
+    /// `applied` and `view`, is as after it.
+    pub(crate) open: Open,
     pub(crate) origin: Origin,
     pub(crate) chain: ChainId,
     pub(crate) parameters: Parameters,
@@ -223,7 +223,7 @@ impl StateDb {
             next_transaction: 1,
             remembered: Remembered::default(),
             applied: Applied::default(),
-            ahead: None,
+            open: Open::default(),
             origin,
             chain: genesis.chain_id(),
             parameters: genesis.parameters.clone(),
@@ -298,10 +298,9 @@ impl StateDb {
         self.log.at_copy.saturating_add(self.log.since)
     }
 
-    /// Copies the log into the file, as far as readers let it; not while a block is executed ahead,
-    /// whose transaction is open.
+    /// Copies the log into the file, as far as readers let it; not while a transaction is open.
     pub fn copy_log(&mut self) -> Result<(), Fault> {
-        if self.is_ahead() {
+        if self.is_open() {
             return Ok(());
         }
         let at_copy = self.ours("copying the log into state.db", |connection| {
@@ -322,10 +321,10 @@ impl StateDb {
         if self.log.since >= PAGES_PER_COPY { self.copy_log() } else { Ok(()) }
     }
 
-    /// The root from all rows, and where it differs from what is stored. A block that is executed
-    /// ahead is undone first.
+    /// The root from all rows, and where it differs from what is stored. What is held is
+    /// committed first, and a block ahead is undone.
     pub fn rescan(&mut self) -> Result<Rescan, Fault> {
-        self.forget_ahead()?;
+        self.settle()?;
         let mut trees = BTreeMap::new();
         let mut differing = Vec::new();
         for (_, table) in self.schema.tables() {
