@@ -18,6 +18,9 @@ use crate::failure::Failure;
 use crate::print::{Align, columns, out};
 use crate::trust::Trust;
 
+/// A server's line of text is shown up to so many bytes: it may be anybody's.
+const LONGEST_LINE: usize = 200;
+
 /// The manual's last part.
 pub const HELP: &str = "\
 The genesis says which database it is: its hash is the chain id. A server that is asked for it may \
@@ -148,10 +151,20 @@ async fn fetch(asked: &Join) -> Result<Vec<u8>, Failure> {
     if status == StatusCode::OK {
         return Ok(body.to_vec());
     }
-    let json: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-    let why = json.and_then(|json| Some(json.get("error")?.as_str()?.to_owned()));
-    let why = why.unwrap_or_else(|| format!("the server answers {status}"));
-    Err(Failure::new(format!("{}: {why}", door.url("/chain/genesis"))))
+    Err(Failure::new(format!("{}: {}", door.url("/chain/genesis"), why_not(status, &body))))
+}
+
+/// Why a server gives no genesis, in its own words if there are any: in JSON, or, where it takes
+/// requests over TLS only, a line of text.
+fn why_not(status: StatusCode, body: &[u8]) -> String {
+    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let told = json.and_then(|json| Some(json.get("error")?.as_str()?.to_owned()));
+    let line = std::str::from_utf8(body).ok().map(str::trim);
+    let line = line.filter(|line| {
+        (1..=LONGEST_LINE).contains(&line.len()) && line.chars().all(|letter| !letter.is_control())
+    });
+    told.or_else(|| line.map(str::to_owned))
+        .unwrap_or_else(|| format!("the server answers {status}"))
 }
 
 fn check_chain(asked: &Join, genesis: &Genesis, chain: ChainId) -> Result<(), Failure> {
@@ -240,6 +253,19 @@ mod tests {
     use clap::Parser;
     use rota_core::genesis::{Administrator, FORMAT, Parameters, Pow};
     use rota_core::types::Digest;
+
+    #[test]
+    fn a_server_s_own_words_are_shown_if_they_are_short() {
+        let why = |body: &[u8]| why_not(StatusCode::BAD_REQUEST, body);
+        assert_eq!(why(br#"{"error": "a secret in it"}"#), "a secret in it");
+        assert_eq!(
+            why(b"over TLS only: use https://\xe2\x80\xa6\n"),
+            "over TLS only: use https://…"
+        );
+        for other in [b"".as_slice(), b"<a>\n<b>", b"\x1b[2J", b"\xff", &[b'a'; 1_000]] {
+            assert_eq!(why(other), "the server answers 400 Bad Request");
+        }
+    }
 
     #[derive(Parser)]
     struct Only {

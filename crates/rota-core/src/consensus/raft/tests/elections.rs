@@ -111,7 +111,10 @@ fn who_has_voted_waits_for_whom_it_has_elected() {
     let (mut cluster, leader) = Cluster::with_leader(3);
     let others = wake_together(&mut cluster, leader);
     // Until the votes are on their way, which take long to arrive.
-    let is_vote = |message: &Message| matches!(message, Message::Raft(message) if message.kind == RaftKind::VoteResponse);
+    let is_vote = |message: &Message| match message {
+        Message::Raft(message) => message.kind == RaftKind::VoteResponse,
+        _ => false,
+    };
     while !cluster.flying.iter().any(|flying| is_vote(&flying.message)) {
         let flying = cluster.flying.pop_front().expect("a vote comes");
         cluster.arrive(flying);
