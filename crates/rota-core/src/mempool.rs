@@ -11,9 +11,10 @@
 //!                             in equal parts by the member that sent it
 //! ```
 //!
-//! Under `pow`, where nobody is a member and envelopes stay until their block is `k` deep, everything
-//! but a server's own is in the room beside: each neighbour may fill a quarter of it, each key a
-//! quarter of that, and where it is full the newest of who has most makes room for who has less.
+//! Under `pow`, where nobody is a member and envelopes stay until their block is `k` deep,
+//! everything but a server's own is in the room beside: each neighbour may fill a quarter of it,
+//! each key a quarter of that, and where it is full the newest of who has most makes room for who
+//! has less.
 //!
 //! Keys cost nothing, and who is a user is known at apply only: so what a member forwards counts
 //! against that member, however many keys have signed it. Within such a part no key has more than

@@ -253,16 +253,7 @@ impl ChainDb {
         let (hard_state, proofs) = (self.hard_state()?, self.proofs()?);
         let (is_wiped, distrusted) = (self.is_wiped()?, Vec::new());
         let (roots, goes_back_to) = (Vec::new(), self.goes_back_to());
-        Ok(Recovered {
-            last,
-            tail,
-            hard_state,
-            roots,
-            proofs,
-            goes_back_to,
-            is_wiped,
-            distrusted,
-        })
+        Ok(Recovered { last, tail, hard_state, roots, proofs, goes_back_to, is_wiped, distrusted })
     }
 
     /// The final block of this height, if there is one; not for genesis, which is in no log.

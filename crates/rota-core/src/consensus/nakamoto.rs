@@ -22,8 +22,8 @@
 //!   acknowledged.
 //!
 //! Files: `tree` knows proofs and branches, `sync` talks to neighbours, `mine` asks for blocks to
-//! search for, `pace` says how fast blocks come, `progress` how far a server is that catches up. What is deliberately absent: members, votes, and
-//! any need to know who the others are.
+//! search for, `pace` says how fast blocks come, `progress` how far a server is that catches up.
+//! What is deliberately absent: members, votes, and any need to know who the others are.
 
 mod mine;
 mod pace;

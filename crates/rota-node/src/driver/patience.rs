@@ -49,8 +49,8 @@ impl Patience {
         Self { write, expiry: expiry.min(most) }
     }
 
-    /// How far ahead of the clock an expiry may lie that a client has signed: so that it may stand in
-    /// the next block, whose time is behind the clock.
+    /// How far ahead of the clock an expiry may lie that a client has signed: so that it may stand
+    /// in the next block, whose time is behind the clock.
     pub(crate) fn most_expiry(genesis: &Genesis) -> Duration {
         let most = genesis.parameters.max_expiry();
         let spacing = genesis.pow.as_ref().map_or(0, |pow| pow.spacing_s);

@@ -19,8 +19,8 @@ use crate::work::{
     most_ahead_s,
 };
 
-/// With more proofs beside the main branch, and twice as many as there were when it was last looked,
-/// light branches are forgotten. Each proof has cost the work that was due.
+/// With more proofs beside the main branch, and twice as many as there were when it was last
+/// looked, light branches are forgotten. Each proof has cost the work that was due.
 const MOST_ASIDE: usize = 100_000;
 
 /// So many proofs of a branch are fetched ahead of its blocks, some 150 MB of them: as many as a
