@@ -469,7 +469,7 @@ fn rank(queue: &BTreeMap<u64, u64>, address: IpAddr) -> Option<(usize, Reverse<u
 /// What the kernel is to do for a door and its connections, which have their listener's settings:
 /// to set them for each would be most of what a connection costs that says nothing. It works
 /// without, so failing is no reason not to serve.
-fn adjust(listener: &TcpListener) {
+pub(crate) fn adjust(listener: &TcpListener) {
     let socket = SockRef::from(listener);
     let _ = socket.listen(BACKLOG);
     // Answers are single small packets: waiting for more to send would only delay them.

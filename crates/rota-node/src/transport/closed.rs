@@ -34,7 +34,7 @@ use tokio::time::Instant;
 
 use super::links::Direction;
 use super::{COOL_DOWN, Inboxes, Incoming, Order, Peer, Transport, TransportError};
-use crate::porch::{Guest, Places, Porch};
+use crate::porch::{self, Guest, Places, Porch};
 use greeting::{Refused, Way, Wire};
 use keys::{Allowed, Tls};
 use line::Over;
@@ -78,6 +78,7 @@ impl Door {
     pub(super) async fn open(listen: SocketAddr) -> Result<Self, TransportError> {
         let failed = |error: io::Error| TransportError::Listen(listen, error.to_string());
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        porch::adjust(&listener);
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, address })
     }
