@@ -165,9 +165,19 @@ impl Envelope {
         expiry: Expiry,
         transactions: Vec<Transaction>,
     ) -> Self {
-        let mut envelope =
-            Self { signer: key.public(), expiry, transactions, signature: Signature([0; 64]) };
-        envelope.signature = key.sign(&envelope.signed_bytes(chain));
+        Self::sign_by(chain, key.public(), expiry, transactions, |message| key.sign(message))
+    }
+
+    /// The same by another way to make the signer's signatures (RFC 8032) than [`SecretKey`]'s.
+    pub fn sign_by(
+        chain: ChainId,
+        signer: PublicKey,
+        expiry: Expiry,
+        transactions: Vec<Transaction>,
+        sign: impl FnOnce(&[u8]) -> Signature,
+    ) -> Self {
+        let mut envelope = Self { signer, expiry, transactions, signature: Signature([0; 64]) };
+        envelope.signature = sign(&envelope.signed_bytes(chain));
         envelope
     }
 

@@ -44,7 +44,7 @@ use crate::mailbox::mailbox;
 use crate::miner::Miner;
 use crate::pending::Pending;
 use crate::replica_thread::{Outside, ReplicaThread};
-use crate::signer::{EnvelopeLimits, Pen, Signer};
+use crate::signer::{EnvelopeLimits, Nib, Pen, Signer};
 use crate::snapshots::Maker;
 use crate::threads::{Faults, StopSender};
 use crate::tls::Tls;
@@ -512,7 +512,7 @@ impl Parts {
         };
         let limits = EnvelopeLimits::new(&self.genesis);
         let pen = Pen {
-            key: self.key.clone(),
+            nib: Arc::new(Nib::new(&self.key)?),
             board: board.clone(),
             pending: pending.clone(),
             inputs: inputs.clone(),

@@ -7,14 +7,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::signature::Ed25519KeyPair;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TrySendError};
-use rota_core::crypto::SecretKey;
+use rota_core::crypto::{SecretKey, Signature};
 use rota_core::error::Fault;
 use rota_core::genesis::Genesis;
 use rota_core::replica::Input;
 use rota_core::time::Time;
 use rota_core::transaction::{Envelope, Expiry, MAX_ENVELOPE_BYTES, Transaction};
-use rota_core::types::Height;
+use rota_core::types::{ChainId, Height, PublicKey};
 
 use crate::board::Board;
 use crate::driver::{ENVELOPE_FRAME_BYTES, Patience, QueuedWrite};
@@ -48,12 +49,35 @@ const MOST_GATHER: Duration = Duration::from_millis(5);
 /// Signs with this server's key.
 #[derive(Clone)]
 pub(crate) struct Pen {
-    pub(crate) key: SecretKey,
+    pub(crate) nib: Arc<Nib>,
     pub(crate) board: Arc<Board>,
     pub(crate) pending: Arc<Pending>,
     pub(crate) inputs: Inputs,
     /// How long what is signed is good for.
     pub(crate) expiry: Duration,
+}
+
+/// What makes the signatures: the same as the key's own, as RFC 8032 says which they are, by a
+/// library that takes a third of the time.
+pub(crate) struct Nib {
+    signer: PublicKey,
+    pair: Ed25519KeyPair,
+}
+
+impl Nib {
+    pub(crate) fn new(key: &SecretKey) -> Result<Self, Fault> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&key.to_bytes())
+            .map_err(|error| Fault::WrongFiles(format!("the server's key: {error}")))?;
+        Ok(Self { signer: key.public(), pair })
+    }
+
+    fn sign(&self, chain: ChainId, expiry: Expiry, transactions: Vec<Transaction>) -> Envelope {
+        Envelope::sign_by(chain, self.signer, expiry, transactions, |message| {
+            let mut bytes = [0; 64];
+            bytes.copy_from_slice(self.pair.sign(message).as_ref());
+            Signature(bytes)
+        })
+    }
 }
 
 /// What was not signed, or was and did not reach the replica.
@@ -92,7 +116,7 @@ impl Pen {
             height: Height(height.0.saturating_add(EXPIRY_BLOCKS)),
             time: time.plus(self.expiry),
         };
-        Some(Arc::new(Envelope::sign(self.board.chain, &self.key, expiry, transactions)))
+        Some(Arc::new(self.nib.sign(self.board.chain, expiry, transactions)))
     }
 }
 
@@ -171,5 +195,30 @@ impl Signer {
     fn submit(&self, gathered: Vec<QueuedWrite>) -> bool {
         let Some(envelope) = self.pen.sign(gathered) else { return true };
         self.pen.inputs.send(Input::Submit(envelope).into()).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rota_core::transaction::{Parameters, Settings, Statement};
+
+    #[test]
+    fn its_signatures_are_the_keys_own() {
+        let key = SecretKey::from_bytes([7; 32]);
+        let expiry = Expiry { height: Height(9), time: Time(1_000) };
+        let parameters = Parameters::Positional(Vec::new());
+        let transaction = Transaction {
+            salt: [3; 16],
+            user: "rota".into(),
+            statements: vec![Statement { sql: "SELECT 1".into(), parameters }],
+            settings: Settings::default(),
+            interactive: None,
+        };
+        let chain = ChainId::default();
+        let own = Envelope::sign(chain, &key, expiry, vec![transaction.clone()]);
+        let made = Nib::new(&key).unwrap().sign(chain, expiry, vec![transaction]);
+        assert_eq!(made, own);
+        assert!(made.claim(chain).verify().is_ok());
     }
 }
