@@ -462,8 +462,7 @@ mod tests {
         let (recovered, now) = (Recovered::default(), Now::default());
         let parameters = Parameters::default();
         let electing = Genesis { parameters, ..genesis.clone() };
-        let (replica, _) =
-            Replica::new(&electing, me, recovered, Applied::default(), now).unwrap();
+        let (replica, _) = Replica::new(&electing, me, recovered, Applied::default(), now).unwrap();
         let leaderless = replica.status(now);
         let led = Status { leader: Some(other), ..leaderless.clone() };
         let board = Board::new(&genesis, members, key, config, leaderless.clone());
