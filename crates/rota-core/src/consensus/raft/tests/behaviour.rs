@@ -136,8 +136,7 @@ fn a_leaders_entries_travel_while_it_writes_them() {
 }
 
 #[test]
-fn a_block_is_executed_ahead_while_the_leader_writes_it_and_after_the_others_have_said_that_they_have()
- {
+fn a_leader_executes_ahead_while_it_writes_and_the_others_after_they_have_answered() {
     let (mut cluster, leader) = Cluster::with_leader(3);
     cluster.settle();
     cluster.servers.iter_mut().for_each(|server| server.ahead.clear());

@@ -277,7 +277,10 @@ impl Cluster {
 
     /// A member may execute a block that it has, or is about to have, in its log.
     fn ahead(&mut self, who: usize, block: &Arc<Block>, records: &[Record]) {
-        let is_entry = |record: &Record| matches!(record, Record::Entry(entry) if entry.block.as_ref() == Some(block));
+        let is_entry = |record: &Record| match record {
+            Record::Entry(entry) => entry.block.as_ref() == Some(block),
+            _ => false,
+        };
         let is_written = records.iter().any(is_entry) || self.servers[who].disk.has(block);
         let is_answer = |flying: &Flying| {
             let Message::Raft(message) = &flying.message else { return false };
