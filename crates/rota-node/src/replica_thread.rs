@@ -37,8 +37,8 @@ use crate::unfinal::{Question, Unfinal, Waiting};
 /// With nothing to wait for, the thread looks up this seldom; it need not at all.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// Under `raft` nothing that is decided waits for what is executed: the thread takes note of it when
-/// it wakes for something else, or after this.
+/// Under `raft` nothing that is decided waits for what is executed: the thread takes note of it
+/// when it wakes for something else, or after this.
 const EXECUTED_WAITS: Duration = Duration::from_millis(2);
 
 /// The replica's thread.

@@ -1,8 +1,8 @@
 //! Step 2: transactions of this server's clients become envelopes signed with its key.
 //!
 //! A lone write is signed at once, by the task of whoever asks for it. While some are in flight,
-//! those that come are gathered for a moment by a thread of their own: one signature for all of them
-//! here, and one to verify on every other server.
+//! those that come are gathered for a moment by a thread of their own: one signature for all of
+//! them here, and one to verify on every other server.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
