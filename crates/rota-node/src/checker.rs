@@ -54,6 +54,7 @@ pub fn run(
 /// The way around the checkers' threads, for the task that has read a message: words that stand on
 /// no signature and are quickly checked, `raft`'s, go to the replica from there. All others, wrong
 /// ones too, come back.
+#[expect(clippy::result_large_err, reason = "a message is moved once, either way")]
 pub fn shortcut(verifier: Verifier, inputs: Inputs) -> Shortcut {
     Arc::new(move |incoming| {
         let Incoming::Message(from, message, room) = incoming else { return Err(incoming) };

@@ -122,8 +122,8 @@ impl Drop for Mailbox {
 pub(crate) struct Inputs(Arc<Shared>);
 
 impl Inputs {
-    /// Waits for room. The input comes back when the replica is gone.
-    pub(crate) fn send(&self, input: Arrival) -> Result<(), SendError<Arrival>> {
+    /// Waits for room. An error says that the replica is gone.
+    pub(crate) fn send(&self, input: Arrival) -> Result<(), SendError<()>> {
         let mut waiting = self.0.lock();
         while !waiting.closed && waiting.inputs.len() >= queues::INPUTS {
             waiting.crowd += 1;
@@ -131,7 +131,7 @@ impl Inputs {
             waiting.crowd -= 1;
         }
         if waiting.closed {
-            return Err(SendError(input));
+            return Err(SendError(()));
         }
         waiting.inputs.push_back(input);
         self.0.wake(waiting, |wanted| wanted.inputs);
@@ -139,6 +139,7 @@ impl Inputs {
     }
 
     /// The input comes back when there is no room for it, or nobody to take it.
+    #[expect(clippy::result_large_err, reason = "an input is moved once, either way")]
     pub(crate) fn try_send(&self, input: Arrival) -> Result<(), TrySendError<Arrival>> {
         let mut waiting = self.0.lock();
         if waiting.closed {

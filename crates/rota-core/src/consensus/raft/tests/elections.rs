@@ -36,7 +36,7 @@ fn of_two_that_ask_at_the_same_moment_the_first_in_order_is_elected() {
 fn the_first_in_order_gives_way_to_a_longer_log() {
     let (mut cluster, leader) = Cluster::with_leader(3);
     cluster.pass(200);
-    let mut others = vec![(leader + 1) % 3, (leader + 2) % 3];
+    let mut others = [(leader + 1) % 3, (leader + 2) % 3];
     others.sort_by_key(|&other| cluster.raft(other).node.raft.randomized_election_timeout());
     cluster.cut.insert((leader, others[0]));
     cluster.write(leader, "a");
