@@ -32,6 +32,7 @@ pub mod journal;
 pub mod members;
 pub mod mempool;
 pub mod message;
+pub mod people;
 pub mod replica;
 pub mod time;
 pub mod transaction;

@@ -119,6 +119,26 @@ pub struct RaftMessage {
     pub applied: Applied,
 }
 
+impl RaftMessage {
+    /// Of this kind and term, and with nothing else to say.
+    pub fn new(kind: RaftKind, term: u64) -> Self {
+        Self {
+            kind,
+            term,
+            log_term: 0,
+            index: 0,
+            commit: 0,
+            commit_term: 0,
+            entries: Vec::new(),
+            reject: false,
+            reject_hint: 0,
+            context: Vec::new(),
+            snapshot: None,
+            applied: Applied::default(),
+        }
+    }
+}
+
 /// The longest context of a [`RaftMessage`].
 pub const MAX_RAFT_CONTEXT: usize = 64;
 

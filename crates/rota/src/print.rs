@@ -3,6 +3,8 @@
 
 use std::io::{self, Write};
 
+pub use rota_core::people::thousands;
+
 use crate::failure::Failure;
 
 /// Writes to standard output. When its reader is gone (`rota … | head`), fails quietly.
@@ -83,35 +85,9 @@ pub fn log2(hex: &str) -> f64 {
     if number == 0 { 0.0 } else { (number as f64).log2() + 4.0 * rest.len() as f64 }
 }
 
-/// `1234567` as `1,234,567`.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn thousands_are_marked() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-            (100_000, "100,000"),
-        ] {
-            assert_eq!(thousands(number), text);
-        }
-    }
 
     #[test]
     fn hashes_are_counted_in_thousands_of_thousands() {

@@ -146,7 +146,6 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    use rota_core::block::Applied;
     use rota_core::message::{Fetch, RaftMessage};
     use rota_core::types::Height;
 
@@ -160,20 +159,7 @@ mod tests {
     }
 
     fn raft(kind: RaftKind) -> Message {
-        Message::Raft(Box::new(RaftMessage {
-            kind,
-            term: 1,
-            log_term: 1,
-            index: 1,
-            commit: 1,
-            commit_term: 0,
-            entries: Vec::new(),
-            reject: false,
-            reject_hint: 0,
-            context: Vec::new(),
-            snapshot: None,
-            applied: Applied::default(),
-        }))
+        Message::Raft(Box::new(RaftMessage::new(kind, 1)))
     }
 
     #[test]

@@ -114,7 +114,6 @@ impl Words {
 
 #[cfg(test)]
 mod tests {
-    use rota_core::block::Applied;
     use rota_core::journal::HardState;
 
     use super::*;
@@ -123,20 +122,7 @@ mod tests {
     const OTHER: NodeId = rota_core::types::PublicKey([2; 32]);
 
     fn message(kind: RaftKind, term: u64, index: u64) -> RaftMessage {
-        RaftMessage {
-            kind,
-            term,
-            log_term: 0,
-            index,
-            commit: 0,
-            commit_term: 0,
-            entries: Vec::new(),
-            reject: false,
-            reject_hint: 0,
-            context: Vec::new(),
-            snapshot: None,
-            applied: Applied::default(),
-        }
+        RaftMessage { index, ..RaftMessage::new(kind, term) }
     }
 
     fn says(words: &mut Words, message: &RaftMessage, durable: &Durable) -> Option<&'static str> {

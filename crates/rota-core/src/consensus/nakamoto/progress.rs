@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Nakamoto;
 use crate::consensus::Mining;
+use crate::people::thousands;
 use crate::time::Instant;
 use crate::types::Height;
 
@@ -115,29 +116,5 @@ impl Nakamoto {
             thousands(blocks),
             thousands(since.rate(now, blocks.saturating_sub(since.blocks)))
         ));
-    }
-}
-
-/// A number for people: `1,234,567`.
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::thousands;
-
-    #[test]
-    fn numbers_are_told_in_groups_of_three() {
-        let told = [0, 7, 999, 1_000, 12_345, 1_234_567].map(thousands);
-        assert_eq!(told, ["0", "7", "999", "1,000", "12,345", "1,234,567"]);
     }
 }

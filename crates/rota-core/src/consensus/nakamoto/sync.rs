@@ -150,7 +150,7 @@ impl Neighbours {
     }
 
     /// Whom to ask for a block: whoever told us of it first, unless it does not answer or has been
-    /// asked enough for now; then the others in turn.
+    /// asked as often as it is to be; then the others in turn.
     fn choose_for_body(
         &mut self,
         source: Option<NodeId>,

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::cluster::Cluster;
-use crate::block::Applied;
 use crate::consensus::Event;
 use crate::message::{Message, RaftKind, RaftMessage};
 
@@ -67,20 +66,7 @@ fn after_split_votes_the_next_election_comes_at_once() {
 
 /// What a leader says to its heir.
 fn take_over() -> Message {
-    Message::Raft(Box::new(RaftMessage {
-        kind: RaftKind::TimeoutNow,
-        term: 1,
-        log_term: 0,
-        index: 0,
-        commit: 0,
-        commit_term: 0,
-        entries: Vec::new(),
-        reject: false,
-        reject_hint: 0,
-        context: Vec::new(),
-        snapshot: None,
-        applied: Applied::default(),
-    }))
+    Message::Raft(Box::new(RaftMessage::new(RaftKind::TimeoutNow, 1)))
 }
 
 #[test]

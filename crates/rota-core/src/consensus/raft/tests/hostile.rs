@@ -245,18 +245,10 @@ fn append(index: u64, blocks: &[Arc<Block>]) -> Message {
         .map(|(block, index)| Entry { index, term: 1, block: Some(Arc::clone(block)) })
         .collect();
     Message::Raft(Box::new(RaftMessage {
-        kind: RaftKind::Append,
-        term: 1,
         log_term: 1,
         index,
-        commit: 0,
-        commit_term: 0,
         entries,
-        reject: false,
-        reject_hint: 0,
-        context: Vec::new(),
-        snapshot: None,
-        applied: Applied::default(),
+        ..RaftMessage::new(RaftKind::Append, 1)
     }))
 }
 
