@@ -18,6 +18,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rota_core::crypto::SecretKey;
 use rota_core::genesis::Genesis;
@@ -37,6 +38,12 @@ pub const LOCK_FILE: &str = "lock";
 
 /// Addresses of others that a server found, in a home.
 pub const PEERS_FILE: &str = "peers.json";
+
+/// For how long it may take that a killed process is gone from a home.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between looks at a home that is in use.
+const LOCK_LOOK: Duration = Duration::from_millis(10);
 
 /// No file of ours that a person edits is larger; a larger one is a mistake and is not read.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -298,8 +305,25 @@ pub struct HomeLock {
 
 impl HomeLock {
     /// Takes the home, or says who has it. The lock is the kernel's, so a killed server leaves none
-    /// behind.
+    /// behind; but its files are closed only when it is wholly gone, and that takes a moment.
     pub fn take(home: &Path) -> Result<Self, ConfigError> {
+        Self::take_by(home, Instant::now() + LOCK_PATIENCE)
+    }
+
+    /// The same, and gives up at an instant of one's own.
+    pub fn take_by(home: &Path, deadline: Instant) -> Result<Self, ConfigError> {
+        loop {
+            match Self::try_take(home) {
+                Err(ConfigError::InUse { .. }) if Instant::now() < deadline => {
+                    std::thread::sleep(LOCK_LOOK);
+                }
+                taken => return taken,
+            }
+        }
+    }
+
+    /// Takes the home if nobody has it at this moment.
+    pub fn try_take(home: &Path) -> Result<Self, ConfigError> {
         let path = home.join(LOCK_FILE);
         let mut file = OpenOptions::new()
             .read(true)

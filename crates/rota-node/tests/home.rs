@@ -77,7 +77,7 @@ fn the_key_is_its_owners_only() {
 fn the_second_to_come_hears_who_has_the_home() {
     let home = tempfile::tempdir().unwrap();
     let first = HomeLock::take(home.path()).unwrap();
-    let error = HomeLock::take(home.path()).unwrap_err().to_string();
+    let error = HomeLock::try_take(home.path()).unwrap_err().to_string();
     assert!(error.contains(&std::process::id().to_string()), "{error}");
     assert!(error.contains(&home.path().display().to_string()), "{error}");
     drop(first);

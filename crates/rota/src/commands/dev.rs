@@ -17,10 +17,10 @@ use std::fs::OpenOptions;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rota_core::genesis::Method;
-use rota_node::config::{ConfigError, HomeLock};
+use rota_node::config::{ConfigError, HomeLock, LOCK_PATIENCE};
 use rota_node::transport;
 use tokio::process::{Child, Command};
 
@@ -107,9 +107,10 @@ fn places(servers: u16, offset: u16) -> Result<Vec<Place>, Failure> {
 /// Names every server of this home that runs already: one that `rota start` brought back outlives
 /// the `rota dev` that it came back to.
 fn check_homes(home: &Home, servers: usize) -> Result<(), Failure> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
     let running = (1..=servers).filter_map(|number| {
         let folder = home.server(number);
-        match folder.exists().then(|| HomeLock::take(&folder))? {
+        match folder.exists().then(|| HomeLock::take_by(&folder, deadline))? {
             Err(ConfigError::InUse { pid, .. }) => Some((number, pid)),
             _ => None,
         }

@@ -23,7 +23,7 @@ pub async fn run(asked: Stop) -> Result<(), Failure> {
     let trust = Trust::new(&asked.authority);
     for home in &asked.home {
         let name = home.display().to_string();
-        let gone = || HomeLock::take(home).is_ok();
+        let gone = || HomeLock::try_take(home).is_ok();
         stop(&name, holder(home)?, gone).await?;
     }
     for server in &asked.servers {
@@ -38,7 +38,7 @@ fn holder(home: &Path) -> Result<Pid, Failure> {
     if !home.is_dir() {
         return Err(Failure::new(format!("{}: there is no such folder", home.display())));
     }
-    match HomeLock::take(home) {
+    match HomeLock::try_take(home) {
         Ok(_) => Err(Failure::new(format!("no server runs in {}", home.display()))),
         Err(ConfigError::InUse { pid, .. }) => process(pid.parse().unwrap_or(0)),
         Err(error) => Err(Failure::new(error.to_string())),

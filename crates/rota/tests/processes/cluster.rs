@@ -91,6 +91,11 @@ impl Cluster {
         std::fs::read_to_string(self.folder.path().join("printed")).unwrap_or_default()
     }
 
+    /// Where servers write that were started elsewhere.
+    fn said_elsewhere(&self) -> PathBuf {
+        self.folder.path().join("elsewhere")
+    }
+
     /// What a server says of itself; nothing if it is down.
     pub fn status(&self, server: u16) -> Option<Value> {
         let body = get(4000 + server + self.offset, "/status")?;
@@ -176,13 +181,14 @@ impl Cluster {
     /// `rota start` of a server that is down, as if in another terminal: in another folder, time
     /// zone and language, none of which may make its copy another.
     pub fn start_elsewhere(&mut self, server: u16) {
+        let said = File::options().create(true).append(true).open(self.said_elsewhere());
         let child = rota()
             .args(["start", "--home"])
             .arg(self.home().join(format!("server-{server}")))
             .current_dir("/")
             .envs([("TZ", "Asia/Kolkata"), ("LC_ALL", "tr_TR.UTF-8")])
             .stdin(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(said.expect("a file"))
             .spawn()
             .expect("rota start runs");
         self.elsewhere.push(child);
@@ -227,6 +233,8 @@ impl Drop for Cluster {
                 eprintln!("server {server} logged:");
                 last.iter().rev().for_each(|line| eprintln!("  {line}"));
             }
+            let elsewhere = std::fs::read_to_string(self.said_elsewhere()).unwrap_or_default();
+            eprintln!("started elsewhere:\n{elsewhere}");
         }
         self.resume();
         self.ctrl_c();

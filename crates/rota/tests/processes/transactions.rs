@@ -73,7 +73,10 @@ async fn a_commit_whose_server_is_killed_before_it_answers_happens_once_and_can_
     // With two servers silent nothing becomes final: no answer can come before the kill.
     cluster.pause(&[leader, paused]);
     let commit = tokio::spawn(async move { client.batch_execute("COMMIT").await });
-    until("another server has heard of it", || outcome(&cluster, heir, &id) == "pending");
+    until("another server has heard of it", || {
+        assert!(!commit.is_finished(), "COMMIT was answered before the kill");
+        outcome(&cluster, heir, &id) == "pending"
+    });
     cluster.kill(dies);
     let unanswered = commit.await.expect("a task").expect_err("no answer");
     assert_eq!(code(&unanswered), "no answer");
