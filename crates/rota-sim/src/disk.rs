@@ -182,7 +182,7 @@ impl Journal for SimJournal {
 }
 
 /// The files of a home that a crash leaves.
-const FILES: [&str; 4] = ["state.db", "state.db-wal", "chain.db", "chain.db-wal"];
+const FILES: [&str; 5] = ["state.db", "state.db-wal", "chain.db", "chain.db-wal", "chain.db-redo"];
 
 /// A copy of some files, taken between two SQLite transactions.
 #[derive(Clone)]

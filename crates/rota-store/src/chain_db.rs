@@ -1,6 +1,6 @@
 //! `chain.db`, the durable log: what this server has promised (steps 4 to 7), the final blocks, and
 //! what became of each transaction (step 8). SQLite with `synchronous=FULL`: a commit is one fsync,
-//! and nothing is sent before it.
+//! and nothing is sent before it. `raft`'s entries are flushed to a `redo` log first.
 //!
 //! ```text
 //!   blocks         one row per height ──┐                       visible to clients as chain.blocks
@@ -22,10 +22,11 @@ mod anew;
 mod entries;
 mod offers;
 mod prune;
+mod redo;
 mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -51,6 +52,8 @@ use crate::value::Receipt;
 pub use anew::Rewound;
 use offers::{Named, Offers, named_by};
 use prune::Prune;
+pub(crate) use redo::END as REDO;
+use redo::Redo;
 use writing::{Writing, write_fault};
 
 /// The file's name in a server's home.
@@ -159,8 +162,12 @@ pub struct ChainDb {
     tail_end: Slot,
     /// Waiting for the next append.
     receipts: Vec<Receipt>,
-    /// The same: records on which nothing depends that is sent.
-    notes: Vec<Record>,
+    /// The same, in the order in which they came: entries that are in the redo log, and records on
+    /// which nothing depends that is sent.
+    unwritten: Vec<Record>,
+    /// Where the redo log is, and the log itself, if there is one.
+    redo_path: PathBuf,
+    redo: Option<Redo>,
     /// Receipts on disk that are in no run yet; not known before the first append.
     unsorted: Option<i64>,
     fsyncs: u64,
@@ -212,7 +219,9 @@ impl ChainDb {
             pending: BTreeMap::new(),
             tail_end: Slot(0),
             receipts: Vec::new(),
-            notes: Vec::new(),
+            unwritten: Vec::new(),
+            redo_path: home.join(format!("{FILE}{}", redo::END)),
+            redo: None,
             unsorted: None,
             fsyncs: 0,
             wal,
@@ -223,6 +232,7 @@ impl ChainDb {
         };
         this.check_or_create(&path, is_wiped)?;
         this.load_ends().map_err(|error| Fault::storage(doing(), error))?;
+        this.redo()?;
         Ok(this)
     }
 
@@ -300,19 +310,22 @@ impl ChainDb {
 impl Journal for ChainDb {
     /// One durable transaction, whatever it holds. With nothing to write it does nothing.
     fn append(&mut self, records: &[Record]) -> Result<(), Fault> {
-        if records.is_empty() && self.receipts.is_empty() && self.notes.is_empty() {
+        if records.is_empty() && self.receipts.is_empty() && self.unwritten.is_empty() {
             return Ok(());
         }
-        let behind = !self.can_wait(records);
-        let written = if self.notes.is_empty() || !behind {
-            self.write(records, behind)?
-        } else {
-            self.write(&[self.notes.as_slice(), records].concat(), behind)?
-        };
         self.fsyncs += 1;
-        if behind {
-            self.receipts.clear();
-            self.notes.clear();
+        if self.can_wait(records) && self.log(records)? {
+            self.unwritten.extend_from_slice(records);
+            return Ok(());
+        }
+        let written = match self.unwritten.as_slice() {
+            [] => self.write(records)?,
+            before => self.write(&[before, records].concat())?,
+        };
+        self.receipts.clear();
+        self.unwritten.clear();
+        if let Some(redo) = self.redo.as_mut().filter(|redo| !redo.is_empty()) {
+            redo.begin_again();
         }
         self.unsorted = written.unsorted;
         self.last = written.last;
@@ -326,7 +339,7 @@ impl Journal for ChainDb {
     }
 
     fn note(&mut self, record: Record) {
-        self.notes.push(record);
+        self.unwritten.push(record);
     }
 
     fn serve(&mut self, fetch: &Fetch) -> Result<Option<Message>, Fault> {
@@ -355,7 +368,7 @@ struct Written {
 }
 
 impl ChainDb {
-    fn write(&mut self, records: &[Record], behind: bool) -> Result<Written, Fault> {
+    fn write(&mut self, records: &[Record]) -> Result<Written, Fault> {
         let finality = records.iter().filter_map(|record| match record {
             Record::Finalized { blocks, .. } => {
                 let header = &blocks.last()?.header;
@@ -385,8 +398,7 @@ impl ChainDb {
         let mut gone = writing.empty_tail(last.1).map_err(write_fault)?;
         gone.extend(writing.cut.iter().filter(|id| !writing.new.contains_key(id)));
         let tail_end = writing.tail_end;
-        let receipts = if behind { self.receipts.as_slice() } else { &[] };
-        let unsorted = writing.receipts(receipts, self.unsorted).map_err(write_fault)?;
+        let unsorted = writing.receipts(&self.receipts, self.unsorted).map_err(write_fault)?;
         if self.undone {
             writing.applied_again(&self.receipts).map_err(write_fault)?;
         }
@@ -394,6 +406,9 @@ impl ChainDb {
             self.prune
                 .some(&writing.transaction, writing.height, writing.finalized.len())
                 .map_err(write_fault)?;
+        }
+        if let Some(redo) = self.redo.as_ref().filter(|redo| !redo.is_empty()) {
+            writing.redone(redo.next_generation()).map_err(write_fault)?;
         }
         let Writing { transaction, new, .. } = writing;
         transaction.commit().map_err(write_fault)?;
@@ -513,7 +528,10 @@ impl ChainDb {
         let bytes = self.read("SELECT block FROM rota_bodies WHERE id = ?1", |statement| {
             statement.query_row([&id.0], |row| row.get::<_, Vec<u8>>(0)).optional()
         })?;
-        bytes.map(|bytes| self.checked(id, &bytes)).transpose()
+        match bytes {
+            Some(bytes) => self.checked(id, &bytes).map(Some),
+            None => Ok(self.unwritten_body(id)),
+        }
     }
 
     fn checked(&self, id: BlockId, bytes: &[u8]) -> Result<Arc<Block>, Fault> {

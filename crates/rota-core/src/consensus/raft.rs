@@ -61,12 +61,8 @@ use ticks::Timeouts;
 /// `MAX_ANSWER_BYTES`, and a member that lags must not fill the leader's queue with them.
 const MAX_INFLIGHT: usize = 8;
 
-/// What was noted is written after this, should nothing else be: an fsync when the load ends.
+/// What was noted is written after this, with what is written then or by itself.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
-
-/// The same, when it costs no fsync of its own: until then entries alone are written, which touch
-/// few pages.
-const FLUSH_WITH_OTHERS: Duration = Duration::from_millis(25);
 
 /// The last final block.
 struct Last {
@@ -279,12 +275,10 @@ impl Raft {
         self.carry_out();
     }
 
-    /// What was noted is written by itself when nothing else is.
+    /// What was noted waits no longer.
     fn flush(&mut self) {
         let Some(noted_at) = self.noted_at else { return };
-        let writes = self.actions.iter().any(|action| matches!(action, Action::Persist(_)));
-        let patience = if writes { FLUSH_WITH_OTHERS } else { FLUSH_AFTER };
-        if self.now.instant.since(noted_at) >= patience {
+        if self.now.instant.since(noted_at) >= FLUSH_AFTER {
             self.noted_at = None;
             self.save_hard_state();
         }

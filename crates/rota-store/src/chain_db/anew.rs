@@ -153,7 +153,7 @@ impl ChainDb {
         write().map_err(write_fault)?;
         transaction.commit().map_err(write_fault)?;
         self.fsyncs += 1;
-        (self.receipts, self.notes, self.unsorted) = (Vec::new(), Vec::new(), None);
+        (self.receipts, self.unwritten, self.unsorted) = (Vec::new(), Vec::new(), None);
         self.load_ends().map_err(|error| Fault::storage("reading chain.db", error))?;
         let known: BTreeSet<EnvelopeId> = envelopes.iter().map(|envelope| envelope.id()).collect();
         let of_tail = on_their_way.into_iter().filter(|envelope| !known.contains(&envelope.id()));

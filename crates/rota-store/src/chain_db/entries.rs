@@ -1,6 +1,6 @@
-//! What `raft` keeps in the log (steps 5 to 7): entries of its log in the tail, where a later one
-//! replaces those that stood at its index or after; and finality that is written lazily, since a
-//! final block is on disk as an entry.
+//! What `raft` keeps in the log (steps 5 to 7): entries of its log, first in the redo log and then
+//! in the tail, where a later one replaces those that stood at its index or after; and finality
+//! that is written lazily, since a final block is on disk as an entry.
 
 use std::sync::Arc;
 
@@ -9,13 +9,15 @@ use rota_core::error::Fault;
 use rota_core::journal::{Entry, Record};
 use rota_core::message::{FinalBlocks, MAX_ANSWER_BYTES};
 use rota_core::types::{BlockId, Height, Slot};
+use rusqlite::OptionalExtension;
 
-use super::writing::Writing;
-use super::{ChainDb, Stored, number, unseal};
+use super::redo::Redo;
+use super::writing::{Writing, write_fault};
+use super::{ChainDb, Stored, count, number, unseal};
 use crate::host::Journal;
 
-/// More noted records do not wait: with blocks of 4 MiB, these are 64 MiB.
-const MOST_NOTES: usize = 16;
+/// More records do not wait to be written: each final block has two, its entry and its finality.
+const MOST_UNWRITTEN: usize = 128;
 
 /// More receipts do not wait: some hundred kilobytes, and a run's worth (`sort_receipts`).
 const MOST_RECEIPTS: usize = 4_096;
@@ -45,19 +47,59 @@ impl ChainDb {
         if records.is_empty() { Ok(()) } else { self.append(&records) }
     }
 
-    /// Whether these records are written alone, and what was noted later: entries, on which
-    /// somebody waits, then touch as few pages as can be. Not for long: notes hold whole blocks.
+    /// Whether these records can go into the redo log: entries, on which somebody waits, are then
+    /// one write, and no row.
     pub(super) fn can_wait(&self, records: &[Record]) -> bool {
         let entries = records.iter().all(|record| matches!(record, Record::Entry(_)));
-        let few = self.notes.len() < MOST_NOTES && self.receipts.len() < MOST_RECEIPTS;
+        let few = self.unwritten.len() < MOST_UNWRITTEN && self.receipts.len() < MOST_RECEIPTS;
         entries && few && !records.is_empty()
+    }
+
+    /// Writes entries to the redo log, and makes one for the first of them. False if they have no
+    /// room there.
+    pub(super) fn log(&mut self, entries: &[Record]) -> Result<bool, Fault> {
+        if let Some(redo) = &mut self.redo {
+            return redo.append(entries);
+        }
+        let sql = "SELECT abs(random() / 2)";
+        let generation =
+            self.read(sql, |statement| statement.query_row([], |row| count(row, 0)))?;
+        let mut redo = Redo::create(&self.redo_path, generation)?;
+        // From here on a missing file is a loss, and said so.
+        let sql = "INSERT OR REPLACE INTO rota_about VALUES ('redo', ?1)";
+        self.connection.execute(sql, [number(generation)]).map_err(write_fault)?;
+        let is_written = redo.append(entries)?;
+        self.redo = Some(redo);
+        Ok(is_written)
+    }
+
+    /// Writes down what the redo log has and the tables have not. To be called when the log is
+    /// opened.
+    pub(super) fn redo(&mut self) -> Result<(), Fault> {
+        let sql = "SELECT value FROM rota_about WHERE name = 'redo'";
+        let generation =
+            self.read(sql, |statement| statement.query_row([], |row| count(row, 0)).optional())?;
+        let Some(generation) = generation else { return Ok(()) };
+        let (redo, records) = Redo::open(&self.redo_path, generation)?;
+        self.redo = Some(redo);
+        self.unwritten = records;
+        self.append(&[])
+    }
+
+    /// The block of an entry that is in the redo log only.
+    pub(super) fn unwritten_body(&self, id: BlockId) -> Option<Arc<Block>> {
+        let blocks = self.unwritten.iter().filter_map(|record| match record {
+            Record::Entry(Entry { block, .. }) => block.as_ref(),
+            _ => None,
+        });
+        blocks.rev().find(|block| block.id(self.chain) == id).cloned()
     }
 
     /// Final blocks after this height that are noted and not written yet, if they follow it.
     pub(super) fn noted_after(&self, height: Height) -> Option<FinalBlocks> {
         let (mut answer, mut bytes) = (None, 0_usize);
         let mut next = height.next();
-        for note in &self.notes {
+        for note in &self.unwritten {
             let Record::Finalized { blocks, finality } = note else { continue };
             let news: Vec<Arc<Block>> =
                 blocks.iter().filter(|block| block.header.height >= next).cloned().collect();
@@ -83,15 +125,19 @@ impl ChainDb {
 }
 
 impl Writing<'_> {
-    /// An entry of the log: what stood at its index or after goes.
-    pub(super) fn entry(&mut self, entry: &Entry) -> Result<Stored, Fault> {
-        let Entry { index, term, block } = entry;
-        if Slot(*index) <= self.tail_end {
-            self.cut(Slot(*index)).map_err(super::write_fault)?;
+    /// The tables have what was in the redo log up to this generation.
+    pub(super) fn redone(&self, generation: u64) -> rusqlite::Result<()> {
+        let sql = "INSERT OR REPLACE INTO rota_about VALUES ('redo', ?1)";
+        self.transaction.prepare_cached(sql)?.execute([number(generation)]).map(drop)
+    }
+
+    /// An entry comes to this place of the log: what stood there or after goes.
+    pub(super) fn replace(&mut self, slot: Slot) -> rusqlite::Result<()> {
+        if slot <= self.tail_end {
+            self.cut(slot)?;
         }
-        self.tail_end = Slot(*index);
-        let block = block.as_ref().map(|block| block.id(self.chain));
-        Ok(Stored::Entry { index: *index, term: *term, block })
+        self.tail_end = slot;
+        Ok(())
     }
 
     /// Deletes the tail from this slot on, with its bodies.
@@ -140,7 +186,8 @@ mod tests {
             self.db.recover().unwrap()
         }
 
-        fn bodies(&self) -> i64 {
+        fn bodies(&mut self) -> i64 {
+            self.db.append(&[]).unwrap();
             let sql = "SELECT count(*) FROM rota_bodies";
             self.db.connection.query_row(sql, [], |row| row.get(0)).unwrap()
         }
@@ -193,17 +240,76 @@ mod tests {
     }
 
     #[test]
-    fn what_is_noted_waits_while_entries_come_and_not_for_ever() {
+    fn entries_are_flushed_alone_and_written_with_what_was_noted() {
         let mut t = Fixture::new();
-        for index in 1..=MOST_NOTES as u64 {
-            let block = t.maker.next(index, MOST_NOTES);
+        for index in 1..=MOST_UNWRITTEN as u64 / 2 {
+            let block = t.maker.next(index, MOST_UNWRITTEN);
             t.db.append(&[entry(index, 1, Some(&block))]).unwrap();
             t.db.note(finalized(&block));
-            assert_eq!(t.db.height(), Height(0), "entries are written alone");
+            assert_eq!(t.db.height(), Height(0), "an entry is no row");
+            assert_eq!(t.db.body(block.id(t.db.chain)).unwrap(), Some(block));
         }
         let more = t.maker.next(99, 99);
         t.db.append(&[entry(99, 1, Some(&more))]).unwrap();
-        assert_eq!(t.db.height(), Height(MOST_NOTES as u64));
+        assert_eq!(t.db.height(), Height(MOST_UNWRITTEN as u64 / 2));
+        let tail = t.reopen().tail;
+        assert_eq!(tail, [entry(99, 1, Some(&more))]);
+    }
+
+    #[test]
+    fn entries_that_were_only_flushed_are_there_again() {
+        let mut t = Fixture::new();
+        let (one, other) = (t.maker.next(2, 10), t.maker.next(3, 11));
+        let mut expected = vec![entry(1, 1, None), entry(2, 1, Some(&one))];
+        t.db.append(&expected).unwrap();
+        assert_eq!(t.reopen().tail, expected);
+        expected.push(entry(3, 1, Some(&other)));
+        t.db.append(&expected[2..]).unwrap();
+        assert_eq!(t.reopen().tail, expected);
+        assert_eq!(t.reopen().tail, expected, "once");
+        t.db.append(&[entry(2, 2, None)]).unwrap();
+        expected.splice(1.., [entry(2, 2, None)]);
+        assert_eq!(t.reopen().tail, expected);
+    }
+
+    #[test]
+    fn a_replaced_entry_goes_though_its_successor_is_final_at_once() {
+        let mut t = Fixture::new();
+        let old = [t.maker.next(2, 10), t.maker.next(3, 11)];
+        let replaced = [entry(2, 1, Some(&old[0])), entry(3, 1, Some(&old[1]))];
+        t.db.append(&replaced).unwrap();
+        assert_eq!(t.bodies(), 2);
+        let new = Maker::new(&genesis("entries")).next(2, 12);
+        t.db.append(&[entry(2, 2, Some(&new))]).unwrap();
+        t.db.note(finalized(&new));
+        let state = Record::HardState(HardState::default());
+        t.db.append(&[state]).unwrap();
+        let recovered = t.reopen();
+        assert_eq!(recovered.last.unwrap().0, new);
+        assert_eq!(recovered.tail, []);
+        assert_eq!(t.bodies(), 1);
+    }
+
+    #[test]
+    fn without_its_redo_log_a_log_is_not_whole() {
+        let mut t = Fixture::new();
+        t.db.append(&[entry(1, 1, None)]).unwrap();
+        let path = t.db.redo_path.clone();
+        std::fs::remove_file(&path).unwrap();
+        let refused = ChainDb::open(t.home.path(), &genesis("entries")).err().unwrap();
+        assert!(refused.to_string().contains("chain.db-redo"), "{refused}");
+    }
+
+    #[test]
+    fn a_log_in_the_place_of_a_lost_one_has_nothing_of_it() {
+        let mut t = Fixture::new();
+        t.db.append(&[entry(1, 1, None)]).unwrap();
+        for end in ["", "-wal", "-shm"] {
+            std::fs::remove_file(t.home.path().join(format!("chain.db{end}"))).unwrap();
+        }
+        assert_eq!(t.reopen().tail, []);
+        t.db.append(&[entry(2, 1, None)]).unwrap();
+        assert_eq!(t.reopen().tail, [entry(2, 1, None)]);
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl ChainDb {
         if after < self.last.0 {
             return self.final_after(after);
         }
-        let noted = self.notes.iter().find_map(|record| match record {
+        let noted = self.unwritten.iter().find_map(|record| match record {
             Record::Finalized { blocks, finality } => {
                 let follows = blocks.first()?.header.height == after.next();
                 follows.then(|| FinalBlocks { blocks: blocks.clone(), finality: finality.clone() })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rota_core::block::{Block, Finality, Proposal, Turn};
 use rota_core::codec::encode;
 use rota_core::error::Fault;
-use rota_core::journal::{HardState, Record};
+use rota_core::journal::{Entry, HardState, Record};
 use rota_core::members::Members;
 use rota_core::types::{BlockId, ChainId, Height, Slot};
 use rota_core::work::WorkProof;
@@ -53,6 +53,9 @@ impl Writing<'_> {
         if let Record::HardState(state) = record {
             return self.hard_state(state).map_err(write_fault);
         }
+        if let Record::Entry(entry) = record {
+            self.replace(Slot(entry.index)).map_err(write_fault)?;
+        }
         if record.slot() <= self.final_slot {
             return Ok(());
         }
@@ -75,9 +78,10 @@ impl Writing<'_> {
                 let id = block.id(self.chain);
                 (Stored::Fetched { block: id }, Some((id, block)))
             }
-            Record::Entry(entry) => {
-                let stored = self.entry(entry)?;
-                (stored, entry.block.as_ref().map(|block| (block.id(self.chain), block)))
+            Record::Entry(Entry { index, term, block }) => {
+                let block = block.as_ref().map(|block| (block.id(self.chain), block));
+                let (index, term) = (*index, *term);
+                (Stored::Entry { index, term, block: block.map(|(id, _)| id) }, block)
             }
             Record::Connected { proof, block } => {
                 (Stored::Connected { proof: *proof }, Some((proof.block(), block)))

@@ -192,9 +192,9 @@ pub(crate) fn replace(home: &Path, folder: &Path, name: &str) -> Result<(), Faul
     sync(home)
 }
 
-/// The write-ahead log of a database, and its index.
+/// The write-ahead log of a database, its index, and the redo log before it.
 fn remove_log(home: &Path, name: &str) -> Result<(), Fault> {
-    for end in ["-wal", "-shm"] {
+    for end in ["-wal", "-shm", chain_db::REDO] {
         let path = home.join(format!("{name}{end}"));
         if path.exists() {
             fs::remove_file(&path).map_err(trouble("removing", &path))?;
