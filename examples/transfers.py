@@ -144,6 +144,25 @@ def prepare(bank, accounts):
         connection.execute(f"INSERT INTO accounts VALUES {values} ON CONFLICT DO NOTHING")
 
     bank.run(make)
+    for url in bank.servers:
+        try:
+            while ask(url, lambda it: it.execute("SELECT count(*) FROM accounts").fetchone()[0], 5) < accounts:
+                time.sleep(0.02)
+        except psycopg.Error:
+            pass  # it is down: its clients go elsewhere
+
+
+def ask(url, look, patience=30):
+    """What a server has; its copy may be some blocks behind, and have no tables yet."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            with psycopg.connect(url, autocommit=True) as connection:
+                return look(connection)
+        except psycopg.Error:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
 
 
 def check(bank, names, accounts):
@@ -156,16 +175,7 @@ def check(bank, names, accounts):
             made = {name for (name,) in connection.execute("SELECT name FROM transfers").fetchall()}
             return money, made & names
 
-        patience = time.monotonic() + 30
-        while True:  # a copy may be some blocks behind
-            try:
-                with psycopg.connect(url, autocommit=True) as connection:
-                    (money, count), made = look(connection)
-                    break
-            except psycopg.Error:
-                if time.monotonic() > patience:
-                    raise
-                time.sleep(0.2)
+        (money, count), made = ask(url, look)
         if (money, count) != (BALANCE * accounts, accounts):
             sys.exit(f"server {place + 1}: {money} in {count} accounts; it must be {BALANCE * accounts} in {accounts}")
         sums.append(made)

@@ -196,9 +196,11 @@ impl Program {
             loop {
                 if let SwarmEvent::Behaviour((_, _, StreamEvent::Opened(kind, direction, stream))) =
                     self.swarm.select_next_some().await
-                    && (kind, direction) == (Kind::Votes, Direction::Outgoing)
                 {
-                    return stream;
+                    if (kind, direction) == (Kind::Votes, Direction::Outgoing) {
+                        return stream;
+                    }
+                    self.streams.push(stream);
                 }
             }
         };
