@@ -144,7 +144,7 @@ pub(crate) fn replay(state: &mut StateDb, chain: &mut ChainDb, last: Height) -> 
     if first > last {
         return Err(Fault::WrongFiles(format!(
             "state.db is at height {first}, chain.db only at {last}: they are not of one server, \
-             or chain.db lost blocks; restore both, or start from an empty home under a new key"
+             or chain.db lost blocks; restore both, or remove both and let it follow the others"
         )));
     }
     let mut height = first;

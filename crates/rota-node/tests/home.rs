@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rota_core::genesis::{Administrator, FORMAT, Genesis, Method, Parameters};
 use rota_core::members::Member;
@@ -82,6 +83,19 @@ fn the_second_to_come_hears_who_has_the_home() {
     assert!(error.contains(&home.path().display().to_string()), "{error}");
     drop(first);
     HomeLock::take(home.path()).unwrap();
+}
+
+#[test]
+fn a_home_that_is_let_go_in_a_moment_is_waited_for() {
+    let home = tempfile::tempdir().unwrap();
+    // Each time it is most likely still held when it is asked for.
+    for _ in 0..10 {
+        let held = HomeLock::take(home.path()).unwrap();
+        let lets_go = std::thread::spawn(move || drop(held));
+        let long = Instant::now() + Duration::from_secs(3_600);
+        drop(HomeLock::take_by(home.path(), long).unwrap());
+        lets_go.join().unwrap();
+    }
 }
 
 #[test]

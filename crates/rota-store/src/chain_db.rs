@@ -220,7 +220,7 @@ impl ChainDb {
             tail_end: Slot(0),
             receipts: Vec::new(),
             unwritten: Vec::new(),
-            redo_path: home.join(format!("{FILE}{}", redo::END)),
+            redo_path: home.join(redo::name()),
             redo: None,
             unsorted: None,
             fsyncs: 0,
@@ -232,7 +232,7 @@ impl ChainDb {
         };
         this.check_or_create(&path, is_wiped)?;
         this.load_ends().map_err(|error| Fault::storage(doing(), error))?;
-        this.redo()?;
+        this.write_redone()?;
         Ok(this)
     }
 
@@ -314,7 +314,7 @@ impl Journal for ChainDb {
             return Ok(());
         }
         self.fsyncs += 1;
-        if self.can_wait(records) && self.log(records)? {
+        if self.can_wait(records) && self.flush_alone(records)? {
             self.unwritten.extend_from_slice(records);
             return Ok(());
         }
@@ -625,13 +625,7 @@ impl ChainDb {
     }
 
     fn corrupt(&self, what: &str) -> Fault {
-        Fault::storage(
-            "reading chain.db",
-            format!(
-                "{what} is damaged; this server must not go on with a part of its own log: \
-                 give it a new key and let it catch up from the others"
-            ),
-        )
+        damaged(FILE, what)
     }
 
     /// Copies the write-ahead log into the file when it has grown. Mode PASSIVE waits for nobody;
@@ -666,6 +660,17 @@ fn prepare_connection(connection: &mut Connection, wal: Arc<AtomicI64>) -> rusql
         wal.store(i64::from(pages), Ordering::Relaxed);
         Ok(())
     }))
+}
+
+/// What is in this file is not what was written there.
+fn damaged(file: &str, what: &str) -> Fault {
+    Fault::storage(
+        format!("reading {file}"),
+        format!(
+            "{what} is damaged; this server must not go on with a part of its own log: remove \
+             state.db* and chain.db* from its home, and it follows the others from then on"
+        ),
+    )
 }
 
 /// A number of ours as SQLite stores it. Heights, slots and times are counted or agreed, and stay

@@ -57,7 +57,7 @@ impl ChainDb {
 
     /// Writes entries to the redo log, and makes one for the first of them. False if they have no
     /// room there.
-    pub(super) fn log(&mut self, entries: &[Record]) -> Result<bool, Fault> {
+    pub(super) fn flush_alone(&mut self, entries: &[Record]) -> Result<bool, Fault> {
         if let Some(redo) = &mut self.redo {
             return redo.append(entries);
         }
@@ -75,7 +75,7 @@ impl ChainDb {
 
     /// Writes down what the redo log has and the tables have not. To be called when the log is
     /// opened.
-    pub(super) fn redo(&mut self) -> Result<(), Fault> {
+    pub(super) fn write_redone(&mut self) -> Result<(), Fault> {
         let sql = "SELECT value FROM rota_about WHERE name = 'redo'";
         let generation =
             self.read(sql, |statement| statement.query_row([], |row| count(row, 0)).optional())?;

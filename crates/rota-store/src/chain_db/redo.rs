@@ -23,7 +23,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use rota_core::error::Fault;
 use rota_core::journal::Record;
 
-use super::{seal, unseal};
+use super::{FILE, damaged, seal, unseal};
 
 /// What follows the log's own name, as SQLite's `-wal` does: it belongs to that file.
 pub(crate) const END: &str = "-redo";
@@ -97,7 +97,7 @@ impl Redo {
         // What a crash has torn is the last one.
         let mut behind = (this.end..BYTES).step_by(PAGE).filter_map(|at| frame_at(&bytes, at));
         match behind.any(|(frame, _)| frame.generation == generation) {
-            true => Err(damaged(this.frames)),
+            true => Err(damaged(&name(), &format!("write {}", this.frames))),
             false => Ok((this, records)),
         }
     }
@@ -151,17 +151,12 @@ fn frame_at(bytes: &[u8], at: usize) -> Option<(Frame, usize)> {
 }
 
 fn fault(doing: &str, error: io::Error) -> Fault {
-    Fault::storage(format!("{doing} {}{END}", super::FILE), error)
+    Fault::storage(format!("{doing} {}", name()), error)
 }
 
-fn damaged(number: u64) -> Fault {
-    Fault::storage(
-        format!("reading {}{END}", super::FILE),
-        format!(
-            "write {number} is damaged; this server must not go on with a part of its own log: \
-             give it a new key and let it catch up from the others"
-        ),
-    )
+/// The file's name in a server's home.
+pub(super) fn name() -> String {
+    format!("{FILE}{END}")
 }
 
 #[cfg(test)]
