@@ -14,7 +14,7 @@ use crate::work::{Anchor, Difficulty, Retarget, Unusable};
 
 /// The version of everything that is signed, hashed or encoded. A server with another one does not
 /// start.
-pub const FORMAT: u16 = 4;
+pub const FORMAT: u16 = 5;
 
 /// The largest reward and fee: balances are SQLite integers, and 2⁶³ of the smallest unit are not
 /// found in a million blocks.

@@ -77,7 +77,7 @@ const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
 
 const SCHEMA: &str = "
 CREATE TABLE rota_about (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE rota_bodies (id BLOB PRIMARY KEY, block BLOB NOT NULL);
+CREATE TABLE rota_bodies (slot INTEGER, id BLOB, block BLOB NOT NULL, PRIMARY KEY (slot, id));
 CREATE TABLE blocks (
     height INTEGER PRIMARY KEY, slot INTEGER NOT NULL, epoch INTEGER NOT NULL,
     leader TEXT NOT NULL, turn TEXT NOT NULL, time TEXT NOT NULL, time_ms INTEGER NOT NULL,
@@ -113,6 +113,14 @@ CREATE TABLE undone (
 CREATE INDEX rota_undone ON undone (key);
 ";
 
+/// Under `pow` old blocks are asked for by id, headers first; under no other method: an index of
+/// hashes would have each block touch a page of its own, the more the longer the chain.
+const IDS: &str = "CREATE INDEX rota_ids ON blocks (id)";
+
+/// Where there is no such index, so many of the newest final blocks are found by id: who asks was
+/// told of one a moment ago.
+const FOUND_BY_ID: u64 = 1_000;
+
 /// The tables of which clients may read all columns; the others have names that no table of a
 /// client can have, since the authorizer is not always told which file a table is in. They are
 /// not views of private ones, since SQLite's authorizer can not tell a view from a subquery of the
@@ -145,7 +153,7 @@ SELECT height, position, sqlstate, message FROM (
 LEFT JOIN chain.rota_messages USING (height, position)
 ORDER BY height DESC, position DESC LIMIT 1";
 
-/// An answer holds no more blocks than this, however small they are: each is looked up by its hash,
+/// An answer holds no more blocks than this, however small they are: each is looked up for itself,
 /// some ten microseconds from memory and a hundred from a disk, while the replica waits.
 const MAX_ANSWER_BLOCKS: usize = 1_000;
 
@@ -254,7 +262,7 @@ impl ChainDb {
         let mut bodies = BTreeMap::new();
         for (slot, bytes) in self.stored_tail()? {
             let stored = unseal(&bytes).ok_or_else(|| self.corrupt("tail"))?;
-            let record = self.restore(stored, &mut bodies)?;
+            let record = self.restore(slot, stored, &mut bodies)?;
             if record.slot() != slot {
                 return Err(self.corrupt("tail (slot)"));
             }
@@ -268,12 +276,13 @@ impl ChainDb {
 
     /// The final block of this height, if there is one; not for genesis, which is in no log.
     pub fn final_block(&mut self, height: Height) -> Result<Option<Arc<Block>>, Fault> {
-        let sql = "SELECT id FROM blocks WHERE height = ?1";
-        let id = self.read(sql, |statement| {
-            statement.query_row([number(height.0)], |row| block_id(row, 0)).optional()
+        let sql = "SELECT slot, id FROM blocks WHERE height = ?1";
+        let found = self.read(sql, |statement| {
+            let read = |row: &Row<'_>| Ok((Slot(count(row, 0)?), block_id(row, 1)?));
+            statement.query_row([number(height.0)], read).optional()
         })?;
-        let Some(id) = id else { return Ok(None) };
-        let block = self.body(id)?.ok_or_else(|| self.corrupt("bodies (missing)"))?;
+        let Some((slot, id)) = found else { return Ok(None) };
+        let block = self.body(slot, id)?.ok_or_else(|| self.corrupt("bodies (missing)"))?;
         if block.header.height != height {
             return Err(self.corrupt("blocks (height)"));
         }
@@ -348,7 +357,7 @@ impl Journal for ChainDb {
                 Some(blocks) => Ok(Some(Message::Final(blocks))),
                 None => self.blocks_or_offer(*height),
             },
-            Fetch::Block(id) => Ok(self.body(*id)?.map(Message::Pending)),
+            Fetch::Block(id) => Ok(self.body_by_id(*id)?.map(Message::Pending)),
             Fetch::Chunk { height, number } => Ok(self.chunk(*height, *number)),
             // Core keeps certificates of slots that are not final, and all proofs.
             Fetch::CertificatesAfter(_) | Fetch::ProofsAfter(_) => Ok(None),
@@ -454,6 +463,9 @@ impl ChainDb {
     fn create(&mut self, is_wiped: bool) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         transaction.execute_batch(SCHEMA)?;
+        if self.members.is_none() {
+            transaction.execute_batch(IDS)?;
+        }
         transaction.execute("INSERT INTO rota_about VALUES ('format', ?1)", [FORMAT])?;
         transaction
             .execute("INSERT INTO rota_about VALUES ('chain', ?1)", [self.chain.to_string()])?;
@@ -494,6 +506,7 @@ impl ChainDb {
     /// A record with its block put back; several records of one block share it.
     fn restore(
         &self,
+        slot: Slot,
         stored: Stored,
         bodies: &mut BTreeMap<BlockId, Arc<Block>>,
     ) -> Result<Record, Fault> {
@@ -501,7 +514,7 @@ impl ChainDb {
             if let Some(block) = bodies.get(&id) {
                 return Ok(block.clone());
             }
-            let block = self.body(id)?.ok_or_else(|| self.corrupt("bodies (missing)"))?;
+            let block = self.body(slot, id)?.ok_or_else(|| self.corrupt("bodies (missing)"))?;
             bodies.insert(id, block.clone());
             Ok(block)
         };
@@ -524,14 +537,37 @@ impl ChainDb {
     }
 
     /// A block of the tail or of the chain, checked against its id.
-    fn body(&self, id: BlockId) -> Result<Option<Arc<Block>>, Fault> {
-        let bytes = self.read("SELECT block FROM rota_bodies WHERE id = ?1", |statement| {
-            statement.query_row([&id.0], |row| row.get::<_, Vec<u8>>(0)).optional()
+    fn body(&self, slot: Slot, id: BlockId) -> Result<Option<Arc<Block>>, Fault> {
+        let sql = "SELECT block FROM rota_bodies WHERE slot = ?1 AND id = ?2";
+        let bytes = self.read(sql, |statement| {
+            let key = (number(slot.0), &id.0);
+            statement.query_row(key, |row| row.get::<_, Vec<u8>>(0)).optional()
         })?;
-        match bytes {
-            Some(bytes) => self.checked(id, &bytes).map(Some),
-            None => Ok(self.unwritten_body(id)),
+        bytes.map(|bytes| self.checked(id, &bytes)).transpose()
+    }
+
+    /// The same where its slot is not known: one of the tail, or final and found by id.
+    fn body_by_id(&self, id: BlockId) -> Result<Option<Arc<Block>>, Fault> {
+        if let Some(block) = self.unwritten_body(id) {
+            return Ok(Some(block));
         }
+        let slot = match self.pending.get(&id) {
+            Some(slot) => Some(*slot),
+            None => self.final_slot(id)?,
+        };
+        slot.map_or(Ok(None), |slot| self.body(slot, id))
+    }
+
+    fn final_slot(&self, id: BlockId) -> Result<Option<Slot>, Fault> {
+        let lowest = match self.members.is_none() {
+            true => 0,
+            false => self.last.0.0.saturating_sub(FOUND_BY_ID),
+        };
+        let sql = "SELECT slot FROM blocks WHERE id = ?1 AND height > ?2";
+        self.read(sql, |statement| {
+            let key = (id.to_string(), number(lowest));
+            statement.query_row(key, |row| count(row, 0).map(Slot)).optional()
+        })
     }
 
     fn checked(&self, id: BlockId, bytes: &[u8]) -> Result<Arc<Block>, Fault> {
@@ -585,7 +621,7 @@ impl ChainDb {
     /// As many blocks as an answer holds, up to the last one among them with a certificate of its
     /// own; and always up to the first such, since an answer must prove something.
     fn final_after(&self, height: Height) -> Result<Option<FinalBlocks>, Fault> {
-        let sql = "SELECT f.height, f.id, f.bytes, c.height IS NOT NULL
+        let sql = "SELECT f.height, f.id, f.bytes, f.slot, c.height IS NOT NULL
             FROM blocks f LEFT JOIN rota_certificates c ON c.height = f.height AND c.height <> ?2
             WHERE f.height > ?1 ORDER BY f.height";
         let base = self.prune.base.unwrap_or_default();
@@ -598,8 +634,8 @@ impl ChainDb {
                 if is_full && proven.is_some() {
                     break;
                 }
-                ids.push(block_id(row, 1)?);
-                if row.get(3)? {
+                ids.push((Slot(count(row, 3)?), block_id(row, 1)?));
+                if row.get(4)? {
                     proven = Some((ids.len(), Height(count(row, 0)?)));
                 }
             }
@@ -607,8 +643,8 @@ impl ChainDb {
         })?;
         let Some((count, last)) = proven else { return Ok(None) };
         let mut blocks = Vec::with_capacity(count);
-        for id in ids.into_iter().take(count) {
-            blocks.push(self.body(id)?.ok_or_else(|| self.corrupt("bodies (missing)"))?);
+        for (slot, id) in ids.into_iter().take(count) {
+            blocks.push(self.body(slot, id)?.ok_or_else(|| self.corrupt("bodies (missing)"))?);
         }
         Ok(Some(FinalBlocks { blocks, finality: self.finality(last)? }))
     }

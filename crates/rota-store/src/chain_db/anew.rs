@@ -133,7 +133,7 @@ impl ChainDb {
             }
             for sql in [
                 "DELETE FROM rota_bodies
-                    WHERE id IN (SELECT unhex(id) FROM blocks WHERE height > ?1)",
+                    WHERE (slot, id) IN (SELECT slot, unhex(id) FROM blocks WHERE height > ?1)",
                 "DELETE FROM blocks WHERE height > ?1",
                 "DELETE FROM rota_certificates WHERE height > ?1",
                 "DELETE FROM receipts WHERE height > ?1",
@@ -146,8 +146,10 @@ impl ChainDb {
                 transaction.execute(sql, [number(height.0)])?;
             }
             // What was beside the blocks that are gone, or above them.
-            transaction
-                .execute("DELETE FROM rota_bodies WHERE id IN (SELECT body FROM rota_tail)", [])?;
+            transaction.execute(
+                "DELETE FROM rota_bodies WHERE (slot, id) IN (SELECT slot, body FROM rota_tail)",
+                [],
+            )?;
             transaction.execute("DELETE FROM rota_tail", [])
         };
         write().map_err(write_fault)?;

@@ -32,10 +32,10 @@ impl ChainDb {
         if executed <= height {
             return Ok(());
         }
-        for (_, bytes) in self.stored_tail()? {
+        for (slot, bytes) in self.stored_tail()? {
             let stored = unseal(&bytes).ok_or_else(|| self.corrupt("tail"))?;
             let Stored::Entry { index, term, block: Some(id) } = stored else { continue };
-            let block = self.body(id)?.ok_or_else(|| self.corrupt("bodies (missing)"))?;
+            let block = self.body(slot, id)?.ok_or_else(|| self.corrupt("bodies (missing)"))?;
             if block.header.height != height.next() || block.header.height > executed {
                 break;
             }
@@ -147,13 +147,12 @@ impl Writing<'_> {
             .prepare_cached("SELECT body FROM rota_tail WHERE slot >= ?1 AND body IS NOT NULL")?;
         let bodies = bodies.query_map([number(from.0)], |row| row.get(0).map(BlockId))?;
         let bodies = bodies.collect::<rusqlite::Result<Vec<_>>>()?;
-        self.transaction
-            .prepare_cached("DELETE FROM rota_tail WHERE slot >= ?1")?
-            .execute([number(from.0)])?;
-        let mut delete =
-            self.transaction.prepare_cached("DELETE FROM rota_bodies WHERE id = ?1")?;
+        for sql in
+            ["DELETE FROM rota_tail WHERE slot >= ?1", "DELETE FROM rota_bodies WHERE slot >= ?1"]
+        {
+            self.transaction.prepare_cached(sql)?.execute([number(from.0)])?;
+        }
         for id in bodies {
-            delete.execute([&id.0])?;
             self.new.remove(&id);
             self.cut.insert(id);
         }
@@ -247,7 +246,7 @@ mod tests {
             t.db.append(&[entry(index, 1, Some(&block))]).unwrap();
             t.db.note(finalized(&block));
             assert_eq!(t.db.height(), Height(0), "an entry is no row");
-            assert_eq!(t.db.body(block.id(t.db.chain)).unwrap(), Some(block));
+            assert_eq!(t.db.body_by_id(block.id(t.db.chain)).unwrap(), Some(block));
         }
         let more = t.maker.next(99, 99);
         t.db.append(&[entry(99, 1, Some(&more))]).unwrap();

@@ -193,7 +193,7 @@ impl ChainDb {
     /// The id and header of a final block, without reading all of it.
     fn header(&self, height: Height) -> Result<Option<(BlockId, Header)>, Fault> {
         let sql = "SELECT f.id, substr(b.block, 1, ?2) FROM blocks f
-            JOIN rota_bodies b ON b.id = unhex(f.id) WHERE f.height = ?1";
+            JOIN rota_bodies b ON b.slot = f.slot AND b.id = unhex(f.id) WHERE f.height = ?1";
         let found = self.read(sql, |statement| {
             let read = |row: &rusqlite::Row<'_>| Ok((block_id(row, 0)?, row.get::<_, Vec<u8>>(1)?));
             statement.query_row([number(height.0), HEADER_BYTES], read).optional()

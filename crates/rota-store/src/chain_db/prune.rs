@@ -119,7 +119,8 @@ impl Prune {
 
     fn delete(&self, transaction: &Transaction<'_>, height: Height) -> rusqlite::Result<()> {
         let tables = [
-            "DELETE FROM rota_bodies WHERE id = (SELECT unhex(id) FROM blocks WHERE height = ?1)",
+            "DELETE FROM rota_bodies
+                WHERE (slot, id) IN (SELECT slot, unhex(id) FROM blocks WHERE height = ?1)",
             "DELETE FROM blocks WHERE height = ?1",
             "DELETE FROM receipts WHERE height = ?1",
             "DELETE FROM rota_messages WHERE height = ?1",

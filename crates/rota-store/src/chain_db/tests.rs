@@ -295,6 +295,27 @@ fn a_block_is_served_by_id_before_and_after_it_is_final() {
 }
 
 #[test]
+fn under_pow_a_block_of_any_age_is_found_by_id() {
+    let closed = genesis("test");
+    let pow = Some(rota_core::genesis::Pow::default());
+    let open = Genesis { method: Method::Pow, pow, members: Vec::new(), ..closed.clone() };
+    for (genesis, expected) in [(closed, None), (open, Some(1))] {
+        let home = tempfile::tempdir().unwrap();
+        let mut db = ChainDb::open(home.path(), &genesis).unwrap();
+        let mut maker = Maker::new(&genesis);
+        let blocks: Vec<_> = (0..=FOUND_BY_ID).map(|slot| maker.next(slot + 1, 1)).collect();
+        let records: Vec<_> = blocks.iter().map(|block| maker.finalized(&[block])).collect();
+        db.append(&records).unwrap();
+        let height = |block: &Arc<Block>| {
+            let found = db.body_by_id(block.id(maker.chain)).unwrap();
+            found.map(|block| block.header.height.0)
+        };
+        assert_eq!(height(&blocks[0]), expected, "{:?}", genesis.method);
+        assert_eq!(height(&blocks[1]), Some(2), "one of the newest");
+    }
+}
+
+#[test]
 fn a_flipped_bit_is_a_fault_and_never_a_shorter_log() {
     for (table, column) in [
         ("rota_bodies", "block"),

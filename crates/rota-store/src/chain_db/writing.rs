@@ -115,8 +115,8 @@ impl Writing<'_> {
             return Ok(());
         }
         self.transaction
-            .prepare_cached("INSERT INTO rota_bodies (id, block) VALUES (?1, ?2)")?
-            .execute(params![id.0, encode(block)])?;
+            .prepare_cached("INSERT INTO rota_bodies (slot, id, block) VALUES (?1, ?2, ?3)")?
+            .execute(params![number(block.header.slot.0), id.0, encode(block)])?;
         self.new.insert(id, block.header.slot);
         Ok(())
     }
@@ -143,7 +143,7 @@ impl Writing<'_> {
             (height, slot, epoch, leader, turn, time, time_ms, transactions, bytes, id)
             SELECT ?1, ?2, ?3, ?4, ?9,
                 strftime('%Y-%m-%d %H:%M:%S', ?5 / 1000, 'unixepoch') || printf('.%03d', ?5 % 1000),
-                ?5, ?6, length(block), ?7 FROM rota_bodies WHERE id = ?8";
+                ?5, ?6, length(block), ?7 FROM rota_bodies WHERE slot = ?2 AND id = ?8";
         let row = params![
             number(header.height.0),
             number(header.slot.0),
@@ -184,15 +184,16 @@ impl Writing<'_> {
         self.transaction
             .prepare_cached("DELETE FROM rota_tail WHERE slot <= ?1")?
             .execute([number(final_slot.0)])?;
-        let mut delete =
-            self.transaction.prepare_cached("DELETE FROM rota_bodies WHERE id = ?1")?;
+        let mut delete = self
+            .transaction
+            .prepare_cached("DELETE FROM rota_bodies WHERE slot = ?1 AND id = ?2")?;
         let mut gone = Vec::new();
         for (&id, &slot) in self.pending.iter().chain(&self.new) {
             if slot > final_slot {
                 continue;
             }
             if !self.finalized.contains(&id) {
-                delete.execute([&id.0])?;
+                delete.execute(params![number(slot.0), id.0])?;
             }
             gone.push(id);
         }

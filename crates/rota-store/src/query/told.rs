@@ -27,8 +27,8 @@ use crate::access::{Caller, text_of};
 const MAX_STATEMENTS_BYTES: usize = 1 << 20;
 
 /// A final block's bytes.
-const FIND_BLOCK: &str = "SELECT block FROM chain.rota_bodies
-    WHERE id = (SELECT unhex(id) FROM chain.blocks WHERE height = ?1)";
+const FIND_BLOCK: &str = "SELECT block FROM chain.blocks f
+    JOIN chain.rota_bodies b ON b.slot = f.slot AND b.id = unhex(f.id) WHERE f.height = ?1";
 
 const FIND_MESSAGE: &str =
     "SELECT message FROM chain.rota_messages WHERE height = ?1 AND position = ?2";
