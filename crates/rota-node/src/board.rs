@@ -21,6 +21,7 @@ use crate::miner::Meter;
 use crate::status::{
     Depth, HeightRoot, Named, PeerStatus, ROOTS_TOLD, ServerStatus, State, WorkStatus,
 };
+use crate::told::Told;
 use crate::transport::Observer;
 
 /// With more final blocks than this not yet executed, a server says that it is catching up. Under
@@ -42,6 +43,8 @@ pub struct Board {
     pub key: NodeId,
     /// What this server hashes in a second (`pow`).
     pub(crate) mining: Meter,
+    /// What clients were told of: passed by whoever is about to read `state.db`.
+    pub(crate) told: Told,
     method: Method,
     genesis: Genesis,
     members: Members,
@@ -84,6 +87,7 @@ impl Board {
             chain: genesis.chain_id(),
             key,
             mining: Meter::new(),
+            told: Told::default(),
             method: genesis.method,
             genesis: genesis.clone(),
             peers: Mutex::new(others.map(|other| (other, false)).collect()),
@@ -122,7 +126,7 @@ impl Board {
         self.live.send_if_modified(|was| std::mem::replace(was, live) != live);
     }
 
-    /// A block is executed and committed.
+    /// A final block is executed: it is committed before anybody reads again.
     pub fn executed(&self, applied: Applied, transactions: u64) {
         let mut roots = lock(&self.roots);
         if roots.len() == ROOTS_TOLD {

@@ -375,6 +375,12 @@ impl Driver {
         done
     }
 
+    /// Returns when everything that a client was told of stands in `state.db`: for those who read
+    /// it without a reader. Blocks, for as long as a COMMIT takes.
+    pub(crate) fn wait_for_commit(&self) {
+        self.0.board.told.pass();
+    }
+
     /// This server's home.
     pub(crate) fn home(&self) -> &Path {
         self.0.drafts.home()

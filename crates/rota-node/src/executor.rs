@@ -1,5 +1,5 @@
-//! Steps 8 and 9: the thread that owns `state.db` executes final blocks, and answers clients once a
-//! block is committed. A block that most likely becomes final next is executed before it is, when
+//! Steps 8 and 9: the thread that owns `state.db` executes final blocks, answers clients, and
+//! commits; who reads after an answer waits for that (`told`). A block that most likely becomes final next is executed before it is, when
 //! nothing final waits, and then has only to be committed; where nobody waits, one COMMIT is for
 //! several blocks (`rota-store/src/ahead.rs`).
 
@@ -29,7 +29,7 @@ pub(crate) enum Job {
     Rescan,
 }
 
-/// A block that is executed and committed.
+/// A final block that is executed and committed.
 pub(crate) struct Executed {
     /// The new state.
     pub(crate) applied: Applied,
@@ -99,20 +99,25 @@ impl Executor {
         Ok(goes_on)
     }
 
-    /// Commits what is held, if anything is, and tells of it.
+    /// Tells of what is held, if anything is, and commits it.
     fn commit(&mut self) -> Result<bool, Fault> {
         if self.held.is_empty() {
             return Ok(true);
         }
+        self.state.announce()?;
+        let telling = self.board.told.tell();
+        for AppliedBlock { applied, receipts } in &self.held {
+            let transactions = u64::try_from(receipts.len()).unwrap_or(u64::MAX);
+            self.board.executed(*applied, transactions);
+            self.pending.executed(receipts, self.board.tells_of(applied.height));
+        }
         self.state.commit()?;
+        drop(telling);
         self.maker.executed(self.state.applied().height);
         if self.drafts.log_is(self.state.log_pages()) {
             self.state.copy_log()?;
         }
         for AppliedBlock { applied, receipts } in self.held.drain(..) {
-            let transactions = u64::try_from(receipts.len()).unwrap_or(u64::MAX);
-            self.board.executed(applied, transactions);
-            self.pending.executed(&receipts, self.board.tells_of(applied.height));
             if self.results.send(Executed { applied, receipts }).is_err() {
                 return Ok(false);
             }

@@ -44,6 +44,7 @@ mod snapshots;
 pub mod status;
 pub mod threads;
 pub mod tls;
+mod told;
 pub mod transport;
 mod unfinal;
 

@@ -165,8 +165,8 @@ impl Pending {
         }
     }
 
-    /// Answers those of our clients whose transactions were in a block that is executed and
-    /// committed: at once, or, unless `certain`, when [`Pending::pause`] is next told that nothing
+    /// Answers those of our clients whose transactions were in a final block that is
+    /// executed: at once, or, unless `certain`, when [`Pending::pause`] is next told that nothing
     /// speaks against it.
     pub(crate) fn executed(&self, receipts: &[Receipt], certain: bool) {
         let mut paused = self.paused();

@@ -66,10 +66,10 @@ pub(crate) fn start(
         .map(|number| {
             let known = Known { unfinal: Arc::clone(unfinal), board: Arc::clone(board) };
             let mut reader = Reader::informed(home, Arc::new(known), access.clone())?;
-            let jobs = jobs.clone();
+            let (jobs, board) = (jobs.clone(), Arc::clone(board));
             std::thread::Builder::new()
                 .name(format!("reader-{number}"))
-                .spawn(move || jobs.iter().for_each(|job| run(&mut reader, job)))
+                .spawn(move || jobs.iter().for_each(|job| run(&mut reader, &board, job)))
                 .map_err(|error| Fault::storage("starting a reader's thread", error))
         })
         .collect()
@@ -91,7 +91,8 @@ impl Beyond for Known {
     }
 }
 
-fn run(reader: &mut Reader, job: ReadJob) {
+fn run(reader: &mut Reader, board: &Board, job: ReadJob) {
+    board.told.pass();
     match job {
         ReadJob::Query { user, statement, settings, options, reply } => {
             if reply.is_closed() {

@@ -3,9 +3,12 @@
 //! ```text
 //!   executor: block applied ──► pin (a read begins) ──► one place ──► make, on this thread
 //! ```
+//! A busy cluster comes to the next due height in seconds, and a large database takes longer than
+//! that to copy: what takes a while is done seldom.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use rota_core::error::Fault;
@@ -15,10 +18,31 @@ use rota_store::snapshot::{Pinned, Snapshots};
 use crate::queues;
 use crate::threads::{self, Faults, Stop};
 
+/// What is made within this time is made at every height at which it is due.
+const BRIEF: Duration = Duration::from_millis(100);
+
+/// What takes longer: after so many times as long at the soonest. The thread is at it for a
+/// thirtieth of the time at the most.
+const REST: u32 = 29;
+
 /// Asks for snapshots.
 pub(crate) struct Maker {
     snapshots: Arc<Snapshots>,
     jobs: Sender<Pinned>,
+    last: Arc<Mutex<Option<Made>>>,
+}
+
+/// When one was made, and how long that took.
+struct Made {
+    at: Instant,
+    took: Duration,
+}
+
+impl Made {
+    /// Whether it is too early for the next one.
+    fn rests(&self, now: Instant) -> bool {
+        self.took > BRIEF && now.saturating_duration_since(self.at) < self.took * REST
+    }
 }
 
 impl Maker {
@@ -30,20 +54,23 @@ impl Maker {
     ) -> Result<(Self, JoinHandle<()>), Fault> {
         let (jobs, pinned) = bounded::<Pinned>(queues::SNAPSHOTS);
         let (own, stop) = (Arc::clone(&snapshots), stop.clone());
+        let last = Arc::new(Mutex::default());
+        let made = Arc::clone(&last);
         let thread = threads::spawn("snapshot", faults, move || {
             for pinned in pinned {
                 if stop.is_told() {
                     break;
                 }
-                let height = pinned.applied.height;
+                let (height, began) = (pinned.applied.height, Instant::now());
                 // A full disk, as a rule: the server does without this one.
                 if let Err(fault) = own.make(pinned, || stop.is_told()) {
                     tracing::error!(%height, %fault, "no snapshot was made");
                 }
+                *lock(&made) = Some(Made { at: Instant::now(), took: began.elapsed() });
             }
             Ok(())
         })?;
-        Ok((Self { snapshots, jobs }, thread))
+        Ok((Self { snapshots, jobs, last }, thread))
     }
 
     /// Whether a copy is made after this height.
@@ -57,6 +84,9 @@ impl Maker {
         if !self.snapshots.is_due(height) {
             return;
         }
+        if lock(&self.last).as_ref().is_some_and(|made| made.rests(Instant::now())) {
+            return tracing::debug!(%height, "no snapshot was made: the last one was a while's work");
+        }
         let pinned = match self.snapshots.pin() {
             Ok(pinned) => pinned,
             Err(fault) => return tracing::error!(%height, %fault, "no snapshot was made"),
@@ -64,5 +94,27 @@ impl Maker {
         if let Err(TrySendError::Full(_)) = self.jobs.try_send(pinned) {
             tracing::warn!(%height, "no snapshot was made: the last one still is");
         }
+    }
+}
+
+fn lock(last: &Mutex<Option<Made>>) -> MutexGuard<'_, Option<Made>> {
+    last.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_a_while_is_made_seldom() {
+        let at = Instant::now();
+        let rests = |took, after| {
+            let made = Made { at, took: Duration::from_millis(took) };
+            made.rests(at + Duration::from_millis(after))
+        };
+        assert!(!rests(100, 0), "small ones come as they are due");
+        assert!(rests(1_000, 28_999));
+        assert!(!rests(1_000, 29_000));
+        assert!(rests(60_000, 1_700_000));
     }
 }

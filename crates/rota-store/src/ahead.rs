@@ -81,15 +81,23 @@ impl StateDb {
         Ok(done)
     }
 
+    /// What is held is sure to be committed: here, or where its blocks are executed again. From now
+    /// on users and grants are as after it.
+    pub fn announce(&mut self) -> Result<(), Fault> {
+        if self.open.is_spoilt {
+            let why = "a block could not be executed: what is held with it is not committed";
+            return Err(Fault::Diverged(why.into()));
+        }
+        self.view.publish(&self.engine.access);
+        Ok(())
+    }
+
     /// Commits what is held, if anything is: all of it at once into the file, for everybody to see.
     pub fn commit(&mut self) -> Result<(), Fault> {
         if !self.holds() {
             return Ok(());
         }
-        if self.open.is_spoilt {
-            let why = "a block could not be executed: what is held with it is not committed";
-            return Err(Fault::Diverged(why.into()));
-        }
+        self.announce()?;
         self.open.held.clear();
         self.write_down(self.open.newest)
     }

@@ -101,9 +101,10 @@ pub(super) async fn backup(
     let content_type = asked.content_type();
     let wanted = Wanted { tables: asked.tables.clone(), ..Wanted::default() };
     let cancelled = CallOff(Arc::clone(&wanted.cancelled));
-    let (home, scratch) = (door.driver.home().to_owned(), door.scratch.clone());
+    let (driver, scratch) = (door.driver.clone(), door.scratch.clone());
     let built = tokio::task::spawn_blocking(move || {
-        let built = Built::new(&home, &scratch, &asked, &wanted);
+        driver.wait_for_commit();
+        let built = Built::new(driver.home(), &scratch, &asked, &wanted);
         drop(place);
         built
     });

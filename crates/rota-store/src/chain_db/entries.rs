@@ -147,9 +147,11 @@ impl Writing<'_> {
             .prepare_cached("SELECT body FROM rota_tail WHERE slot >= ?1 AND body IS NOT NULL")?;
         let bodies = bodies.query_map([number(from.0)], |row| row.get(0).map(BlockId))?;
         let bodies = bodies.collect::<rusqlite::Result<Vec<_>>>()?;
-        for sql in
-            ["DELETE FROM rota_tail WHERE slot >= ?1", "DELETE FROM rota_bodies WHERE slot >= ?1"]
-        {
+        for sql in [
+            "DELETE FROM rota_bodies
+                WHERE (slot, id) IN (SELECT slot, body FROM rota_tail WHERE slot >= ?1)",
+            "DELETE FROM rota_tail WHERE slot >= ?1",
+        ] {
             self.transaction.prepare_cached(sql)?.execute([number(from.0)])?;
         }
         for id in bodies {
