@@ -15,19 +15,36 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::TrySendError;
 use rota_core::block::Block;
-use rota_core::types::Height;
+use rota_core::genesis::Method;
+use rota_core::types::{Height, MemberIndex};
 
 use crate::executor::Job;
 use crate::pending::Pending;
 use crate::queues;
 
 /// What nobody waits for is executed this much later at most: as much as a leader may hold back the
-/// word that it is final (`rota-core/src/consensus/raft/held.rs`).
-pub(crate) const HELD_FOR: Duration = Duration::from_millis(5);
+/// word that it is final (`rota-core/src/consensus/raft/held.rs`); ...
+const HELD_FOR: Duration = Duration::from_millis(5);
+
+/// ... and this much more for the second member, twice as much for the third, and so on in turn:
+/// servers that share a machine would else all execute at the same moment, and their leader wait
+/// for a processor.
+const APART: Duration = Duration::from_millis(3);
+
+/// So many different ones.
+const PLACES: u32 = 3;
 
 /// Or once it is so many blocks: half of what makes a server say that it is catching up
-/// (`board`), and more than a quick disk writes in [`HELD_FOR`] for one client.
-pub(crate) const HELD_BLOCKS: usize = 8;
+/// (`board`), and more than a quick disk writes in that time for one client.
+pub(crate) const HELD_BLOCKS: usize = 24;
+
+/// How long what is final waits where nobody waits for it.
+pub(crate) fn patience(method: Method, member: Option<MemberIndex>) -> Duration {
+    match method {
+        Method::Raft => HELD_FOR + APART * (member.map_or(0, |index| u32::from(index.0)) % PLACES),
+        Method::Poa | Method::Pow => Duration::ZERO,
+    }
+}
 
 /// Nothing to do yet, and all the ways to change that. Final blocks that nobody waits for wait for
 /// `patience`: for no time, unless nothing that is decided waits for what is executed.
@@ -321,16 +338,25 @@ mod tests {
         quick.order(1);
         assert_eq!(quick.next(1, false), "apply 1");
         let bench = bench(LONG);
-        for height in 1..=8 {
+        let many = HELD_BLOCKS as u64;
+        for height in 1..=many {
             bench.order(height);
         }
         assert_eq!(bench.next(1, false), "apply 1");
         assert_eq!(bench.next(2, true), "apply 2", "what is held waits for the others");
         bench.orders.try_send(Job::Rescan).ok().unwrap();
-        for height in 3..=8 {
+        for height in 3..=many {
             assert_eq!(bench.next(height, false), format!("apply {height}"));
         }
-        assert_eq!(bench.next(9, false), "rescan");
+        assert_eq!(bench.next(many + 1, false), "rescan");
+    }
+
+    #[test]
+    fn members_hold_back_for_different_times_under_raft_only() {
+        let of = |method, index| patience(method, Some(MemberIndex(index))).as_millis();
+        assert_eq!([0, 1, 2, 3].map(|index| of(Method::Raft, index)), [5, 8, 11, 5]);
+        assert_eq!(patience(Method::Raft, None), HELD_FOR);
+        assert_eq!([Method::Poa, Method::Pow].map(|method| of(method, 1)), [0, 0]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use rota_core::time::Time;
 use rota_core::types::{ChainId, Height, NodeId};
 use tokio::sync::watch;
 
+use crate::agenda::HELD_BLOCKS;
 use crate::config::ServerConfig;
 use crate::miner::Meter;
 use crate::status::{
@@ -25,8 +26,8 @@ use crate::told::Told;
 use crate::transport::Observer;
 
 /// With more final blocks than this not yet executed, a server says that it is catching up. Under
-/// load a few are always on their way.
-const CATCHING_UP_LAG: u64 = 16;
+/// load some are always on their way.
+const CATCHING_UP_LAG: u64 = 2 * HELD_BLOCKS as u64;
 
 /// Of a server that has no name here, so many hex digits of its key are told.
 const SHORT_KEY: usize = 8;

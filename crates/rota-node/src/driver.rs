@@ -94,7 +94,7 @@ struct Inner {
     bytes: AtomicUsize,
 }
 
-/// A write that is final, executed and committed here.
+/// A write that is final and executed here.
 #[derive(Clone, Debug)]
 pub struct Written {
     /// What became of it can be asked by this from any server.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use rota_core::crypto::SecretKey;
 use rota_core::error::Fault;
-use rota_core::genesis::{Genesis, Method};
+use rota_core::genesis::Genesis;
 use rota_core::journal::Recovered;
 use rota_core::members::Members;
 use rota_core::replica::{Input, Output, Replica};
@@ -31,7 +31,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::agenda::{HELD_FOR, agenda};
+use crate::agenda::{agenda, patience};
 use crate::anew::{Anew, Ended, Origin, Past};
 use crate::auth::operator::Operator;
 use crate::auth::{Credentials, Entrance};
@@ -471,10 +471,7 @@ impl Parts {
         let (inboxes, votes, blocks) = Inboxes::new();
         let inboxes = inboxes.with(checker::shortcut(verifier, inputs.clone()));
         let transport = self.transport(inboxes, board.clone()).await?;
-        let patience = match self.genesis.method {
-            Method::Raft => HELD_FOR,
-            _ => Duration::ZERO,
-        };
+        let patience = patience(self.genesis.method, self.members.index_of(&self.key.public()));
         let (agenda, jobs, haste) = agenda(pending.clone(), patience);
         let unfinal = Unfinal::new(board.chain, inputs.clone(), asking, pending.clone());
         let unfinal = Arc::new(unfinal);

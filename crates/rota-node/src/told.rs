@@ -7,7 +7,7 @@
 //! ```
 //! A block that is final and executed will be committed: if not now, then after a restart. So its
 //! clients need not wait for COMMIT, a tenth of a lone write's time; only who then reads does:
-//! readers, drafts and backups all come by here.
+//! readers, drafts and backups all come by here (`docs/decisions/0018-told-before-commit.md`).
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
