@@ -104,15 +104,14 @@ impl Executor {
         if self.held.is_empty() {
             return Ok(true);
         }
-        self.state.announce()?;
-        let telling = self.board.told.tell();
-        for AppliedBlock { applied, receipts } in &self.held {
-            let transactions = u64::try_from(receipts.len()).unwrap_or(u64::MAX);
-            self.board.executed(*applied, transactions);
-            self.pending.executed(receipts, self.board.tells_of(applied.height));
+        if self.state.may_be_told()? {
+            let _telling = self.board.told.tell();
+            self.tell();
+            self.state.commit()?;
+        } else {
+            self.state.commit()?;
+            self.tell();
         }
-        self.state.commit()?;
-        drop(telling);
         self.maker.executed(self.state.applied().height);
         if self.drafts.log_is(self.state.log_pages()) {
             self.state.copy_log()?;
@@ -123,6 +122,14 @@ impl Executor {
             }
         }
         Ok(true)
+    }
+
+    fn tell(&self) {
+        for AppliedBlock { applied, receipts } in &self.held {
+            let transactions = u64::try_from(receipts.len()).unwrap_or(u64::MAX);
+            self.board.executed(*applied, transactions);
+            self.pending.executed(receipts, self.board.tells_of(applied.height));
+        }
     }
 
     fn rescan(&mut self) -> Result<(), Fault> {

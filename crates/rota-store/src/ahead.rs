@@ -81,15 +81,15 @@ impl StateDb {
         Ok(done)
     }
 
-    /// What is held is sure to be committed: here, or where its blocks are executed again. From now
-    /// on users and grants are as after it.
-    pub fn announce(&mut self) -> Result<(), Fault> {
+    /// Whether clients may be told of what is held before it is committed. It will be: here, or
+    /// where its blocks are executed again. Not where it changes users or grants, which are looked
+    /// up apart from the rows: whoever is let in by the new ones must not see the old rows.
+    pub fn may_be_told(&self) -> Result<bool, Fault> {
         if self.open.is_spoilt {
             let why = "a block could not be executed: what is held with it is not committed";
             return Err(Fault::Diverged(why.into()));
         }
-        self.view.publish(&self.engine.access);
-        Ok(())
+        Ok(Arc::ptr_eq(&self.view.current(), &self.engine.access))
     }
 
     /// Commits what is held, if anything is: all of it at once into the file, for everybody to see.
@@ -97,7 +97,7 @@ impl StateDb {
         if !self.holds() {
             return Ok(());
         }
-        self.announce()?;
+        self.may_be_told()?;
         self.open.held.clear();
         self.write_down(self.open.newest)
     }

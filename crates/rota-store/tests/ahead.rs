@@ -407,3 +407,23 @@ fn hostile_blocks_are_the_same_whatever_was_executed_ahead() {
     }
     bench.check();
 }
+
+#[test]
+fn what_changes_users_or_grants_is_committed_before_anybody_is_told() {
+    let mut bench = Bench::new();
+    for (script, expected) in [
+        ("CREATE TABLE t(v)", true),
+        ("INSERT INTO t VALUES ('one')", true),
+        ("CREATE USER alice; GRANT SELECT ON t TO alice", false),
+        ("DELETE FROM t", true),
+        ("REVOKE SELECT ON t FROM alice", false),
+    ] {
+        let transaction = bench.maker.sql(script);
+        let block = Arc::new(bench.maker.block(vec![transaction]));
+        let state = &mut bench.late.state;
+        state.hold(&block).unwrap();
+        assert_eq!(state.may_be_told().unwrap(), expected, "{script}");
+        state.commit().unwrap();
+        assert!(state.may_be_told().unwrap(), "{script}");
+    }
+}
