@@ -377,8 +377,8 @@ impl Driver {
 
     /// Returns when everything that a client was told of stands in `state.db`: for those who read
     /// it without a reader. Blocks, for as long as a COMMIT takes.
-    pub(crate) fn wait_for_commit(&self) {
-        self.0.board.told.pass();
+    pub(crate) fn wait_for_commit(&self) -> Result<(), Refusal> {
+        if self.0.board.told.pass() { Ok(()) } else { Err(stopping()) }
     }
 
     /// This server's home.

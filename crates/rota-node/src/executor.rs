@@ -1,7 +1,7 @@
 //! Steps 8 and 9: the thread that owns `state.db` executes final blocks, answers clients, and
-//! commits; who reads after an answer waits for that (`told`). A block that most likely becomes final next is executed before it is, when
-//! nothing final waits, and then has only to be committed; where nobody waits, one COMMIT is for
-//! several blocks (`rota-store/src/ahead.rs`).
+//! commits; who reads after an answer waits for that (`told`). A block that most likely becomes
+//! final next is executed before it is, when nothing final waits, and then has only to be
+//! committed; where nobody waits, one COMMIT is for several blocks (`rota-store/src/ahead.rs`).
 
 use std::sync::Arc;
 
@@ -105,13 +105,15 @@ impl Executor {
             return Ok(true);
         }
         if self.state.may_be_told()? {
-            let _telling = self.board.told.tell();
+            let telling = self.board.told.tell();
             self.tell();
-            self.state.commit()?;
+            self.state.commit_only()?;
+            telling.committed();
         } else {
-            self.state.commit()?;
+            self.state.commit_only()?;
             self.tell();
         }
+        self.state.keep_log_short()?;
         self.maker.executed(self.state.applied().height);
         if self.drafts.log_is(self.state.log_pages()) {
             self.state.copy_log()?;

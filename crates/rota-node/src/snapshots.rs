@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Sender, bounded};
 use rota_core::error::Fault;
 use rota_core::types::Height;
 use rota_store::snapshot::{Pinned, Snapshots};
@@ -29,19 +29,29 @@ const REST: u32 = 29;
 pub(crate) struct Maker {
     snapshots: Arc<Snapshots>,
     jobs: Sender<Pinned>,
-    last: Arc<Mutex<Option<Made>>>,
+    work: Arc<Mutex<Work>>,
 }
 
-/// When one was made, and how long that took.
-struct Made {
-    at: Instant,
-    took: Duration,
+/// What the thread is at.
+enum Work {
+    /// Nothing, and nothing was made.
+    Idle,
+    /// One is being made, or is about to be.
+    Making,
+    /// Nothing since one was made, and how long that took.
+    Done { at: Instant, took: Duration },
 }
 
-impl Made {
-    /// Whether it is too early for the next one.
+impl Work {
+    /// Whether it is too early for another one.
     fn rests(&self, now: Instant) -> bool {
-        self.took > BRIEF && now.saturating_duration_since(self.at) < self.took * REST
+        match *self {
+            Self::Idle => false,
+            Self::Making => true,
+            Self::Done { at, took } => {
+                took > BRIEF && now.saturating_duration_since(at) < took * REST
+            }
+        }
     }
 }
 
@@ -54,8 +64,8 @@ impl Maker {
     ) -> Result<(Self, JoinHandle<()>), Fault> {
         let (jobs, pinned) = bounded::<Pinned>(queues::SNAPSHOTS);
         let (own, stop) = (Arc::clone(&snapshots), stop.clone());
-        let last = Arc::new(Mutex::default());
-        let made = Arc::clone(&last);
+        let work = Arc::new(Mutex::new(Work::Idle));
+        let done = Arc::clone(&work);
         let thread = threads::spawn("snapshot", faults, move || {
             for pinned in pinned {
                 if stop.is_told() {
@@ -66,11 +76,11 @@ impl Maker {
                 if let Err(fault) = own.make(pinned, || stop.is_told()) {
                     tracing::error!(%height, %fault, "no snapshot was made");
                 }
-                *lock(&made) = Some(Made { at: Instant::now(), took: began.elapsed() });
+                *lock(&done) = Work::Done { at: Instant::now(), took: began.elapsed() };
             }
             Ok(())
         })?;
-        Ok((Self { snapshots, jobs, last }, thread))
+        Ok((Self { snapshots, jobs, work }, thread))
     }
 
     /// Whether a copy is made after this height.
@@ -78,27 +88,29 @@ impl Maker {
         self.snapshots.is_due(height)
     }
 
-    /// The block of this height is executed: now is the time for a copy, if one is due. Where the
-    /// last one is still being made there is none.
+    /// The block of this height is executed: now is the time for a copy, if one is due, unless the
+    /// last one is still being made or took a while.
     pub(crate) fn executed(&self, height: Height) {
         if !self.snapshots.is_due(height) {
             return;
         }
-        if lock(&self.last).as_ref().is_some_and(|made| made.rests(Instant::now())) {
-            return tracing::debug!(%height, "no snapshot was made: the last one was a while's work");
+        let mut work = lock(&self.work);
+        if work.rests(Instant::now()) {
+            return tracing::debug!(%height, "no snapshot: the last one takes, or took, a while");
         }
         let pinned = match self.snapshots.pin() {
             Ok(pinned) => pinned,
             Err(fault) => return tracing::error!(%height, %fault, "no snapshot was made"),
         };
-        if let Err(TrySendError::Full(_)) = self.jobs.try_send(pinned) {
-            tracing::warn!(%height, "no snapshot was made: the last one still is");
+        // The thread has ended, as the server is about to, or it is free.
+        if self.jobs.try_send(pinned).is_ok() {
+            *work = Work::Making;
         }
     }
 }
 
-fn lock(last: &Mutex<Option<Made>>) -> MutexGuard<'_, Option<Made>> {
-    last.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
+    work.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -109,12 +121,13 @@ mod tests {
     fn what_takes_a_while_is_made_seldom() {
         let at = Instant::now();
         let rests = |took, after| {
-            let made = Made { at, took: Duration::from_millis(took) };
-            made.rests(at + Duration::from_millis(after))
+            let work = Work::Done { at, took: Duration::from_millis(took) };
+            work.rests(at + Duration::from_millis(after))
         };
         assert!(!rests(100, 0), "small ones come as they are due");
         assert!(rests(1_000, 28_999));
         assert!(!rests(1_000, 29_000));
         assert!(rests(60_000, 1_700_000));
+        assert!(Work::Making.rests(at) && !Work::Idle.rests(at));
     }
 }

@@ -2,7 +2,7 @@
 //! it is in the file, and by everybody after.
 //!
 //! ```text
-//!   executor  tell() ─► answers ─► COMMIT ─► dropped
+//!   executor  tell() ─► answers ─► COMMIT ─► committed()
 //!   reader    pass():   waits for that, if anything was told before it came
 //! ```
 //! A block that is final and executed will be committed: if not now, then after a restart. So its
@@ -24,27 +24,34 @@ struct Counts {
     committed: u64,
     /// How many readers wait.
     waiting: usize,
+    /// Something that was told could not be committed: this server ends, and shows nothing more.
+    has_failed: bool,
 }
 
-/// Clients are being told. Dropped when it is committed, or never will be here.
-pub(crate) struct Telling<'a>(&'a Told);
+/// Clients are being told. Dropped before it is committed, nothing is read here any more.
+pub(crate) struct Telling<'a> {
+    told: &'a Told,
+    is_committed: bool,
+}
 
 impl Told {
     /// From now on readers wait.
     pub(crate) fn tell(&self) -> Telling<'_> {
         self.lock().told += 1;
-        Telling(self)
+        Telling { told: self, is_committed: false }
     }
 
-    /// Returns when all that was told before this call is committed.
-    pub(crate) fn pass(&self) {
+    /// Returns when all that was told before this call is committed; false if it will not be.
+    #[must_use]
+    pub(crate) fn pass(&self) -> bool {
         let mut counts = self.lock();
         let told = counts.told;
         counts.waiting += 1;
-        while counts.committed < told {
+        while counts.committed < told && !counts.has_failed {
             counts = self.news.wait(counts).unwrap_or_else(PoisonError::into_inner);
         }
         counts.waiting -= 1;
+        !counts.has_failed
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -52,12 +59,22 @@ impl Told {
     }
 }
 
+impl Telling<'_> {
+    /// It is in the file.
+    pub(crate) fn committed(mut self) {
+        self.is_committed = true;
+    }
+}
+
 impl Drop for Telling<'_> {
     fn drop(&mut self) {
-        let mut counts = self.0.lock();
-        counts.committed = counts.told;
+        let mut counts = self.told.lock();
+        match self.is_committed {
+            true => counts.committed = counts.told,
+            false => counts.has_failed = true,
+        }
         if counts.waiting > 0 {
-            self.0.news.notify_all();
+            self.told.news.notify_all();
         }
     }
 }
@@ -71,7 +88,7 @@ mod tests {
     #[test]
     fn a_reader_waits_for_what_was_told_before_it_came_and_for_nothing_later() {
         let told = Arc::new(Told::default());
-        told.pass();
+        assert!(told.pass());
         let telling = told.tell();
         let theirs = Arc::clone(&told);
         let reader = std::thread::spawn(move || theirs.pass());
@@ -79,10 +96,17 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(!reader.is_finished(), "what was told is not committed");
-        drop(telling);
+        telling.committed();
         let later = told.tell();
-        reader.join().unwrap();
-        drop(later);
-        told.pass();
+        assert!(reader.join().unwrap());
+        later.committed();
+        assert!(told.pass());
+    }
+
+    #[test]
+    fn what_cannot_be_committed_ends_all_reading() {
+        let told = Told::default();
+        drop(told.tell());
+        assert!(!told.pass());
     }
 }

@@ -94,6 +94,12 @@ impl StateDb {
 
     /// Commits what is held, if anything is: all of it at once into the file, for everybody to see.
     pub fn commit(&mut self) -> Result<(), Fault> {
+        self.commit_only()?;
+        self.keep_log_short()
+    }
+
+    /// The same without [`Self::keep_log_short`], which may take a while.
+    pub fn commit_only(&mut self) -> Result<(), Fault> {
         if !self.holds() {
             return Ok(());
         }

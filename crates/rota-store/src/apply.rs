@@ -77,6 +77,7 @@ impl StateDb {
         };
         self.settle_remembered();
         self.write_down(done.applied)?;
+        self.keep_log_short()?;
         Ok(done)
     }
 
@@ -221,7 +222,8 @@ impl StateDb {
         self.run_ours("COMMIT")?;
         self.applied = applied;
         self.view.publish(&self.engine.access);
-        self.count_log()
+        self.count_log();
+        Ok(())
     }
 
     pub(crate) fn mark(&self) -> Mark {

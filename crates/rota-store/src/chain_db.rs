@@ -115,7 +115,7 @@ CREATE INDEX rota_undone ON undone (key);
 
 /// Under `pow` old blocks are asked for by id, headers first; under no other method: an index of
 /// hashes would have each block touch a page of its own, the more the longer the chain.
-const IDS: &str = "CREATE INDEX rota_ids ON blocks (id)";
+const IDS: &str = "CREATE INDEX IF NOT EXISTS rota_ids ON blocks (id)";
 
 /// Where there is no such index, so many of the newest final blocks are found by id: who asks was
 /// told of one a moment ago.

@@ -315,9 +315,13 @@ impl StateDb {
         Ok(())
     }
 
-    /// After a block: what was written is counted, and the log copied now and then.
-    pub(crate) fn count_log(&mut self) -> Result<(), Fault> {
+    /// After COMMIT: what was written is counted.
+    pub(crate) fn count_log(&mut self) {
         self.log.since = self.log.since.saturating_add(self.engine.database.pages_written());
+    }
+
+    /// Copies the log where it has become long; to be called after blocks.
+    pub fn keep_log_short(&mut self) -> Result<(), Fault> {
         if self.log.since >= PAGES_PER_COPY { self.copy_log() } else { Ok(()) }
     }
 

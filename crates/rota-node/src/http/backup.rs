@@ -103,8 +103,8 @@ pub(super) async fn backup(
     let cancelled = CallOff(Arc::clone(&wanted.cancelled));
     let (driver, scratch) = (door.driver.clone(), door.scratch.clone());
     let built = tokio::task::spawn_blocking(move || {
-        driver.wait_for_commit();
-        let built = Built::new(driver.home(), &scratch, &asked, &wanted);
+        let ready = driver.wait_for_commit().map_err(Trouble::from);
+        let built = ready.and_then(|()| Built::new(driver.home(), &scratch, &asked, &wanted));
         drop(place);
         built
     });
@@ -142,7 +142,7 @@ fn failed(trouble: Trouble) -> Response {
     };
     let code = match refusal.code() {
         sqlstate::UNDEFINED_TABLE => StatusCode::BAD_REQUEST,
-        sqlstate::QUERY_CANCELED => StatusCode::SERVICE_UNAVAILABLE,
+        sqlstate::QUERY_CANCELED | sqlstate::CANNOT_CONNECT_NOW => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     refuse(code, &refusal.message)

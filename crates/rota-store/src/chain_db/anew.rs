@@ -43,7 +43,11 @@ impl ChainDb {
         let sql = "UPDATE rota_about SET value = ?1 WHERE name = 'chain'
             AND NOT EXISTS (SELECT 1 FROM blocks) AND NOT EXISTS (SELECT 1 FROM rota_tail)
             AND NOT EXISTS (SELECT 1 FROM rota_about WHERE name NOT IN ('format', 'chain'))";
-        Ok(self.connection.execute(sql, [self.chain.to_string()])? == 1)
+        let is_ours = self.connection.execute(sql, [self.chain.to_string()])? == 1;
+        if is_ours && self.members.is_none() {
+            self.connection.execute_batch(super::IDS)?;
+        }
+        Ok(is_ours)
     }
 
     /// Whether this log was created without knowing what was said before.

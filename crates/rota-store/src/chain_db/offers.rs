@@ -47,16 +47,11 @@ pub(super) struct Offers {
     newest: Option<Box<Offer>>,
 }
 
-/// The heights whose headers can name the oldest snapshot or a later one. Without a snapshot there
-/// is nothing to name; what is below the lowest block here is pruned, or was never here: on a
-/// server that began from another's snapshot, millions of blocks perhaps.
-fn headers_after(
-    oldest: Option<Height>,
-    lowest: Height,
-    last: Height,
-) -> impl Iterator<Item = Height> {
-    let first = oldest.map_or(last.next(), Height::next).max(lowest);
-    (first.0..=last.0).map(Height)
+/// The heights whose headers can name this snapshot in an offer. What is below the lowest block
+/// here is pruned, or was never here.
+fn headers_after(own: Height, lowest: Height, last: Height) -> impl Iterator<Item = Height> {
+    let first = own.next().max(lowest);
+    (first.0..=last.0.min(own.0.saturating_add(MAX_HEADERS))).map(Height)
 }
 
 /// What the headers of final blocks among these say.
@@ -72,12 +67,17 @@ pub(super) fn named_by(records: &[Record]) -> Vec<Named> {
 impl ChainDb {
     /// From now on these are offered to whoever lags too far.
     pub fn offer_from(&mut self, snapshots: Arc<Snapshots>) -> Result<(), Fault> {
-        let oldest = snapshots.all().first().map(|manifest| manifest.applied.height);
+        let own: Vec<Height> =
+            snapshots.all().iter().map(|manifest| manifest.applied.height).collect();
         self.offers = Offers { snapshots: Some(snapshots), ..Offers::default() };
         let mut named = Vec::new();
-        for height in headers_after(oldest, self.prune.lowest, self.last.0) {
-            if let Some((_, header)) = self.header(height)? {
-                named.push(Named { what: header.applied, by: height });
+        for own in own {
+            for height in headers_after(own, self.prune.lowest, self.last.0) {
+                let Some((_, header)) = self.header(height)? else { continue };
+                if header.applied.height == own {
+                    named.push(Named { what: header.applied, by: height });
+                    break;
+                }
             }
         }
         self.look_at_snapshots(named);
@@ -212,14 +212,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_are_read_from_the_oldest_snapshot_or_the_oldest_block_on() {
-        let from = |oldest, lowest, last| {
-            let heights = headers_after(oldest, Height(lowest), Height(last));
+    fn headers_are_read_from_a_snapshot_or_the_oldest_block_on_and_not_for_ever() {
+        let from = |own, lowest, last| {
+            let heights = headers_after(Height(own), Height(lowest), Height(last));
             heights.map(|height| height.0).collect::<Vec<_>>()
         };
-        assert_eq!(from(Some(Height(10)), 0, 12), [11, 12]);
-        assert_eq!(from(Some(Height(10)), 5_000_000, 5_000_001), [5_000_000, 5_000_001]);
-        assert_eq!(from(None, 0, 12), [] as [u64; 0], "nothing can be named");
-        assert_eq!(from(Some(Height(12)), 3, 12), [] as [u64; 0]);
+        assert_eq!(from(10, 0, 12), [11, 12]);
+        assert_eq!(from(10, 12, 13), [12, 13]);
+        assert_eq!(from(12, 3, 12), [] as [u64; 0]);
+        assert_eq!(from(10, 5_000_000, 5_000_001), [] as [u64; 0], "nobody could be shown it");
+        assert_eq!(from(10, 3, u64::MAX).len() as u64, MAX_HEADERS);
     }
 }
