@@ -9,10 +9,10 @@ use rota_core::replica::Input;
 use rota_core::time::Time;
 use rota_core::types::TransactionId;
 
-use crate::Fault;
 use crate::clients::{Fate, Write};
 use crate::server::Work;
 use crate::world::{Became, Event, World};
+use crate::{Fault, SECOND};
 
 impl World {
     pub(crate) fn client(&mut self, number: usize, tries: u32) {
@@ -54,11 +54,9 @@ impl World {
             self.met(Fault::Retry);
         }
         self.clients.sent(number, server, write);
-        let patience = self.plan.patience();
         if let Some(did) = self.what_became(server, id) {
             if self.is_paused(server) {
-                return self
-                    .schedule(self.now + patience, Event::Client { number, tries: tries + 1 });
+                return self.ask_when_resumed(number, tries + 1);
             }
             if !did {
                 self.must_not_fail(number, "(asked later)");
@@ -72,7 +70,8 @@ impl World {
             return;
         }
         self.give(server, Work::Input(Input::Submit(envelope)));
-        self.schedule(self.now + patience, Event::Client { number, tries: tries + 1 });
+        let again = self.now + self.plan.patience();
+        self.schedule(again, Event::Client { number, tries: tries + 1 });
     }
 
     /// What became of a transaction, by this server's word: whether it did anything.
@@ -91,6 +90,12 @@ impl World {
         self.servers[server].status(self.now, &self.genesis).is_some_and(
             |status| matches!(status.standing, Standing::Mining(mining) if mining.paused.is_some()),
         )
+    }
+
+    /// A server answers when it acknowledges again (`pow`); here its client asks, once in a spacing.
+    pub(crate) fn ask_when_resumed(&mut self, number: usize, tries: u32) {
+        let spacing = self.plan.pow.as_ref().map_or(1, |pow| u64::from(pow.spacing_s)) * SECOND;
+        self.schedule(self.now + spacing, Event::Client { number, tries });
     }
 
     /// Whether a transaction that this server has not seen can no longer happen: all it knows is

@@ -542,9 +542,14 @@ impl World {
                 became.push(Became { height, block: id, did });
             }
             let Some(&number) = self.clients.waiting.get(&receipt.id) else { continue };
-            let is_here = |(at, _): &(usize, _)| *at == server;
-            // A client that is not told asks again when its patience is over.
-            if !paused && self.clients.all[number].waiting.as_ref().is_some_and(is_here) {
+            let Some((at, write)) = &self.clients.all[number].waiting else { continue };
+            if *at != server {
+                continue;
+            }
+            let tries = write.tries;
+            if paused {
+                self.ask_when_resumed(number, tries);
+            } else {
                 if let Err(refusal) = &receipt.outcome {
                     self.note(format_args!("client {number} is told: {refusal}"));
                     self.must_not_fail(number, &refusal.to_string());

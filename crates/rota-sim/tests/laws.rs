@@ -99,7 +99,8 @@ fn there_is_progress_when_the_promised_part_is_up() {
                 plan.script = vec![(2 * SECOND, Step::Crash { server: 0, down })];
             }
             plan.clients = vec![late(4 * SECOND), late(5 * SECOND)];
-            plan.faults_end = 6 * SECOND + patience(&plan);
+            // The tables that they write to are made meanwhile, which may take as long.
+            plan.faults_end = 6 * SECOND + 2 * patience(&plan);
             let (end, most) = (plan.faults_end, patience(&plan));
             let outcome = run("progress", plan);
             for write in outcome.writes.iter().filter(|write| write.started >= 4 * SECOND) {

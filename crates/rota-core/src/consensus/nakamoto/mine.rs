@@ -79,6 +79,8 @@ impl Nakamoto {
             return;
         }
         if self.tree.is_catching_up() {
+            // What ends that is an event; a time to fill the block again would only pass.
+            self.miner.newest = None;
             return;
         }
         let head = self.head();

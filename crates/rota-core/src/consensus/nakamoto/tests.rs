@@ -555,6 +555,29 @@ fn proofs_without_blocks_hold_nothing_up() {
     assert_eq!(net.head(0), own);
 }
 
+/// Proofs are asked of a server's neighbour, and blocks, but nothing is due that it does not do.
+#[test]
+fn a_miner_that_catches_up_sleeps_between_its_questions() {
+    let net = &mut Net::new(2, 2);
+    net.find(0);
+    net.part = vec![0, 1];
+    let from = key(1).public();
+    let mut tip = net.head(0);
+    for turn in 1..40_u8 {
+        let bits = net.servers[0].method.tree.bits_after(tip).unwrap();
+        let time = net.servers[0].method.tree.median_time(tip) + 1;
+        let withheld = proof(tip, BlockId([turn; 32]), time, bits);
+        tip = withheld.hash();
+        net.step(0, Event::Message { from, message: Message::Proofs(vec![withheld]) });
+    }
+    assert!(net.servers[0].method.tree.is_catching_up());
+    for _ in 0..20 {
+        net.seconds += 15;
+        net.step(0, Event::Timer);
+        assert!(net.servers[0].method.wake().unwrap() > net.now().instant);
+    }
+}
+
 #[test]
 fn slow_blocks_pause_acknowledgements() {
     let net = &mut Net::new(1, 2);
