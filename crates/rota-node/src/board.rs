@@ -17,12 +17,12 @@ use rota_core::types::{ChainId, Height, NodeId};
 use tokio::sync::watch;
 
 use crate::agenda::HELD_BLOCKS;
+use crate::commit_gate::CommitGate;
 use crate::config::ServerConfig;
 use crate::miner::Meter;
 use crate::status::{
     Depth, HeightRoot, Named, PeerStatus, ROOTS_TOLD, ServerStatus, State, WorkStatus,
 };
-use crate::told::Told;
 use crate::transport::Observer;
 
 /// With more final blocks than this not yet executed, a server says that it is catching up. Under
@@ -44,8 +44,8 @@ pub struct Board {
     pub key: NodeId,
     /// What this server hashes in a second (`pow`).
     pub(crate) mining: Meter,
-    /// What clients were told of: passed by whoever is about to read `state.db`.
-    pub(crate) told: Told,
+    /// Passed by whoever is about to read `state.db`.
+    pub(crate) commit_gate: CommitGate,
     method: Method,
     genesis: Genesis,
     members: Members,
@@ -88,7 +88,7 @@ impl Board {
             chain: genesis.chain_id(),
             key,
             mining: Meter::new(),
-            told: Told::default(),
+            commit_gate: CommitGate::default(),
             method: genesis.method,
             genesis: genesis.clone(),
             peers: Mutex::new(others.map(|other| (other, false)).collect()),

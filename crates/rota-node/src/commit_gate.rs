@@ -2,8 +2,8 @@
 //! it is in the file, and by everybody after.
 //!
 //! ```text
-//!   executor  tell() ─► answers ─► COMMIT ─► committed()
-//!   reader    pass():   waits for that, if anything was told before it came
+//!   executor  close() ─► answers ─► COMMIT ─► committed()
+//!   reader    pass():    waits for that, if the gate was closed before it came
 //! ```
 //! A block that is final and executed will be committed: if not now, then after a restart. So its
 //! clients need not wait for COMMIT, a tenth of a lone write's time; only who then reads does:
@@ -11,43 +11,46 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// How much was told, and how much of it is to be read.
+/// Passed by whoever is about to read `state.db`.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct CommitGate {
     counts: Mutex<Counts>,
     news: Condvar,
 }
 
 #[derive(Default)]
 struct Counts {
-    told: u64,
+    /// How often the gate was closed, and how often what it was closed for was committed.
+    closed: u64,
     committed: u64,
     /// How many readers wait.
     waiting: usize,
-    /// Something that was told could not be committed: this server ends, and shows nothing more.
+    /// What clients were told of could not be committed: this server ends, and shows nothing more.
     has_failed: bool,
 }
 
-/// Clients are being told. Dropped before it is committed, nothing is read here any more.
-pub(crate) struct Telling<'a> {
-    told: &'a Told,
+/// The gate is closed, and clients may be told. Dropped before what they were told of is committed,
+/// it stays closed.
+pub(crate) struct Closed<'a> {
+    gate: &'a CommitGate,
     is_committed: bool,
 }
 
-impl Told {
+impl CommitGate {
     /// From now on readers wait.
-    pub(crate) fn tell(&self) -> Telling<'_> {
-        self.lock().told += 1;
-        Telling { told: self, is_committed: false }
+    pub(crate) fn close(&self) -> Closed<'_> {
+        self.lock().closed += 1;
+        Closed { gate: self, is_committed: false }
     }
 
-    /// Returns when all that was told before this call is committed; false if it will not be.
+    /// Returns when all that clients were told of before this call is committed; false if it will
+    /// not be.
     #[must_use]
     pub(crate) fn pass(&self) -> bool {
         let mut counts = self.lock();
-        let told = counts.told;
+        let closed = counts.closed;
         counts.waiting += 1;
-        while counts.committed < told && !counts.has_failed {
+        while counts.committed < closed && !counts.has_failed {
             counts = self.news.wait(counts).unwrap_or_else(PoisonError::into_inner);
         }
         counts.waiting -= 1;
@@ -59,22 +62,22 @@ impl Told {
     }
 }
 
-impl Telling<'_> {
-    /// It is in the file.
+impl Closed<'_> {
+    /// What clients were told of is in the file.
     pub(crate) fn committed(mut self) {
         self.is_committed = true;
     }
 }
 
-impl Drop for Telling<'_> {
+impl Drop for Closed<'_> {
     fn drop(&mut self) {
-        let mut counts = self.told.lock();
+        let mut counts = self.gate.lock();
         match self.is_committed {
-            true => counts.committed = counts.told,
+            true => counts.committed = counts.closed,
             false => counts.has_failed = true,
         }
         if counts.waiting > 0 {
-            self.told.news.notify_all();
+            self.gate.news.notify_all();
         }
     }
 }
@@ -87,26 +90,26 @@ mod tests {
 
     #[test]
     fn a_reader_waits_for_what_was_told_before_it_came_and_for_nothing_later() {
-        let told = Arc::new(Told::default());
-        assert!(told.pass());
-        let telling = told.tell();
-        let theirs = Arc::clone(&told);
+        let gate = Arc::new(CommitGate::default());
+        assert!(gate.pass());
+        let closed = gate.close();
+        let theirs = Arc::clone(&gate);
         let reader = std::thread::spawn(move || theirs.pass());
-        while told.lock().waiting == 0 && !reader.is_finished() {
+        while gate.lock().waiting == 0 && !reader.is_finished() {
             std::thread::yield_now();
         }
         assert!(!reader.is_finished(), "what was told is not committed");
-        telling.committed();
-        let later = told.tell();
+        closed.committed();
+        let later = gate.close();
         assert!(reader.join().unwrap());
         later.committed();
-        assert!(told.pass());
+        assert!(gate.pass());
     }
 
     #[test]
     fn what_cannot_be_committed_ends_all_reading() {
-        let told = Told::default();
-        drop(told.tell());
-        assert!(!told.pass());
+        let gate = CommitGate::default();
+        drop(gate.close());
+        assert!(!gate.pass());
     }
 }

@@ -378,7 +378,7 @@ impl Driver {
     /// Returns when everything that a client was told of stands in `state.db`: for those who read
     /// it without a reader. Blocks, for as long as a COMMIT takes.
     pub(crate) fn wait_for_commit(&self) -> Result<(), Refusal> {
-        if self.0.board.told.pass() { Ok(()) } else { Err(stopping()) }
+        if self.0.board.commit_gate.pass() { Ok(()) } else { Err(stopping()) }
     }
 
     /// This server's home.

@@ -1,5 +1,5 @@
 //! Steps 8 and 9: the thread that owns `state.db` executes final blocks, answers clients, and
-//! commits; who reads after an answer waits for that (`told`). A block that most likely becomes
+//! commits; who reads after an answer waits for that (`commit_gate`). A block that most likely becomes
 //! final next is executed before it is, when nothing final waits, and then has only to be
 //! committed; where nobody waits, one COMMIT is for several blocks (`rota-store/src/ahead.rs`).
 
@@ -105,10 +105,10 @@ impl Executor {
             return Ok(true);
         }
         if self.state.may_be_told()? {
-            let telling = self.board.told.tell();
+            let closed = self.board.commit_gate.close();
             self.tell();
             self.state.commit_only()?;
-            telling.committed();
+            closed.committed();
         } else {
             self.state.commit_only()?;
             self.tell();
@@ -126,6 +126,7 @@ impl Executor {
         Ok(true)
     }
 
+    /// Tells clients, and whoever waits for a height, of what is held.
     fn tell(&self) {
         for AppliedBlock { applied, receipts } in &self.held {
             let transactions = u64::try_from(receipts.len()).unwrap_or(u64::MAX);

@@ -24,6 +24,7 @@ pub mod auth;
 pub mod board;
 mod checker;
 pub mod clock;
+mod commit_gate;
 pub mod config;
 pub mod driver;
 mod executor;
@@ -44,7 +45,6 @@ mod snapshots;
 pub mod status;
 pub mod threads;
 pub mod tls;
-mod told;
 pub mod transport;
 mod unfinal;
 

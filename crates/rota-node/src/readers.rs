@@ -83,8 +83,9 @@ struct Known {
 
 impl Beyond for Known {
     fn knows(&self, id: &TransactionId) -> bool {
-        // What is answered is waited for by nobody, and committed a moment later.
-        self.unfinal.knows(id) || !self.board.told.pass()
+        // Nobody waits for a write that is answered; who asks this looks into the files again, and
+        // must find it there.
+        self.unfinal.knows(id) || !self.board.commit_gate.pass()
     }
 
     fn depth(&self, height: Height) -> Option<String> {
@@ -93,7 +94,7 @@ impl Beyond for Known {
 }
 
 fn run(reader: &mut Reader, board: &Board, job: ReadJob) {
-    if !board.told.pass() {
+    if !board.commit_gate.pass() {
         return; // who asked hears that this server is stopping
     }
     match job {

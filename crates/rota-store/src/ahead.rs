@@ -85,10 +85,7 @@ impl StateDb {
     /// where its blocks are executed again. Not where it changes users or grants, which are looked
     /// up apart from the rows: whoever is let in by the new ones must not see the old rows.
     pub fn may_be_told(&self) -> Result<bool, Fault> {
-        if self.open.is_spoilt {
-            let why = "a block could not be executed: what is held with it is not committed";
-            return Err(Fault::Diverged(why.into()));
-        }
+        self.refuse_spoilt()?;
         Ok(Arc::ptr_eq(&self.view.current(), &self.engine.access))
     }
 
@@ -103,9 +100,17 @@ impl StateDb {
         if !self.holds() {
             return Ok(());
         }
-        self.may_be_told()?;
+        self.refuse_spoilt()?;
         self.open.held.clear();
         self.write_down(self.open.newest)
+    }
+
+    fn refuse_spoilt(&self) -> Result<(), Fault> {
+        if self.open.is_spoilt {
+            let why = "a block could not be executed: what is held with it is not committed";
+            return Err(Fault::Diverged(why.into()));
+        }
+        Ok(())
     }
 
     /// Whether final blocks are executed and not committed.

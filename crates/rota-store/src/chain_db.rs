@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   blocks         one row per height ──┐                       visible to clients as chain.blocks
-//!   certificates   by height            ├──► bodies   blocks by id, each written once
+//!   certificates   by height            ├──► bodies   blocks by slot and id, each written once
 //!   tail           votes and proposals  ┘             of slots above the last final one, in order
 //!   receipts       by (height, position) ◄── runs of their ids, sorted    chain.receipts
 //!   undone         transactions of blocks that were not final after all (pow)   chain.undone
@@ -16,7 +16,7 @@
 //! needs no compaction. `prune` deletes old blocks where that is wanted; `offers` answers who lags;
 //! `anew` is for servers that begin with a snapshot. A body is written when the first record
 //! mentions it and never again: its proposal, our vote for it and its finalization refer to it by
-//! id.
+//! slot and id.
 
 mod anew;
 mod entries;
@@ -546,7 +546,7 @@ impl ChainDb {
         bytes.map(|bytes| self.checked(id, &bytes)).transpose()
     }
 
-    /// The same where its slot is not known: one of the tail, or final and found by id.
+    /// The same where its slot is not known; of final ones those that are found by id.
     fn body_by_id(&self, id: BlockId) -> Result<Option<Arc<Block>>, Fault> {
         if let Some(block) = self.unwritten_body(id) {
             return Ok(Some(block));
@@ -558,6 +558,7 @@ impl ChainDb {
         slot.map_or(Ok(None), |slot| self.body(slot, id))
     }
 
+    /// Of a final block that is found by id.
     fn final_slot(&self, id: BlockId) -> Result<Option<Slot>, Fault> {
         let lowest = match self.members.is_none() {
             true => 0,

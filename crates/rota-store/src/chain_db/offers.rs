@@ -67,11 +67,10 @@ pub(super) fn named_by(records: &[Record]) -> Vec<Named> {
 impl ChainDb {
     /// From now on these are offered to whoever lags too far.
     pub fn offer_from(&mut self, snapshots: Arc<Snapshots>) -> Result<(), Fault> {
-        let own: Vec<Height> =
-            snapshots.all().iter().map(|manifest| manifest.applied.height).collect();
+        let all = snapshots.all();
         self.offers = Offers { snapshots: Some(snapshots), ..Offers::default() };
         let mut named = Vec::new();
-        for own in own {
+        for own in all.iter().map(|manifest| manifest.applied.height) {
             for height in headers_after(own, self.prune.lowest, self.last.0) {
                 let Some((_, header)) = self.header(height)? else { continue };
                 if header.applied.height == own {
