@@ -94,8 +94,8 @@ pub enum Event {
 /// Whether there is anything to do, as the replica sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Envelopes wait that are not final.
-    pub pending: bool,
+    /// So many transactions wait that are not final, those in blocks on their way among them.
+    pub waiting: usize,
     /// The root of the last block with transactions does not stand in a final header yet.
     pub unconfirmed: bool,
 }

@@ -164,6 +164,8 @@ pub struct Overdue {
 pub struct Mempool {
     members: usize,
     arrivals: u64,
+    /// In all envelopes together.
+    transactions: usize,
     entries: BTreeMap<u64, Entry>,
     by_id: BTreeMap<EnvelopeId, u64>,
     by_due: BTreeSet<(Instant, u64)>,
@@ -188,6 +190,7 @@ impl Mempool {
         Self {
             members,
             arrivals: 0,
+            transactions: 0,
             entries: BTreeMap::new(),
             by_id: BTreeMap::new(),
             by_due: BTreeSet::new(),
@@ -290,6 +293,7 @@ impl Mempool {
         let patience = self.patience.unwrap_or(limits.slot_timeout() / 2);
         let due = now.plus(patience);
         self.arrivals += 1;
+        self.transactions += envelope.transactions.len();
         self.by_id.insert(id, self.arrivals);
         self.by_due.insert((due, self.arrivals));
         self.by_account.insert((account, self.arrivals));
@@ -299,6 +303,7 @@ impl Mempool {
 
     fn remove(&mut self, arrival: u64) -> Option<Entry> {
         let entry = self.entries.remove(&arrival)?;
+        self.transactions -= entry.envelope.transactions.len();
         self.by_id.remove(&entry.id);
         self.by_due.remove(&(entry.due, arrival));
         self.by_account.remove(&(entry.account, arrival));
@@ -310,6 +315,11 @@ impl Mempool {
             give_back(&mut self.used_by_key, by_key, entry.bytes);
         }
         Some(entry)
+    }
+
+    /// How many transactions wait.
+    pub fn transactions(&self) -> usize {
+        self.transactions
     }
 
     /// Whether nothing waits.

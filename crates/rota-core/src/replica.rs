@@ -557,7 +557,7 @@ impl Replica {
     fn look_after_load(&mut self) {
         let confirmed = self.chain.last().block.header.applied.height;
         let load =
-            Load { pending: !self.mempool.is_empty(), unconfirmed: confirmed < self.last_full };
+            Load { waiting: self.mempool.transactions(), unconfirmed: confirmed < self.last_full };
         if load != self.load {
             self.load = load;
             self.events.push_back(Event::Load(load));

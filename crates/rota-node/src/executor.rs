@@ -1,6 +1,6 @@
 //! Steps 8 and 9: the thread that owns `state.db` executes final blocks, answers clients, and
-//! commits; who reads after an answer waits for that (`commit_gate`). A block that most likely becomes
-//! final next is executed before it is, when nothing final waits, and then has only to be
+//! commits; who reads after an answer waits for that (`commit_gate`). A block that most likely
+//! becomes final next is executed before it is, when nothing final waits, and then has only to be
 //! committed; where nobody waits, one COMMIT is for several blocks (`rota-store/src/ahead.rs`).
 
 use std::sync::Arc;

@@ -92,7 +92,8 @@ impl World {
         )
     }
 
-    /// A server answers when it acknowledges again (`pow`); here its client asks, once in a spacing.
+    /// A server answers when it acknowledges again (`pow`); here its client asks, once in a
+    /// spacing.
     pub(crate) fn ask_when_resumed(&mut self, number: usize, tries: u32) {
         let spacing = self.plan.pow.as_ref().map_or(1, |pow| u64::from(pow.spacing_s)) * SECOND;
         self.schedule(self.now + spacing, Event::Client { number, tries });

@@ -653,7 +653,7 @@ impl Bft {
             return;
         }
         let may_be_empty = self.is_block_due();
-        if !may_be_empty && !self.load.pending {
+        if !may_be_empty && self.load.waiting == 0 {
             return;
         }
         let slot = self.slot;

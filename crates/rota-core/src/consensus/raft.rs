@@ -22,6 +22,7 @@
 
 mod behind;
 mod elections;
+mod gather;
 mod held;
 mod lead;
 mod log;
@@ -50,6 +51,7 @@ use crate::types::{BlockId, ChainId, NodeId, Slot};
 
 use behind::{Behind, place_of};
 use elections::Candidacy;
+use gather::Gather;
 use held::Held;
 use lead::Pace;
 use log::{Log, Place};
@@ -96,6 +98,7 @@ pub struct Raft {
     load: Load,
     candidacy: Candidacy,
     pace: Pace,
+    gather: Gather,
     ticked_at: Instant,
     roots: Roots,
     reads: reads::Reads,
@@ -159,6 +162,7 @@ impl Raft {
             load: Load::default(),
             candidacy: Candidacy::new(genesis, &members, id),
             pace: Pace::new(genesis.parameters.idle(), now.instant),
+            gather: Gather::new(now.instant),
             ticked_at: now.instant,
             roots: Roots::default(),
             reads: reads::Reads::new(id),
@@ -368,6 +372,7 @@ impl Consensus for Raft {
             Event::Built { block, .. } => self.on_built(block),
             Event::Load(load) => {
                 self.load = load;
+                self.gather.waiting(load.waiting);
                 self.pace.look_again();
             }
             Event::Applied(applied) => self.on_applied(applied),
@@ -396,7 +401,7 @@ impl Consensus for Raft {
         let tick = self.aside_until().unwrap_or_else(|| self.next_tick());
         let flush = self.noted_at.map(|at| at.plus(FLUSH_AFTER));
         let others = [self.next_empty_block(), self.next_question(), flush, self.held.wake()];
-        let others = others.into_iter().chain([self.next_candidacy()]);
+        let others = others.into_iter().chain([self.next_candidacy(), self.gathers_until()]);
         others.flatten().chain([tick]).min()
     }
 

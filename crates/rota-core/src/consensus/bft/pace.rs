@@ -151,7 +151,7 @@ impl Bft {
     pub(super) fn is_block_due(&self) -> bool {
         let now = self.now.instant;
         let asked_for = self.slots.get(&self.slot).is_some_and(|state| state.has_nullify());
-        let stuck = (self.is_unfinal() || self.load.pending) && now >= self.half_time();
+        let stuck = (self.is_unfinal() || self.load.waiting > 0) && now >= self.half_time();
         let newcomer = self.pace.newcomer;
         !self.live
             || asked_for
@@ -171,7 +171,7 @@ impl Bft {
             .get(&self.slot)
             .is_some_and(|state| state.proposal.is_some() || state.has_nullify());
         let due = self.now.instant >= self.pace.quiet_due(self.load.unconfirmed);
-        self.load.pending || begun || due || !self.live || self.is_unfinal()
+        self.load.waiting > 0 || begun || due || !self.live || self.is_unfinal()
     }
 
     /// Starts, stops and fires the slot timer.

@@ -127,7 +127,7 @@ impl Table {
             }
             ["pending"] => {
                 self.pending = true;
-                self.event(Event::Load(Load { pending: true, unconfirmed: false }))
+                self.event(Event::Load(Load { waiting: 1, unconfirmed: false }))
             }
             _ => panic!("not understood: {line}"),
         }

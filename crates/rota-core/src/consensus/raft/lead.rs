@@ -23,6 +23,9 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 /// fsync, and an fsync costs the same for one write as for a hundred.
 const MAX_IN_FLIGHT: usize = 2;
 
+/// A block is put beside another one for so many writes: fewer wait for those that come meanwhile.
+pub(super) const BESIDE: usize = 16;
+
 /// Who has handed over does not stand for election for so many time-outs: by then another leads, or
 /// nobody else can, and a healthy majority must not wait for it.
 const ASIDE_TIMEOUTS: u32 = 2;
@@ -96,8 +99,15 @@ impl Raft {
         newest.map_or(&self.last.block, |(_, block)| block)
     }
 
-    fn in_flight(&self) -> usize {
+    /// Blocks that are on their way to the members' disks.
+    fn in_flight(&self) -> impl Iterator<Item = &Block> {
         self.node.store().blocks_after(self.node.raft.raft_log.committed)
+    }
+
+    /// Until when a block is not filled yet, because more writes are expected.
+    pub(super) fn gathers_until(&self) -> Option<Instant> {
+        let gathers = self.is_leader() && self.in_flight().next().is_none();
+        gathers.then(|| self.gather.until(self.load.waiting, self.now.instant))?
     }
 
     fn quiet_due(&self) -> Instant {
@@ -107,21 +117,30 @@ impl Raft {
 
     /// When an empty block is due, if nothing comes before.
     pub(super) fn next_empty_block(&self) -> Option<Instant> {
-        let waits = self.is_leader() && self.in_flight() == 0 && !self.is_handing_over();
+        let is_free = self.in_flight().next().is_none();
+        let waits = self.is_leader() && is_free && !self.is_handing_over();
         waits.then(|| self.quiet_due()).filter(|&due| due > self.now.instant)
     }
 
-    /// Asks for a block if one is due: at once while none is on its way, so that a lonely write
-    /// does not wait; beside one or two, so that under load each holds all that came meanwhile.
+    /// Asks for a block if one is due: while none is on its way, as soon as writes are gathered;
+    /// beside one, where many wait already, so that disks do not wait for answers.
     pub(super) fn propose(&mut self) {
         if !self.is_leader() || self.pace.is_asked || self.is_handing_over() {
             return;
         }
-        let in_flight = self.in_flight();
+        let in_flight = self.in_flight().count();
         let quiet = !self.live || self.pace.newcomer || self.now.instant >= self.quiet_due();
         let may_be_empty = in_flight == 0 && quiet;
-        let full = self.load.pending && !self.pace.nothing_to_propose;
-        if in_flight >= MAX_IN_FLIGHT || !(may_be_empty || full) {
+        let waiting = self.load.waiting;
+        let full = waiting > 0 && !self.pace.nothing_to_propose;
+        let is_time = match in_flight {
+            0 => may_be_empty || (full && self.gathers_until().is_none()),
+            _ => {
+                let written: usize = self.in_flight().map(Block::transaction_count).sum();
+                full && in_flight < MAX_IN_FLIGHT && waiting.saturating_sub(written) >= BESIDE
+            }
+        };
+        if !is_time {
             return;
         }
         let parent = Arc::clone(self.newest_block());

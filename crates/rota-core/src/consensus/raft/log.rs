@@ -149,12 +149,10 @@ impl Log {
             .find_map(|index| self.get(index)?.block.as_ref())
     }
 
-    /// How many blocks stand after this index.
-    pub fn blocks_after(&self, index: u64) -> usize {
+    /// The blocks after this index.
+    pub fn blocks_after(&self, index: u64) -> impl Iterator<Item = &Block> {
         let from = index.max(self.base.index) + 1;
-        (from..=self.last().index)
-            .filter(|&index| self.get(index).is_some_and(|entry| entry.block.is_some()))
-            .count()
+        (from..=self.last().index).filter_map(|index| Some(&*self.get(index)?.block.as_ref()?.1))
     }
 }
 

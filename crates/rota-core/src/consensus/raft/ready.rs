@@ -192,6 +192,7 @@ impl Raft {
         self.last = Last { id: block.id(self.chain), block };
         self.actions.push(Action::Finalize { blocks, finality: at.finality() });
         self.pace.finalized(self.now.instant);
+        self.gather.finalized(self.now.instant);
     }
 
     /// In which part this member is, for people.

@@ -117,7 +117,7 @@ fn a_leaders_entries_travel_while_it_writes_them() {
     let (mut cluster, leader) = Cluster::with_leader(3);
     cluster.fuse = Some(leader);
     cluster.servers[leader].waiting.push_back("a".into());
-    cluster.step(leader, Event::Load(crate::consensus::Load { pending: true, unconfirmed: false }));
+    cluster.step(leader, Event::Load(crate::consensus::Load { waiting: 1, unconfirmed: false }));
     let said = cluster.flying.iter().filter(|flying| flying.from == leader).count();
     assert_eq!(said, 2, "it has crashed before its append, its entries have left");
     let on_disk = cluster.servers[leader].disk.tail.len();
@@ -403,17 +403,34 @@ fn three_states_tell_nobody_whose_is_right() {
 }
 
 #[test]
-fn writes_that_come_together_share_few_blocks_on_their_way() {
+fn few_writes_wait_for_the_block_before_them_and_many_for_the_one_before_that() {
     let (mut cluster, leader) = Cluster::with_leader(3);
     let before = cluster.height(leader);
-    for number in 0..5 {
-        cluster.write(leader, &number.to_string());
+    cluster.write(leader, "0");
+    cluster.write(leader, "1");
+    assert_eq!(cluster.tail(leader), "0");
+    for name in ["2", "3", "4"] {
+        cluster.write_in_a_crowd(leader, name);
+        assert_eq!(cluster.tail(leader), "0 1");
     }
-    let log = cluster.raft(leader).node.store().last().index;
-    assert_eq!(cluster.tail(leader), "0 1", "of these log entries up to {log}");
     cluster.deliver();
     assert_eq!(cluster.finals(leader), "0 1 2 3 4");
     assert_eq!(cluster.height(leader), before + 5);
+}
+
+#[test]
+fn writes_of_those_who_were_just_answered_are_gathered() {
+    let (mut cluster, leader) = Cluster::with_leader(3);
+    for number in 0..10 {
+        cluster.servers[leader].waiting.push_back(number.to_string());
+        cluster
+            .step(leader, Event::Load(crate::consensus::Load { waiting: 3, unconfirmed: false }));
+        cluster.deliver();
+    }
+    cluster.write(leader, "a");
+    assert_eq!(cluster.tail(leader), "", "three were there before");
+    cluster.pass(2);
+    assert!(cluster.finals(leader).ends_with("9 a"));
 }
 
 #[test]

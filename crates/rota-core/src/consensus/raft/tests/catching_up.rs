@@ -52,7 +52,7 @@ fn what_was_fetched_outlives_a_restart_without_the_old_tail() {
     cluster.deliver();
     cluster.isolate(old);
     cluster.write(old, "lost");
-    cluster.write(old, "lost too");
+    cluster.write_in_a_crowd(old, "lost too");
     cluster.pass(600);
     let new = cluster.leader().unwrap();
     many(&mut cluster, new, KEPT_ENTRIES + 500);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::block::{Applied, Block, Body, Finality, Header, Kind};
 use crate::consensus::raft::Raft;
+use crate::consensus::raft::lead::BESIDE;
 use crate::consensus::{Action, Build, Consensus, Event, Load, Naming};
 use crate::four_members;
 use crate::genesis::{Genesis, Method};
@@ -391,7 +392,7 @@ impl Cluster {
 
     fn look_after_load(&mut self, who: usize) {
         let server = &mut self.servers[who];
-        let load = Load { pending: !server.waiting.is_empty(), unconfirmed: false };
+        let load = Load { waiting: server.waiting.len(), unconfirmed: false };
         if load != server.load {
             server.load = load;
             self.step(who, Event::Load(load));
@@ -401,9 +402,15 @@ impl Cluster {
     /// A client's write, which reaches this server.
     pub fn write(&mut self, who: usize, name: &str) {
         self.servers[who].waiting.push_back(name.into());
-        let load = Load { pending: true, unconfirmed: false };
+        let load = Load { waiting: self.servers[who].waiting.len(), unconfirmed: false };
         self.servers[who].load = load;
         self.step(who, Event::Load(load));
+    }
+
+    /// The same where so many wait that a block is put beside the one on its way.
+    pub fn write_in_a_crowd(&mut self, who: usize, name: &str) {
+        self.servers[who].waiting.push_back(name.into());
+        self.step(who, Event::Load(Load { waiting: BESIDE, unconfirmed: false }));
     }
 
     /// Delivers what is under way, and what comes of it, until nothing is.
