@@ -555,13 +555,20 @@ impl Replica {
     }
 
     fn look_after_load(&mut self) {
-        let confirmed = self.chain.last().block.header.applied.height;
-        let load =
-            Load { waiting: self.mempool.transactions(), unconfirmed: confirmed < self.last_full };
-        if load != self.load {
-            self.load = load;
-            self.events.push_back(Event::Load(load));
+        if self.load != self.load_now() {
+            self.tell_load();
         }
+    }
+
+    /// Tells the method what waits, since something else does, if not more.
+    fn tell_load(&mut self) {
+        self.load = self.load_now();
+        self.events.push_back(Event::Load(self.load));
+    }
+
+    fn load_now(&self) -> Load {
+        let confirmed = self.chain.last().block.header.applied.height;
+        Load { waiting: self.mempool.transactions(), unconfirmed: confirmed < self.last_full }
     }
 
     fn set_wake(&mut self) {

@@ -30,7 +30,7 @@ struct Counts {
 }
 
 /// The gate is closed, and clients may be told. Dropped before what they were told of is committed,
-/// it stays closed.
+/// whoever wants to read is turned away.
 pub(crate) struct Closed<'a> {
     gate: &'a CommitGate,
     is_committed: bool,

@@ -522,7 +522,7 @@ impl Consensus for Nakamoto {
             Event::Built { block, .. } => self.on_built(block),
             Event::Found(proof) => self.on_found(proof),
             Event::Mine(mines) => self.set_mining(mines),
-            Event::Load(_) => self.miner.load_changed(),
+            Event::Load(load) => self.miner.load_is(load.waiting),
             Event::Applied(_) => self.miner.executed(),
             Event::Start | Event::Timer | Event::Read { .. } | Event::Yield => {}
         }

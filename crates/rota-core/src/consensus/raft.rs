@@ -17,8 +17,9 @@
 //! configuration are not used.
 //!
 //! Files: `log` is the log in memory, `ready` does what the crate wants done, `held` says less of
-//! it, `lead` decides when a leader proposes, `elections` who stands again, `reads` are
-//! linearizable reads, `roots` what members have executed.
+//! it, `lead` decides when a leader proposes, `gather` how long it waits for more writes,
+//! `elections` who stands again, `reads` are linearizable reads, `roots` what members have
+//! executed.
 
 mod behind;
 mod elections;
@@ -162,7 +163,7 @@ impl Raft {
             load: Load::default(),
             candidacy: Candidacy::new(genesis, &members, id),
             pace: Pace::new(genesis.parameters.idle(), now.instant),
-            gather: Gather::new(now.instant),
+            gather: Gather::new(genesis.parameters.block_transactions, now.instant),
             ticked_at: now.instant,
             roots: Roots::default(),
             reads: reads::Reads::new(id),
@@ -372,7 +373,7 @@ impl Consensus for Raft {
             Event::Built { block, .. } => self.on_built(block),
             Event::Load(load) => {
                 self.load = load;
-                self.gather.waiting(load.waiting);
+                self.gather.saw(load.waiting);
                 self.pace.look_again();
             }
             Event::Applied(applied) => self.on_applied(applied),
@@ -401,7 +402,7 @@ impl Consensus for Raft {
         let tick = self.aside_until().unwrap_or_else(|| self.next_tick());
         let flush = self.noted_at.map(|at| at.plus(FLUSH_AFTER));
         let others = [self.next_empty_block(), self.next_question(), flush, self.held.wake()];
-        let others = others.into_iter().chain([self.next_candidacy(), self.gathers_until()]);
+        let others = others.into_iter().chain([self.next_candidacy(), self.next_block()]);
         others.flatten().chain([tick]).min()
     }
 

@@ -9,7 +9,6 @@
 use std::sync::Arc;
 
 use super::{Output, Replica};
-use crate::consensus::Event;
 use crate::error::{Refusal, sqlstate};
 use crate::genesis::Method;
 use crate::mempool::{Account, NotTaken};
@@ -25,7 +24,7 @@ impl Replica {
         match self.mempool.insert(Arc::clone(&envelope), account, limits, now) {
             Ok(_) => {
                 self.outputs.push(Output::Admitted(Arc::clone(&envelope)));
-                self.events.push_back(Event::Load(self.load));
+                self.tell_load();
                 if self.method == Method::Pow {
                     let message = Message::Envelopes(vec![envelope]);
                     self.outputs.push(Output::Send { to: Recipient::Members, message });
@@ -78,7 +77,7 @@ impl Replica {
         if admitted.is_empty() {
             return;
         }
-        self.events.push_back(Event::Load(self.load));
+        self.tell_load();
         if self.method == Method::Pow {
             // Nobody knows who finds the next block: each new envelope is told to all, once.
             let message = Message::PassedOn(admitted);

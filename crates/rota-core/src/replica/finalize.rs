@@ -50,7 +50,7 @@ impl Replica {
                 let _ = self.mempool.insert(Arc::clone(envelope), account, limits, now);
             }
         }
-        self.events.push_back(Event::Load(self.load));
+        self.tell_load();
     }
 
     fn drop_expired(&mut self) {

@@ -31,8 +31,10 @@ pub(super) struct Miner {
     building: bool,
     /// The replica has not executed what a block must name; it is asked again when it has.
     waits: bool,
-    /// More waits than when the block was filled.
+    /// More waits than when the block was filled, or something else.
     changed: bool,
+    /// So many transactions wait.
+    waiting: usize,
     /// The newest blocks that were searched for, newest last, with what they stand on.
     jobs: Vec<(HeaderHash, Arc<Block>)>,
     /// On what the newest stands, and when it was filled.
@@ -44,8 +46,9 @@ impl Miner {
         self.waits = false;
     }
 
-    pub fn load_changed(&mut self) {
-        self.changed = true;
+    pub fn load_is(&mut self, waiting: usize) {
+        self.changed |= waiting > 0 && waiting >= self.waiting;
+        self.waiting = waiting;
     }
 
     pub fn executed(&mut self) {
@@ -79,7 +82,7 @@ impl Nakamoto {
             return;
         }
         if self.tree.is_catching_up() {
-            // What ends that is an event; a time to fill the block again would only pass.
+            // An event ends that. A time at which nothing is done would wake us without end.
             self.miner.newest = None;
             return;
         }

@@ -555,7 +555,6 @@ fn proofs_without_blocks_hold_nothing_up() {
     assert_eq!(net.head(0), own);
 }
 
-/// Proofs are asked of a server's neighbour, and blocks, but nothing is due that it does not do.
 #[test]
 fn a_miner_that_catches_up_sleeps_between_its_questions() {
     let net = &mut Net::new(2, 2);

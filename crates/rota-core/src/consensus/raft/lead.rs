@@ -18,13 +18,10 @@ use crate::types::Slot;
 /// becomes final.
 const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 
-/// So many blocks are on their way to the members' disks at once. With one, all disks would wait
-/// while the leader waits for answers; with many, each would hold what came within a fraction of an
-/// fsync, and an fsync costs the same for one write as for a hundred.
+/// At most so many blocks are on their way to the members' disks at once (`gather`: when a second
+/// one is). With more, each would hold what came within a fraction of an fsync, and an fsync costs
+/// the same for one write as for a hundred.
 const MAX_IN_FLIGHT: usize = 2;
-
-/// A block is put beside another one for so many writes: fewer wait for those that come meanwhile.
-pub(super) const BESIDE: usize = 16;
 
 /// Who has handed over does not stand for election for so many time-outs: by then another leads, or
 /// nobody else can, and a healthy majority must not wait for it.
@@ -104,10 +101,26 @@ impl Raft {
         self.node.store().blocks_after(self.node.raft.raft_log.committed)
     }
 
-    /// Until when a block is not filled yet, because more writes are expected.
-    pub(super) fn gathers_until(&self) -> Option<Instant> {
-        let gathers = self.is_leader() && self.in_flight().next().is_none();
-        gathers.then(|| self.gather.until(self.load.waiting, self.now.instant))?
+    fn is_free(&self) -> bool {
+        self.in_flight().next().is_none()
+    }
+
+    /// When a block is due for what waits and stands in none, if anything does.
+    fn block_due(&self) -> Option<Instant> {
+        let (mut blocks, mut written) = (0, 0);
+        for block in self.in_flight() {
+            blocks += 1;
+            written += block.transaction_count();
+        }
+        let left = self.load.waiting.saturating_sub(written);
+        let is_wanted = left > 0 && blocks < MAX_IN_FLIGHT && !self.pace.nothing_to_propose;
+        is_wanted.then(|| self.gather.due(left, blocks > 0))
+    }
+
+    /// The same if that is still to come.
+    pub(super) fn next_block(&self) -> Option<Instant> {
+        let waits = self.is_leader() && !self.is_handing_over();
+        waits.then(|| self.block_due())?.filter(|&due| due > self.now.instant)
     }
 
     fn quiet_due(&self) -> Instant {
@@ -117,30 +130,19 @@ impl Raft {
 
     /// When an empty block is due, if nothing comes before.
     pub(super) fn next_empty_block(&self) -> Option<Instant> {
-        let is_free = self.in_flight().next().is_none();
-        let waits = self.is_leader() && is_free && !self.is_handing_over();
+        let waits = self.is_leader() && self.is_free() && !self.is_handing_over();
         waits.then(|| self.quiet_due()).filter(|&due| due > self.now.instant)
     }
 
-    /// Asks for a block if one is due: while none is on its way, as soon as writes are gathered;
-    /// beside one, where many wait already, so that disks do not wait for answers.
+    /// Asks for a block if one is due: for what waits, or an empty one.
     pub(super) fn propose(&mut self) {
         if !self.is_leader() || self.pace.is_asked || self.is_handing_over() {
             return;
         }
-        let in_flight = self.in_flight().count();
         let quiet = !self.live || self.pace.newcomer || self.now.instant >= self.quiet_due();
-        let may_be_empty = in_flight == 0 && quiet;
-        let waiting = self.load.waiting;
-        let full = waiting > 0 && !self.pace.nothing_to_propose;
-        let is_time = match in_flight {
-            0 => may_be_empty || (full && self.gathers_until().is_none()),
-            _ => {
-                let written: usize = self.in_flight().map(Block::transaction_count).sum();
-                full && in_flight < MAX_IN_FLIGHT && waiting.saturating_sub(written) >= BESIDE
-            }
-        };
-        if !is_time {
+        let may_be_empty = self.is_free() && quiet;
+        let is_due = self.block_due().is_some_and(|due| self.now.instant >= due);
+        if !(may_be_empty || is_due) {
             return;
         }
         let parent = Arc::clone(self.newest_block());
@@ -173,6 +175,7 @@ impl Raft {
         }
         self.pace.newcomer = false;
         let id = block.id(self.chain);
+        self.gather.filled(self.now.instant);
         self.fresh.insert(id, block);
         // While the leadership is being handed over the crate takes no entries: what is in the
         // block still waits, and the next leader is told of it.

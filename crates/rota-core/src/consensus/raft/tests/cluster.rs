@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::block::{Applied, Block, Body, Finality, Header, Kind};
 use crate::consensus::raft::Raft;
-use crate::consensus::raft::lead::BESIDE;
+use crate::consensus::raft::gather::ENOUGH;
 use crate::consensus::{Action, Build, Consensus, Event, Load, Naming};
 use crate::four_members;
 use crate::genesis::{Genesis, Method};
@@ -410,7 +410,7 @@ impl Cluster {
     /// The same where so many wait that a block is put beside the one on its way.
     pub fn write_in_a_crowd(&mut self, who: usize, name: &str) {
         self.servers[who].waiting.push_back(name.into());
-        self.step(who, Event::Load(Load { waiting: BESIDE, unconfirmed: false }));
+        self.step(who, Event::Load(Load { waiting: ENOUGH, unconfirmed: false }));
     }
 
     /// Delivers what is under way, and what comes of it, until nothing is.
