@@ -95,8 +95,9 @@ impl World {
     /// A server answers when it acknowledges again (`pow`); here its client asks, once in a
     /// spacing.
     pub(crate) fn ask_when_resumed(&mut self, number: usize, tries: u32) {
-        let spacing = self.plan.pow.as_ref().map_or(1, |pow| u64::from(pow.spacing_s)) * SECOND;
-        self.schedule(self.now + spacing, Event::Client { number, tries });
+        let pow = self.plan.pow.as_ref().expect("no other method pauses");
+        let again = self.now + u64::from(pow.spacing_s) * SECOND;
+        self.schedule(again, Event::Client { number, tries });
     }
 
     /// Whether a transaction that this server has not seen can no longer happen: all it knows is

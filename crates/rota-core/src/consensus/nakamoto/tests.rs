@@ -137,6 +137,21 @@ impl Net {
         self.settle();
     }
 
+    /// Server 1 tells this one so many proofs above its head, of blocks that nobody has; the last
+    /// one's hash.
+    fn withhold(&mut self, number: usize, proofs: u8) -> HeaderHash {
+        let from = key(1).public();
+        let mut tip = self.head(number);
+        for turn in 1..=proofs {
+            let tree = &self.servers[number].method.tree;
+            let (bits, time) = (tree.bits_after(tip).unwrap(), tree.median_time(tip) + 1);
+            let withheld = proof(tip, BlockId([turn; 32]), time, bits);
+            tip = withheld.hash();
+            self.step(number, Event::Message { from, message: Message::Proofs(vec![withheld]) });
+        }
+        tip
+    }
+
     fn step(&mut self, number: usize, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
@@ -539,17 +554,7 @@ fn proofs_without_blocks_hold_nothing_up() {
     let net = &mut Net::new(2, 2);
     net.find(0);
     net.part = vec![0, 1];
-    let from = key(1).public();
-    let mut tip = net.head(0);
-    let mut proofs = Vec::new();
-    for turn in 1..6_u8 {
-        let bits = net.servers[0].method.tree.bits_after(tip).unwrap();
-        let time = net.servers[0].method.tree.median_time(tip) + 1;
-        let withheld = proof(tip, BlockId([turn; 32]), time, bits);
-        tip = withheld.hash();
-        proofs.push(withheld);
-        net.step(0, Event::Message { from, message: Message::Proofs(vec![withheld]) });
-    }
+    let tip = net.withhold(0, 5);
     assert_eq!(net.servers[0].method.tree.heaviest(), tip);
     let own = net.find(0);
     assert_eq!(net.head(0), own);
@@ -560,15 +565,7 @@ fn a_miner_that_catches_up_sleeps_between_its_questions() {
     let net = &mut Net::new(2, 2);
     net.find(0);
     net.part = vec![0, 1];
-    let from = key(1).public();
-    let mut tip = net.head(0);
-    for turn in 1..40_u8 {
-        let bits = net.servers[0].method.tree.bits_after(tip).unwrap();
-        let time = net.servers[0].method.tree.median_time(tip) + 1;
-        let withheld = proof(tip, BlockId([turn; 32]), time, bits);
-        tip = withheld.hash();
-        net.step(0, Event::Message { from, message: Message::Proofs(vec![withheld]) });
-    }
+    net.withhold(0, 40);
     assert!(net.servers[0].method.tree.is_catching_up());
     for _ in 0..20 {
         net.seconds += 15;
