@@ -7,6 +7,7 @@ use std::sync::Arc;
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::block::{Applied, Block, Certificate, Finality, Proposal, Vote};
+use crate::transaction::Envelope;
 use crate::types::{Height, NodeId, Slot};
 use crate::work::WorkProof;
 
@@ -115,6 +116,8 @@ pub struct Recovered {
     pub roots: Vec<Applied>,
     /// `pow`: the proofs of all final blocks from height 1 on.
     pub proofs: Vec<WorkProof>,
+    /// `pow`: what stood in blocks that were undone, oldest first: it waits to be written again.
+    pub waiting: Vec<Arc<Envelope>>,
     /// `pow`: the lowest height that this server can go back to: it has deleted what is older.
     pub goes_back_to: Height,
     /// Whether this member's log was lost, or never there: it must not vote, since it does not know

@@ -563,9 +563,18 @@ mod tests {
             Err(NotTaken::Known),
             "a late copy of a final envelope"
         );
+        assert_eq!(mempool.transactions(), 3);
         let gone = mempool.remove_expired(Height(31), Time(31_000));
         assert_eq!(gone.len(), 2, "the ones that expired at 10 and 30");
-        assert_eq!(mempool.len(), 1);
+        let mut two = Arc::unwrap_or_clone(envelope(5, 40));
+        two.transactions.extend(envelope(6, 40).transactions.clone());
+        let two = Arc::new(two);
+        mempool.insert(two, Account::Own, &Parameters::default(), Instant(0)).unwrap();
+        assert_eq!(mempool.transactions(), 3, "one that was there, two in one envelope");
+        mempool.remove_final([ids[3]]);
+        assert_eq!(mempool.transactions(), 2);
+        mempool.insert(envelope(7, 40), MEMBER, &Parameters::default(), Instant(0)).unwrap();
+        assert_eq!((mempool.len(), mempool.transactions()), (2, 3));
     }
 
     #[test]

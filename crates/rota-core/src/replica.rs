@@ -308,6 +308,7 @@ impl Replica {
         let me = key.public();
         let chain_id = genesis.chain_id();
         let distrusted = recovered.distrusted.clone();
+        let waiting = recovered.waiting.clone();
         let last_full = if last.header.height.0 == 0 { Height(0) } else { applied.height };
         let mut replica = Self {
             chain_id,
@@ -342,6 +343,8 @@ impl Replica {
         };
         replica.events.push_back(Event::Applied(applied));
         replica.events.push_back(Event::Start);
+        replica.run();
+        replica.wait_again(waiting);
         replica.run();
         let outputs = std::mem::take(&mut replica.outputs);
         Ok((replica, outputs))

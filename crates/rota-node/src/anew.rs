@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use rota_core::error::Fault;
 use rota_core::genesis::Genesis;
 use rota_core::message::Offer;
-use rota_core::transaction::Envelope;
 use rota_core::types::{Height, NodeId};
 use rota_store::files;
 use rota_store::snapshot::swap::{self, Outcome};
@@ -59,8 +58,6 @@ pub enum Anew {
 pub(crate) struct Past {
     /// Whose snapshots were not what they were offered as.
     pub(crate) distrusted: Vec<NodeId>,
-    /// What was in blocks that were undone: it waits again.
-    pub(crate) undone: Vec<Arc<Envelope>>,
 }
 
 impl Past {
@@ -94,14 +91,12 @@ impl Past {
                     );
                     return Ok(self);
                 }
-                let counts = rewound.envelopes.iter().map(|envelope| envelope.transactions.len());
                 tracing::error!(
                     %height,
-                    transactions = counts.sum::<usize>(),
+                    transactions = rewound.transactions,
                     "BLOCKS THAT WERE FINAL ARE UNDONE: a heavier chain came; what was in them is \
                      listed in chain.undone, and waits to be written again"
                 );
-                self.undone = rewound.envelopes;
             }
         }
         Ok(self)

@@ -14,9 +14,7 @@ use rota_core::error::Fault;
 use rota_core::genesis::Genesis;
 use rota_core::journal::Recovered;
 use rota_core::members::Members;
-use rota_core::replica::{Input, Output, Replica};
-use rota_core::time::Now;
-use rota_core::transaction::Envelope;
+use rota_core::replica::{Output, Replica};
 use rota_core::verify::Verifier;
 use rota_store::StateDb;
 use rota_store::accounts::Purses;
@@ -351,7 +349,7 @@ async fn open(
     keep_blocks: u64,
 ) -> Result<Opened, Fault> {
     let home = origin.home.clone();
-    let Past { distrusted, undone } = origin.past.clone();
+    let Past { distrusted } = origin.past.clone();
     let opening = tokio::task::spawn_blocking(move || {
         let Files { mut state, mut chain, snapshots, incoming } = Files::open(&home, &genesis)?;
         chain.keep_blocks(keep_blocks);
@@ -371,31 +369,11 @@ async fn open(
         let roots = [snapshots.states(), state.recent_roots()?].concat();
         let recovered = Recovered { roots, ..recovered };
         let clock = Clock::start();
-        let (mut replica, mut first) =
+        let (replica, first) =
             Replica::new(&genesis, key, recovered, state.applied(), clock.now())?;
-        first.extend(wait_again(&mut replica, undone, clock.now()));
         Ok(Opened { state, chain, snapshots, incoming, replica, first, clock })
     });
     opening.await.unwrap_or_else(|panic| Err(Fault::storage("opening the home", panic)))
-}
-
-/// What was in blocks that were undone waits to be written again, as far as there is room.
-fn wait_again(replica: &mut Replica, undone: Vec<Arc<Envelope>>, now: Now) -> Vec<Output> {
-    let submitted = undone.into_iter().map(Input::Submit);
-    let outputs: Vec<Output> = submitted.flat_map(|input| replica.step(now, input)).collect();
-    let dropped = |output: &Output| match output {
-        Output::Dropped { transactions, .. } => transactions.len(),
-        _ => 0,
-    };
-    let transactions: usize = outputs.iter().map(dropped).sum();
-    if transactions > 0 {
-        tracing::error!(
-            transactions,
-            "of what was undone so many do not wait to be written again, for want of room: their \
-             clients must send them anew (chain.undone lists all)"
-        );
-    }
-    outputs
 }
 
 /// What a server is made of, before it runs.

@@ -2,11 +2,10 @@
 //! or (`pow`) from before a deep reorganisation.
 
 use rota_core::message::Offer;
-use rota_core::replica::Input;
 use rota_core::types::{Height, NodeId, TransactionId};
 
 use crate::Fault;
-use crate::server::{Undone, Work};
+use crate::server::Undone;
 use crate::world::World;
 
 /// What a deep reorganisation undid on one server.
@@ -53,7 +52,7 @@ impl World {
         self.met(Fault::Rewound);
         self.monitor.rewinds(server, height);
         match self.servers[server].go_back(&self.genesis, height) {
-            Ok(Undone { blocks, gone, listed, envelopes }) => {
+            Ok(Undone { blocks, gone, listed }) => {
                 if !listed.ends_with(&gone) {
                     let detail = format!("server {server}: {} listed, {gone:?}", listed.len());
                     self.monitor.breaks("what was undone is listed", detail);
@@ -61,9 +60,6 @@ impl World {
                 self.undo(server, &gone);
                 self.rewound.push(Rewound { server, height, blocks, undone: gone });
                 self.start(server);
-                for envelope in envelopes {
-                    self.give(server, Work::Input(Input::Submit(envelope)));
-                }
             }
             Err(fault) => self.stopped_by(server, &fault),
         }

@@ -253,8 +253,6 @@ pub struct Undone {
     pub gone: Vec<TransactionId>,
     /// All that the log ever listed as undone, in order.
     pub listed: Vec<TransactionId>,
-    /// What waits again.
-    pub envelopes: Vec<Arc<Envelope>>,
 }
 
 /// What a log lists as undone.
@@ -499,7 +497,7 @@ impl Server {
     }
 
     /// Stops, and removes its final blocks above a height. Gives back what was in them, by the log
-    /// before, by what it lists as undone, and as envelopes that wait again.
+    /// before and by what it lists as undone.
     pub fn go_back(&mut self, genesis: &Genesis, height: Height) -> Result<Undone, Fault> {
         let mut gone = Vec::new();
         let mut blocks = 0;
@@ -516,10 +514,10 @@ impl Server {
             }
         }
         self.old_states.clear();
-        let envelopes = files::undo(&self.home, genesis, height)?.envelopes;
+        files::undo(&self.home, genesis, height)?;
         self.durable.borrow_mut().height = height;
         let listed = undone(&self.home).map_err(|error| Fault::storage("reading undone", error))?;
-        Ok(Undone { blocks, gone, listed, envelopes })
+        Ok(Undone { blocks, gone, listed })
     }
 
     /// Now and then keeps a copy of `state.db`, for a crash to bring back.

@@ -23,6 +23,7 @@ mod entries;
 mod offers;
 mod prune;
 mod redo;
+mod returned;
 mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,7 @@ use offers::{Named, Offers, named_by};
 use prune::Prune;
 pub(crate) use redo::END as REDO;
 use redo::Redo;
+use returned::RETURNED;
 use writing::{Writing, write_fault};
 
 /// The file's name in a server's home.
@@ -129,7 +131,7 @@ const FOUND_BY_ID: u64 = 1_000;
 pub(crate) const PUBLIC_TABLES: [&str; 4] = ["blocks", "receipts", "transactions", "undone"];
 
 /// All others.
-pub(crate) const PRIVATE_TABLES: [&str; 7] = [
+pub(crate) const PRIVATE_TABLES: [&str; 8] = [
     "rota_about",
     "rota_bodies",
     "rota_certificates",
@@ -137,6 +139,7 @@ pub(crate) const PRIVATE_TABLES: [&str; 7] = [
     "rota_tail",
     "rota_runs",
     "rota_receipt_runs",
+    "rota_returned",
 ];
 
 /// Where a transaction stands, by its id: newest receipts, which are in no run yet, are looked
@@ -184,8 +187,8 @@ pub struct ChainDb {
     checkpoint_at: i64,
     offers: Offers,
     prune: Prune,
-    /// Whether there are rows in `undone` that have not been applied again.
-    undone: bool,
+    /// Whether something that was undone has not been applied again.
+    awaits_undone: bool,
 }
 
 /// A record as it is stored: with its block's id instead of the block. Its bytes, like everything
@@ -236,9 +239,10 @@ impl ChainDb {
             checkpoint_at: CHECKPOINT_PAGES,
             offers: Offers::default(),
             prune: Prune::default(),
-            undone: false,
+            awaits_undone: false,
         };
         this.check_or_create(&path, is_wiped)?;
+        this.extend_schema().map_err(|error| Fault::storage(doing(), error))?;
         this.load_ends().map_err(|error| Fault::storage(doing(), error))?;
         this.write_redone()?;
         Ok(this)
@@ -271,7 +275,20 @@ impl ChainDb {
         let (hard_state, proofs) = (self.hard_state()?, self.proofs()?);
         let (is_wiped, distrusted) = (self.is_wiped()?, Vec::new());
         let (roots, goes_back_to) = (Vec::new(), self.goes_back_to());
-        Ok(Recovered { last, tail, hard_state, roots, proofs, goes_back_to, is_wiped, distrusted })
+        let header = last.as_ref().map(|(block, _): &(Arc<Block>, Finality)| &block.header);
+        let (height, time) = header.map(|header| (header.height, header.time)).unwrap_or_default();
+        let waiting = self.returned(height, time)?;
+        Ok(Recovered {
+            last,
+            tail,
+            hard_state,
+            roots,
+            proofs,
+            waiting,
+            goes_back_to,
+            is_wiped,
+            distrusted,
+        })
     }
 
     /// The final block of this height, if there is one; not for genesis, which is in no log.
@@ -408,7 +425,7 @@ impl ChainDb {
         gone.extend(writing.cut.iter().filter(|id| !writing.new.contains_key(id)));
         let tail_end = writing.tail_end;
         let unsorted = writing.receipts(&self.receipts, self.unsorted).map_err(write_fault)?;
-        if self.undone {
+        if self.awaits_undone {
             writing.applied_again(&self.receipts).map_err(write_fault)?;
         }
         if !writing.finalized.is_empty() {
@@ -463,9 +480,6 @@ impl ChainDb {
     fn create(&mut self, is_wiped: bool) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         transaction.execute_batch(SCHEMA)?;
-        if self.members.is_none() {
-            transaction.execute_batch(IDS)?;
-        }
         transaction.execute("INSERT INTO rota_about VALUES ('format', ?1)", [FORMAT])?;
         transaction
             .execute("INSERT INTO rota_about VALUES ('chain', ?1)", [self.chain.to_string()])?;
@@ -475,6 +489,15 @@ impl ChainDb {
         transaction.commit()?;
         self.fsyncs += 1;
         Ok(())
+    }
+
+    /// What depends on the method, which may be changed before the first start, and what a log that
+    /// an earlier version made may lack.
+    fn extend_schema(&self) -> rusqlite::Result<()> {
+        if self.members.is_none() {
+            self.connection.execute_batch(IDS)?;
+        }
+        self.connection.execute_batch(RETURNED)
     }
 
     /// Where the final blocks end, and which bodies come after.

@@ -64,7 +64,7 @@ pub fn undo(home: &Path, genesis: &Genesis, height: Height) -> Result<Rewound, F
     let lowest = chain.goes_back_to();
     if height < lowest {
         let height = chain.height();
-        return Ok(Rewound { height, envelopes: Vec::new(), too_deep_below: Some(lowest) });
+        return Ok(Rewound { height, transactions: 0, too_deep_below: Some(lowest) });
     }
     chain.rewind(height)
 }

@@ -85,6 +85,25 @@ impl Replica {
         }
     }
 
+    /// What stood in blocks that were undone waits to be written again, as far as there is room.
+    pub(super) fn wait_again(&mut self, envelopes: Vec<Arc<Envelope>>) {
+        let before = self.outputs.len();
+        for envelope in envelopes {
+            self.admit_own(envelope);
+        }
+        let dropped = |output: &Output| match output {
+            Output::Dropped { transactions, .. } => transactions.len(),
+            _ => 0,
+        };
+        let dropped: usize = self.outputs.iter().skip(before).map(dropped).sum();
+        if dropped > 0 {
+            self.report(format!(
+                "of what was undone {dropped} transactions do not wait to be written again, for \
+                 want of room: their clients must send them anew (chain.undone lists all)"
+            ));
+        }
+    }
+
     pub(super) fn drop_own(&mut self, envelope: &Envelope, why: Refusal) {
         let transactions: Vec<TransactionId> = envelope
             .transactions

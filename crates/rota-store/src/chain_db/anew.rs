@@ -15,17 +15,17 @@ use rota_core::types::{EnvelopeId, Height, Slot};
 use rusqlite::OptionalExtension;
 
 use super::writing::write_fault;
-use super::{ChainDb, number};
+use super::{ChainDb, number, returned};
 use crate::host::Journal;
-use crate::value::Receipt;
 
 /// What going back has undone.
 #[derive(Debug)]
 pub struct Rewound {
     /// The newest block that stays; 0 if none does.
     pub height: Height,
-    /// What was in the blocks that are gone, final ones and those on their way, oldest first.
-    pub envelopes: Vec<Arc<Envelope>>,
+    /// How many transactions stood in the blocks that are gone, final ones and those on their way.
+    /// They wait to be written again.
+    pub transactions: usize,
     /// Nothing was changed: what is below this height is deleted here.
     pub too_deep_below: Option<Height>,
 }
@@ -43,11 +43,7 @@ impl ChainDb {
         let sql = "UPDATE rota_about SET value = ?1 WHERE name = 'chain'
             AND NOT EXISTS (SELECT 1 FROM blocks) AND NOT EXISTS (SELECT 1 FROM rota_tail)
             AND NOT EXISTS (SELECT 1 FROM rota_about WHERE name NOT IN ('format', 'chain'))";
-        let is_ours = self.connection.execute(sql, [self.chain.to_string()])? == 1;
-        if is_ours && self.members.is_none() {
-            self.connection.execute_batch(super::IDS)?;
-        }
-        Ok(is_ours)
+        Ok(self.connection.execute(sql, [self.chain.to_string()])? == 1)
     }
 
     /// Whether this log was created without knowing what was said before.
@@ -107,8 +103,9 @@ impl ChainDb {
         Ok(blocks.flat_map(|block| block.body.envelopes.clone()).collect())
     }
 
-    /// Removes the final blocks above this height. What was in them is listed in `undone`. Until
-    /// [`ChainDb::is_back`] is called, [`ChainDb::rewinding`] tells that it happened.
+    /// Removes the final blocks above this height. What was in them is listed in `undone`, and the
+    /// next [`ChainDb::recover`] tells what waits again. Until [`ChainDb::is_back`] is called,
+    /// [`ChainDb::rewinding`] tells that it happened.
     pub fn rewind(&mut self, height: Height) -> Result<Rewound, Fault> {
         let mut envelopes = Vec::new();
         let mut undone = Vec::new();
@@ -127,8 +124,12 @@ impl ChainDb {
                 envelopes.push(Arc::clone(envelope));
             }
         }
+        let known: BTreeSet<EnvelopeId> = envelopes.iter().map(|envelope| envelope.id()).collect();
+        let of_tail = on_their_way.into_iter().filter(|envelope| !known.contains(&envelope.id()));
+        envelopes.extend(of_tail);
         let transaction = self.connection.transaction().map_err(write_fault)?;
         let write = || {
+            returned::keep(&transaction, self.chain, &envelopes)?;
             let sql = "INSERT INTO undone (height, position, block, undone_at, key)
                 VALUES (?1, ?2, ?3, strftime('%Y-%m-%d %H:%M:%f', 'now'), ?4)";
             let mut insert = transaction.prepare_cached(sql)?;
@@ -161,10 +162,8 @@ impl ChainDb {
         self.fsyncs += 1;
         (self.receipts, self.unwritten, self.unsorted) = (Vec::new(), Vec::new(), None);
         self.load_ends().map_err(|error| Fault::storage("reading chain.db", error))?;
-        let known: BTreeSet<EnvelopeId> = envelopes.iter().map(|envelope| envelope.id()).collect();
-        let of_tail = on_their_way.into_iter().filter(|envelope| !known.contains(&envelope.id()));
-        envelopes.extend(of_tail);
-        Ok(Rewound { height: self.last.0, envelopes, too_deep_below: None })
+        let transactions = envelopes.iter().map(|envelope| envelope.transactions.len()).sum();
+        Ok(Rewound { height: self.last.0, transactions, too_deep_below: None })
     }
 
     /// The height to which this server is on its way back, if it is.
@@ -179,17 +178,5 @@ impl ChainDb {
     pub fn is_back(&mut self) -> Result<(), Fault> {
         let sql = "DELETE FROM rota_about WHERE name = 'rewinding'";
         self.connection.execute(sql, []).map(drop).map_err(write_fault)
-    }
-}
-
-impl super::Writing<'_> {
-    /// Of what was undone some is applied again: where, is told beside it.
-    pub(super) fn applied_again(&self, receipts: &[Receipt]) -> rusqlite::Result<()> {
-        let sql = "UPDATE undone SET again = ?1 WHERE key = ?2 AND again IS NULL";
-        let mut update = self.transaction.prepare_cached(sql)?;
-        for receipt in receipts {
-            update.execute((number(receipt.height.0), receipt.id.0))?;
-        }
-        Ok(())
     }
 }

@@ -68,8 +68,7 @@ impl ChainDb {
         let sql = "SELECT value FROM rota_about WHERE name = 'base'";
         let base = self.connection.query_row(sql, [], |row| count(row, 0)).optional()?;
         self.prune.base = base.map(Height);
-        let sql = "SELECT EXISTS (SELECT 1 FROM undone WHERE again IS NULL)";
-        self.undone = self.connection.query_row(sql, [], |row| row.get(0))?;
+        self.awaits_undone = self.has_undone()?;
         Ok(())
     }
 

@@ -442,3 +442,28 @@ fn receipts_wait_for_the_next_append_and_are_sorted_into_runs() {
     let tag: String = t.db.connection.query_row(sql, [], |row| row.get(0)).unwrap();
     assert_eq!(tag, "INSERT 0 317");
 }
+
+#[test]
+fn what_was_undone_waits_until_it_can_stand_in_no_block() {
+    let home = tempfile::tempdir().unwrap();
+    let genesis = genesis("returned");
+    let maker = Maker::new(&genesis);
+    let envelopes = [10, 20].map(|until| {
+        let mut envelope = Envelope::clone(&maker.sibling(1, until).body.envelopes[0]);
+        envelope.expiry.height = Height(until as u64);
+        envelope.transactions[0].salt = [u8::try_from(until).unwrap(); 16];
+        Arc::new(envelope)
+    });
+    let mut log = ChainDb::open(home.path(), &genesis).unwrap();
+    for _ in 0..2 {
+        let transaction = log.connection.transaction().unwrap();
+        returned::keep(&transaction, genesis.chain_id(), &envelopes).unwrap();
+        transaction.commit().unwrap();
+    }
+    assert_eq!(log.returned(Height(10), Time(0)).unwrap(), envelopes, "once, in order");
+    drop(log);
+    let mut log = ChainDb::open(home.path(), &genesis).unwrap();
+    assert_eq!(log.returned(Height(11), Time(0)).unwrap(), envelopes[1..]);
+    assert_eq!(log.returned(Height(10), Time(0)).unwrap(), envelopes[1..], "forgotten for good");
+    assert_eq!(log.returned(Height(10), Time(100_001)).unwrap(), []);
+}

@@ -99,9 +99,13 @@ impl Cluster {
     }
 
     fn envelope(&self, signer: usize) -> Arc<Envelope> {
+        self.salted(signer, 7)
+    }
+
+    fn salted(&self, signer: usize, salt: u8) -> Arc<Envelope> {
         let parameters = transaction::Parameters::Positional(Vec::new());
         let transaction = Transaction {
-            salt: [7; 16],
+            salt: [salt; 16],
             user: "rota".into(),
             statements: vec![Statement { sql: "DELETE FROM t".into(), parameters }],
             settings: Settings::default(),
@@ -122,6 +126,23 @@ fn a_write_is_forwarded_to_the_leader_and_final_everywhere() {
     cluster.step(server, Input::Submit(envelope.clone()));
     cluster.pass(50);
     assert!((0..3).all(|who| cluster.has(who, &envelope)));
+}
+
+#[test]
+fn few_writes_wait_for_the_block_before_them_and_sixteen_for_none() {
+    let mut cluster = Cluster::new();
+    cluster.pass(1_000);
+    let leader = cluster.leader();
+    let mut on_their_way = Vec::new();
+    for salt in 0..=16 {
+        let envelope = cluster.salted(leader, salt);
+        cluster.step(leader, Input::Submit(envelope));
+        let tail = cluster.servers[leader].replica.tail();
+        on_their_way = tail.iter().map(|block| block.body.envelopes.len()).collect();
+        assert_eq!(on_their_way[0], 1, "the first waits for nobody");
+        assert_eq!(on_their_way.len() == 2, salt == 16, "{salt}");
+    }
+    assert_eq!(on_their_way, [1, 16]);
 }
 
 #[test]
