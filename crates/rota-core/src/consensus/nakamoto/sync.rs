@@ -23,6 +23,10 @@ const WINDOW: usize = 16;
 const BODY_PATIENCE: Duration = Duration::from_millis(1_000);
 const MOST_DOUBLINGS: u32 = 4;
 
+/// With no more blocks to fetch than this the next one is not waited for longer than a spacing:
+/// while it is missing, our own branch grows.
+const NEAR: usize = WINDOW;
+
 /// A neighbour is asked for a block at most this often, beside a burst: somewhat less than anybody
 /// is answered (`replica`), since what is asked too often is not.
 const BODY_EVERY: Duration = Duration::from_micros(1_250);
@@ -254,6 +258,9 @@ impl Nakamoto {
         let wanted: Vec<HeaderHash> = unchecked.filter(missing).copied().collect();
         self.neighbours.bodies.retain(|hash, _| wanted.contains(hash));
         let now = self.now.instant;
+        let spacing = Duration::from_secs(self.rules.spacing_s.into());
+        let is_near = self.plan.len() <= NEAR;
+        let most_patience = if is_near { spacing.max(BODY_PATIENCE) } else { Duration::MAX };
         for hash in wanted {
             let before = match self.neighbours.bodies.remove(&hash) {
                 Some(asked) if now < asked.next => {
@@ -275,6 +282,7 @@ impl Nakamoto {
                 continue;
             };
             let patience = BODY_PATIENCE.saturating_mul(1 << before.tries.min(MOST_DOUBLINGS));
+            let patience = patience.min(most_patience);
             let (of, tries) = (peer, before.tries.saturating_add(1));
             self.neighbours.bodies.insert(hash, Asked { of, tries, next: now.plus(patience) });
             self.send(Recipient::One(peer), Message::Fetch(Fetch::Block(block)));

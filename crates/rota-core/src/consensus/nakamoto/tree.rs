@@ -441,8 +441,7 @@ impl Tree {
     }
 
     /// Bodies up to this height are in the log now.
-    /// Those of `kept` are wanted still, beside the main branch.
-    pub fn drop_bodies(&mut self, from: Height, to: Height, kept: &[HeaderHash]) {
+    pub fn drop_bodies(&mut self, from: Height, to: Height) {
         let mut height = from;
         while height <= to {
             let hash = self.on_main(height).map(|(hash, _)| hash);
@@ -454,7 +453,7 @@ impl Tree {
         let nodes = &mut self.nodes;
         self.with_body.retain(|hash| {
             let Some(node) = nodes.get_mut(hash) else { return false };
-            let stays = node.height > to || kept.contains(hash);
+            let stays = node.height > to;
             if !stays {
                 node.body = None;
             }
