@@ -71,8 +71,8 @@ fn a_seed_replays_event_by_event() {
 }
 
 /// Seeds beyond those of the sweep. `poa` 209: a read that waited on a server which was not live
-/// yet had it woken without end. `pow` 1076: a server that missed one block for a long time made
-/// its own branch final, though it had the proofs of a heavier one.
+/// yet had it woken without end. `pow` 1076: a server asked for a block that had been lost at ever
+/// longer intervals, and made its own branch final meanwhile.
 const ONCE_BROKEN: &[(Method, u64)] = &[(Method::Poa, 209), (Method::Pow, 1076)];
 
 #[test]

@@ -408,24 +408,13 @@ impl Nakamoto {
         true
     }
 
-    /// The newest block that is deep enough to be final.
-    fn deep(&self) -> Height {
-        Height(self.tree.head().1.height.0.saturating_sub(u64::from(self.rules.depth)))
-    }
-
-    /// Whether more work is proven for a branch that leaves ours below what is deep enough: then
-    /// nothing more is final before its blocks are here, and judged.
-    fn is_contested(&self) -> bool {
-        self.fork < self.deep() && !self.plan.is_empty()
-    }
-
     /// N4.
     fn finalize(&mut self) {
-        let top = if self.is_contested() { self.fork } else { self.deep() };
+        let top = self.tree.head().1.height.0.saturating_sub(u64::from(self.rules.depth));
         let first = self.final_height().next();
         let (mut blocks, mut proofs) = (Vec::new(), Vec::new());
         let mut height = first;
-        while height <= top {
+        while height.0 <= top {
             let Some((_, node)) = self.tree.on_main(height) else { break };
             let Some(block) = node.body.clone() else { break };
             blocks.push(block);
@@ -433,7 +422,9 @@ impl Nakamoto {
             height = height.next();
         }
         let Some(last) = blocks.last().cloned() else { return };
-        self.tree.drop_bodies(first, last.header.height);
+        let kept = if self.is_deep() { self.window() } else { 0 };
+        let kept: Vec<HeaderHash> = self.plan.iter().take(kept).copied().collect();
+        self.tree.drop_bodies(first, last.header.height, &kept);
         self.last = last;
         let finality = Finality::Work(proofs);
         let record = Record::Finalized { blocks: blocks.clone(), finality: finality.clone() };

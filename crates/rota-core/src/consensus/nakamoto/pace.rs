@@ -53,13 +53,6 @@ impl Nakamoto {
         if self.is_deep() {
             return Some("a branch with more work leaves ours below what was final".into());
         }
-        if self.is_contested() {
-            let depth = self.rules.depth;
-            return Some(format!(
-                "a branch with more work leaves ours more than {depth} blocks ago, and its blocks \
-                 are not here"
-            ));
-        }
         let spacing = u64::from(self.rules.spacing_s);
         let clock = now.clock.0 / 1_000;
         let head = self.tree.head().1;

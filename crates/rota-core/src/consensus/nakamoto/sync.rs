@@ -23,8 +23,8 @@ const WINDOW: usize = 16;
 const BODY_PATIENCE: Duration = Duration::from_millis(1_000);
 const MOST_DOUBLINGS: u32 = 4;
 
-/// With no more blocks to fetch than this the next one is not waited for longer than a spacing:
-/// while it is missing, our own branch grows.
+/// With no more blocks to fetch than this none is waited for longer than a spacing: while it is
+/// missing, our own branch grows, and becomes final.
 const NEAR: usize = WINDOW;
 
 /// A neighbour is asked for a block at most this often, beside a burst: somewhat less than anybody

@@ -371,32 +371,6 @@ fn a_heavier_branch_from_below_what_was_final_makes_the_server_go_back() {
 }
 
 #[test]
-fn while_the_blocks_of_a_heavier_branch_are_missing_nothing_that_it_leaves_out_is_final() {
-    let net = &mut Net::new(2, 2);
-    net.find(0);
-    net.part = vec![0, 1];
-    for _ in 0..8 {
-        net.find(1);
-    }
-    let proof_at = |height| net.servers[1].method.tree.on_main(Height(height)).unwrap().1.proof;
-    let message = Message::Proofs((2..=9).map(proof_at).collect());
-    net.step(0, Event::Message { from: key(1).public(), message });
-    for _ in 0..5 {
-        net.find(0);
-    }
-    assert_eq!(net.servers[0].finals.len(), 1, "of six blocks, though four are two deep");
-    let paused = net.servers[0].method.mining(net.now()).paused.unwrap();
-    assert!(paused.ends_with("its blocks are not here"), "{paused}");
-    net.heal();
-    net.seconds += SPACING;
-    net.step(0, Event::Timer);
-    net.settle();
-    assert_eq!(net.said(0), ["abandon 5"], "nothing final was undone");
-    assert_eq!(net.head(0), net.head(1));
-    assert_eq!(net.servers[0].finals, net.servers[1].finals);
-}
-
-#[test]
 fn nothing_is_given_up_for_a_heavier_branch_that_is_wrong_on_its_face() {
     let net = &mut Net::new(2, 2);
     net.find(0);
@@ -438,6 +412,23 @@ fn a_server_that_has_deleted_what_a_heavier_branch_leaves_stays_and_acknowledges
     net.servers[0].method.lowest = Height(1);
     net.step(0, Event::Timer);
     assert_eq!(net.said(0), ["rewind to 1"]);
+}
+
+#[test]
+fn near_the_head_a_missing_block_is_asked_for_again_after_a_spacing() {
+    let net = &mut Net::new(3, 6);
+    net.withhold(0, 1);
+    let mut asked = Vec::new();
+    for second in 1..=12 {
+        net.queue.clear();
+        net.seconds += 1;
+        net.step(0, Event::Timer);
+        let asks = |(_, _, said): &(_, _, _)| matches!(said, Message::Fetch(Fetch::Block(_)));
+        if net.queue.iter().any(asks) {
+            asked.push(second);
+        }
+    }
+    assert_eq!(asked, [1, 3, 5, 7, 9, 11]);
 }
 
 #[test]

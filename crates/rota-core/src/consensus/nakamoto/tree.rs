@@ -441,7 +441,8 @@ impl Tree {
     }
 
     /// Bodies up to this height are in the log now.
-    pub fn drop_bodies(&mut self, from: Height, to: Height) {
+    /// Those of `kept` are wanted still, beside the main branch.
+    pub fn drop_bodies(&mut self, from: Height, to: Height, kept: &[HeaderHash]) {
         let mut height = from;
         while height <= to {
             let hash = self.on_main(height).map(|(hash, _)| hash);
@@ -453,7 +454,7 @@ impl Tree {
         let nodes = &mut self.nodes;
         self.with_body.retain(|hash| {
             let Some(node) = nodes.get_mut(hash) else { return false };
-            let stays = node.height > to;
+            let stays = node.height > to || kept.contains(hash);
             if !stays {
                 node.body = None;
             }
