@@ -163,6 +163,19 @@ fn what_stood_in_a_replaced_block_is_told_to_the_new_leader() {
     assert!((0..3).all(|who| cluster.has(who, &envelope)));
 }
 
+#[test]
+fn what_the_log_says_was_undone_is_written_again_after_a_start() {
+    let mut genesis = genesis();
+    genesis.method = Method::Raft;
+    genesis.members.truncate(1);
+    let envelope = Cluster::new().envelope(0);
+    let recovered = Recovered { waiting: vec![envelope.clone()], ..Recovered::default() };
+    let own = Applied { height: Height(0), root: root(1) };
+    let now = Now { instant: Instant(1_000_000), clock: Time(2_000_000) };
+    let (replica, _) = Replica::new(&genesis, key(0), recovered, own, now).unwrap();
+    assert_eq!(replica.waiting(), [envelope]);
+}
+
 /// A height of which snapshots are made was executed before a restart and named by no header: its
 /// root is known by the snapshot.
 #[test]
